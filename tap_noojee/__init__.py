@@ -1,0 +1,1 @@
+"""Singer tap for the call recordings of a Noojee Contact PBX."""

@@ -1,0 +1,7 @@
+"""The tap as `python -m tap_noojee`."""
+
+from __future__ import annotations
+
+from tap_noojee.tap import TapNoojee
+
+TapNoojee.cli()

@@ -1,0 +1,200 @@
+"""The PBX's spellings of a date, read as instants.
+
+Dates come as Java's `Date.toString()` prints them in the server's zone
+(`Tue Sep 14 15:03:34 AEST 2021`) and, from older servers, as `2014-02-13 17:06:52.0`. Either way
+the wall-clock time is the PBX's own; the zone's name only tells which pass of a repeated hour it
+is, and whether the `timezone` setting is right.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from tap_noojee.hours import instants
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+
+class DateError(ValueError):
+    """A text that is no date of the PBX, or no time of its zone. Says what is wrong with it."""
+
+
+class Reading(NamedTuple):
+    """What a date says."""
+
+    instant: datetime
+    """In UTC."""
+    vague: bool = False
+    """Whether it may as well mean the second pass of a repeated hour."""
+    old_name: str = ""
+    """The zone's name, if it is one that an old JVM prints in summer and winter alike."""
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+_JAVA = re.compile(
+    rf"({'|'.join(_DAYS)}) ({'|'.join(_MONTHS)}) ([0-9]{{2}}) ([0-9]{{2}}:[0-9]{{2}}):([0-9]{{2}})"
+    r" ([A-Za-z0-9+:-]+) ([0-9]{4})"
+)
+_TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?")
+_OFFSET = re.compile(r"(?:GMT|UTC)?([+-])([0-9]{1,2}):?([0-9]{2})")
+
+_NAMES = {
+    -660: "NUT SST",
+    -600: "CKT HAST HST TAHT",
+    -570: "MART",
+    -540: "AKST GAMT HADT",
+    -480: "AKDT PST",
+    -420: "MST PDT",
+    -360: "CST EAST GALT MDT",
+    -300: "ACT CDT COT EASST ECT EST PET",
+    -270: "VET",
+    -240: "AMT AST BOT CLT EDT GYT PYT VET",
+    -210: "NST",
+    -180: "ADT AMST ART BRT CLST CLT FKT GFT PMST PYST PYT ROTT SRT UYT WGT",
+    -150: "NDT",
+    -120: "BRST FNT GST PMDT UYST WGST WGT",
+    -60: "AZOT CVT EGT WGST",
+    0: "AZOST EGST GMT UTC WET",
+    60: "BST CET IST MET WAT WEST",
+    120: "CAT CEST EET IST MEST SAST",
+    180: "AST EAT EEST IDT MSK SYOT TRST TRT",
+    210: "IRST",
+    240: "AMT AZT GET GST MUT RET SAMT SCT",
+    270: "AFT IRDT",
+    300: "ALMT AQTT AZST MAWT MVT ORAT PKT QOST QYZT TFT TJT TMT UZT VOST YEKT",
+    330: "IST",
+    345: "NPT",
+    360: "ALMT BDT BTT IOT KGT NOVT OMST QOST QYZT XJT YEKT",
+    390: "CCT MMT",
+    420: "CXT DAVT HOVT ICT KRAT NOVT OMST VOST WIB",
+    480: "AWST BNT CHOT HKT HOVST IRKT KRAT MYT PST SGT ULAT WITA WST YAKT",
+    525: "ACWST",
+    540: "CHOST IRKT JST KST PWT TLT ULAST WIT YAKT",
+    570: "ACST",
+    600: "AEST CHUT ChST DDUT MAGT PGT SAKT VLAT YAKT",
+    630: "ACDT LHST",
+    660: "AEDT KOST LHDT MAGT NCT NFT PONT SAKT SBT SRET VLAT VUT",
+    690: "NFT",
+    720: "ANAT FJT GILT MAGT MHT NFST NRT NZST PETT SRET TVT WAKT WFT",
+    765: "CHAST",
+    780: "FJST NZDT PHOT TKT TOT WSST",
+    825: "CHADT",
+    840: "LINT TOST WSDT",
+}
+"""Minutes east of UTC, and the short names that JDK 11 to 21 print for it (seen on JDK 17, all its
+zones, 2014 to 2026; of the names with several meanings, those of places with the most people).
+Python has no names for many of these zones. WST is Perth's name in a JVM older than 2014."""
+
+_OFFSETS: dict[str, set[timedelta]] = {}
+for _minutes, _names in _NAMES.items():
+    for _name in _names.split():
+        _OFFSETS.setdefault(_name, set()).add(timedelta(minutes=_minutes))
+
+OLD_NAMES = {
+    "EST": {timedelta(hours=10), timedelta(hours=11)},
+    "CST": {timedelta(hours=9, minutes=30), timedelta(hours=10, minutes=30)},
+}
+"""What a JVM with zone tables older than 2014 prints for eastern and central Australia, in summer
+and in winter alike."""
+
+
+def read_date(text: str, zone: ZoneInfo) -> Reading:
+    """Read a date as the PBX in this zone prints it.
+
+    Raises:
+        DateError: not a date, not a time that the zone's clocks show, or the name of the zone
+            stands for another offset than the zone has then.
+    """
+    if match := _JAVA.fullmatch(text):
+        day_name, month, day, minute, second, name, year = match.groups()
+        reading = _read_minute(day_name, month, day, minute, name, year, zone)
+        return reading._replace(instant=reading.instant + timedelta(seconds=_second(second)))
+    if match := _TIMESTAMP.fullmatch(text):
+        try:
+            wall = datetime.fromisoformat(match[1])
+        except ValueError:
+            raise DateError("is not a date") from None
+        # A fraction has up to nine digits, Python's instants have six.
+        fraction = timedelta(microseconds=int((match[2] or ".")[1:7].ljust(6, "0")))
+        reading = _place(wall, "", zone)
+        return reading._replace(instant=reading.instant + fraction)
+    raise DateError("is not a date")
+
+
+def _second(text: str) -> int:
+    if (second := int(text)) > 59:  # noqa: PLR2004 - a minute's last second
+        raise DateError("is not a date")
+    return second
+
+
+@lru_cache(maxsize=1024)  # A busy hour has thousands of legs, and 60 minutes.
+def _read_minute(  # noqa: PLR0913, PLR0917 - the parts of Java's format, in its order
+    day_name: str, month: str, day: str, minute: str, name: str, year: str, zone: ZoneInfo
+) -> Reading:
+    try:
+        wall = datetime.fromisoformat(f"{year}-{_MONTHS.index(month) + 1:02}-{day}T{minute}")
+    except ValueError:
+        raise DateError("is not a date") from None
+    if _DAYS[wall.weekday()] != day_name:
+        raise DateError(f"is not a date: that day is a {_DAYS[wall.weekday()]}")
+    return _place(wall, name, zone)
+
+
+def _place(wall: datetime, name: str, zone: ZoneInfo) -> Reading:
+    if not _FIRST_YEAR <= wall.year <= _LAST_YEAR:
+        raise DateError("is not a date that a call can have")
+    passes = instants(wall, zone)
+    if not passes:
+        raise DateError(f"is a time that the clocks of {zone.key} skip: {_WRONG_ZONE}")
+    named = [p for p in passes if not name or _means(name, p.astimezone(zone))]
+    if named:
+        return Reading(named[0], vague=len(named) > 1)
+    if any(p.astimezone(zone).utcoffset() in OLD_NAMES.get(name, ()) for p in passes):
+        return Reading(passes[0], vague=len(passes) > 1, old_name=name)
+    known = name in _OFFSETS or name in OLD_NAMES or _OFFSET.fullmatch(name)
+    why = f"is not the time of {zone.key} then: {_WRONG_ZONE}" if known else "is not known"
+    raise DateError(f"has the time zone name {name}, which {why}")
+
+
+_FIRST_YEAR = 1970
+"""Java's dates begin here; earlier ones may have offsets of odd seconds."""
+
+_LAST_YEAR = 9000
+"""So that arithmetic in any zone stays within Python's range."""
+
+_WRONG_ZONE = "set `timezone` to the zone of the PBX's own clock"
+
+
+def _means(name: str, local: datetime) -> bool:
+    """Whether a JVM may print this name for the zone's offset at this local time."""
+    offset = local.utcoffset()
+    if match := _OFFSET.fullmatch(name):
+        sign, hours, minutes = match.groups()
+        distance = timedelta(hours=int(hours), minutes=int(minutes))
+        return offset == (-distance if sign == "-" else distance)
+    return name == local.tzname() or offset in _OFFSETS.get(name, ())
+
+
+def read_instant(text: str, zone: ZoneInfo) -> datetime:
+    """Read an ISO 8601 date or time of a setting or a state.
+
+    Without an offset it is the zone's, and one that its clocks show twice is the first.
+
+    Raises:
+        DateError: it is none, or out of the range of dates that calls can have.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise DateError(
+            "is not a date or time such as 2021-09-14 or 2021-09-14T15:00:00Z"
+        ) from None
+    if not _FIRST_YEAR < instant.year < _LAST_YEAR:
+        raise DateError(f"is not between {_FIRST_YEAR + 1} and {_LAST_YEAR - 1}")
+    return (instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC)
