@@ -141,17 +141,17 @@ class Client(Generic[T]):
     def __init__(
         self,
         config: Mapping[str, Any],
-        decoder: msgspec.json.Decoder[T],
+        decode: Callable[[bytes], T],
         clock: Clock,
         logger: logging.Logger,
     ) -> None:
-        """Take the tap's settings, and the decoder of an array of legs."""
+        """Take the tap's settings, and what makes legs of an array in JSON."""
         self._url = api_url(config["api_url"])
         self._key: str = config["api_key"]
         self._interval: int = config["request_interval"]
         self._timeout: int = config["request_timeout"]
         self._user_agent: str = config["user_agent"]
-        self._decoder = decoder
+        self._decode = decode
         self._clock = clock
         self._logger = logger
         self._next_call = clock.monotonic()
@@ -261,7 +261,7 @@ class Client(Generic[T]):
         elif answer.status != requests.codes.ok or not body.startswith(b"["):
             return self._refusal(answer, body)
         try:
-            return self._decoder.decode(body)
+            return self._decode(body)
         except msgspec.ValidationError as error:
             return Fault(self._odd_value(str(error), body), retry=False)
         except _NO_JSON:

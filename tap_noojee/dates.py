@@ -38,10 +38,13 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _JAVA = re.compile(
-    rf"({'|'.join(_DAYS)}) ({'|'.join(_MONTHS)}) ([0-9]{{2}}) ([0-9]{{2}}:[0-9]{{2}}):([0-9]{{2}})"
+    rf"({'|'.join(_DAYS)}) ({'|'.join(_MONTHS)}) ([0-9]{{2}}) ([0-9]{{2}}:[0-9]{{2}})"
     r" ([A-Za-z0-9+:-]+) ([0-9]{4})"
 )
-_TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?")
+"""Without the seconds, as the next."""
+
+_TIMESTAMP = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?")
+
 _OFFSET = re.compile(r"(?:GMT|UTC)?([+-])([0-9]{1,2}):?([0-9]{2})")
 
 _NAMES = {
@@ -111,39 +114,37 @@ def read_date(text: str, zone: ZoneInfo) -> Reading:
         DateError: not a date, not a time that the zone's clocks show, or the name of the zone
             stands for another offset than the zone has then.
     """
-    if match := _JAVA.fullmatch(text):
-        day_name, month, day, minute, second, name, year = match.groups()
-        reading = _read_minute(day_name, month, day, minute, name, year, zone)
-        return reading._replace(instant=reading.instant + timedelta(seconds=_second(second)))
-    if match := _TIMESTAMP.fullmatch(text):
-        try:
-            wall = datetime.fromisoformat(match[1])
-        except ValueError:
-            raise DateError("is not a date") from None
-        # A fraction has up to nine digits, Python's instants have six.
-        fraction = timedelta(microseconds=int((match[2] or ".")[1:7].ljust(6, "0")))
-        reading = _place(wall, "", zone)
-        return reading._replace(instant=reading.instant + fraction)
-    raise DateError("is not a date")
-
-
-def _second(text: str) -> int:
-    if (second := int(text)) > 59:  # noqa: PLR2004 - a minute's last second
+    # The seconds stand at the same place in all spellings.
+    seconds = _SECONDS.get(text[16:19])
+    if seconds is None:
         raise DateError("is not a date")
-    return second
+    instant, vague, old_name = _read_minute(text[:16], text[19:], zone)
+    return Reading(instant + seconds, vague, old_name)
 
 
-@lru_cache(maxsize=1024)  # A busy hour has thousands of legs, and 60 minutes.
-def _read_minute(  # noqa: PLR0913, PLR0917 - the parts of Java's format, in its order
-    day_name: str, month: str, day: str, minute: str, name: str, year: str, zone: ZoneInfo
-) -> Reading:
+_SECONDS = {f":{second:02}": timedelta(seconds=second) for second in range(60)}
+
+
+@lru_cache(maxsize=4096)  # An hour has thousands of legs, but 60 minutes.
+def _read_minute(head: str, tail: str, zone: ZoneInfo) -> Reading:
+    name, fraction = "", ""
+    if match := _JAVA.fullmatch(head + tail):
+        day_name, month, day, minute, name, year = match.groups()
+        text = f"{year}-{_MONTHS.index(month) + 1:02}-{day} {minute}"
+    elif match := _TIMESTAMP.fullmatch(head + tail):
+        day_name, (text, fraction) = "", match.groups(default="")
+    else:
+        raise DateError("is not a date")
     try:
-        wall = datetime.fromisoformat(f"{year}-{_MONTHS.index(month) + 1:02}-{day}T{minute}")
+        wall = datetime.fromisoformat(text)
     except ValueError:
         raise DateError("is not a date") from None
-    if _DAYS[wall.weekday()] != day_name:
+    if day_name not in {"", _DAYS[wall.weekday()]}:
         raise DateError(f"is not a date: that day is a {_DAYS[wall.weekday()]}")
-    return _place(wall, name, zone)
+    instant, vague, old_name = _place(wall, name, zone)
+    # It may have nine digits, a datetime has six.
+    micros = int(fraction[:6].ljust(6, "0"))
+    return Reading(instant + timedelta(microseconds=micros), vague, old_name)
 
 
 def _place(wall: datetime, name: str, zone: ZoneInfo) -> Reading:

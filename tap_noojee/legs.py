@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import asdict
 
 from tap_noojee.client import NoojeeError
 from tap_noojee.dates import read_date
@@ -25,14 +26,46 @@ REMEMBERED = 25_000
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 
 
-def leg_decoder(schema: dict[str, Any]) -> msgspec.json.Decoder[list[Any]]:
-    """A decoder of answers into what LegReader reads: structs of strings, as the PBX sends them.
+class AnswerDecoder:
+    """Decodes an array of legs into structs, a field for each of the schema's.
 
-    It takes whole numbers, too; a struct needs half the memory of a dictionary.
+    Their values are strings, as the PBX sends them, or integers, or None. A struct takes half the
+    memory of a dictionary.
     """
-    fields = [(name, str | int | None, None) for name in schema["properties"]]
-    leg = msgspec.defstruct("Leg", fields, gc=False)
-    return msgspec.json.Decoder(list[leg])  # type: ignore[valid-type]
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        """Take the stream's schema."""
+        fields = schema["properties"]
+        self._texts = [name for name, kind in fields.items() if _is_text(kind)]
+        number = str | int | None
+        self._legs = list[  # type: ignore[misc]
+            msgspec.defstruct(
+                "Leg",
+                [(name, str | None if name in self._texts else number, None) for name in fields],
+                gc=False,
+            )
+        ]
+        self._decoder = msgspec.json.Decoder(self._legs)
+
+    def decode(self, answer: bytes) -> list[Any]:
+        """Decode an answer.
+
+        Raises:
+            msgspec.ValidationError: it is JSON, but no array of such objects.
+            msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no JSON.
+        """
+        try:
+            legs: list[Any] = self._decoder.decode(answer)
+        except msgspec.ValidationError:
+            legs = msgspec.json.decode(answer)
+        else:
+            return legs
+        # Ids that come as numbers are no reason to stop.
+        for leg in legs:
+            for name in self._texts:
+                if isinstance(leg, dict) and type(leg.get(name)) is int:
+                    leg[name] = str(leg[name])
+        return list(msgspec.convert(legs, self._legs))
 
 
 class LegReader:
@@ -46,8 +79,10 @@ class LegReader:
         logger: logging.Logger,
     ) -> None:
         """Take the stream's schema, and how to quote what the PBX sent."""
-        self._fields = [(name, self._reader(kind)) for name, kind in schema["properties"].items()]
-        self._required = frozenset(schema["required"])
+        fields: dict[str, Any] = schema["properties"]
+        self._required: list[str] = schema["required"]
+        self._numbers = [name for name, kind in fields.items() if "integer" in kind["type"]]
+        self._dates = [name for name, kind in fields.items() if "format" in kind]
         self._zone = zone
         self._quote = quote
         self._logger = logger
@@ -71,33 +106,36 @@ class LegReader:
         legs = sorted(filter(self._is_new, legs), key=lambda leg: leg.callend)
         if hour.repeated:
             self._check_passes(hour, legs)
-        strays = sum(not hour.start <= leg.callend < hour.end for leg in legs)
+        start, end = hour.start, hour.end
+        strays = sum(not start <= leg.callend < end for leg in legs)
         if strays:
             self._logger.warning("%s: %d legs came that ended in another hour", hour, strays)
         return legs
 
-    def _read_leg(self, leg: Any) -> str:  # noqa: ANN401 - its fields are the schema's
+    def record(self, leg: Any) -> dict[str, Any]:  # noqa: ANN401 - its fields are the schema's
+        """A leg that was read, as the stream's record."""
+        record = asdict(leg)
+        for name in self._dates:
+            if record[name] is not None:
+                record[name] = record[name].isoformat()
+        return record
+
+    def _read_leg(self, leg: Any) -> str:  # noqa: ANN401
         """Read a leg in place; say what is wrong with it, if anything."""
-        for name, read in self._fields:
-            value = getattr(leg, name)
-            if (value is None or value == "") and name in self._required:
+        for name in self._required:
+            if getattr(leg, name) in _NOTHING:
                 return f"{name}: is missing"
-            try:
-                setattr(leg, name, read(value))
-            except ValueError as error:
-                return f"{name}: {self._quote(repr(value))} {error}"
+        for names, read in ((self._numbers, _number), (self._dates, self._instant)):
+            for name in names:
+                value = getattr(leg, name)
+                try:
+                    setattr(leg, name, None if value in _NOTHING else read(str(value)))
+                except ValueError as error:
+                    return f"{name}: {self._quote(repr(value))} {error}"
         return ""
 
-    def _reader(self, kind: Mapping[str, Any]) -> Callable[[Any], Any]:
-        """How to read a field of this kind."""
-        if "format" in kind:
-            return self._instant
-        return _number if "integer" in kind["type"] else _text
-
-    def _instant(self, value: object) -> datetime | None:
-        if not value:
-            return None
-        reading = read_date(str(value), self._zone)
+    def _instant(self, text: str) -> datetime:
+        reading = read_date(text, self._zone)
         self._vague |= reading.vague
         if reading.old_name and not self._old_name:
             self._old_name = reading.old_name
@@ -145,13 +183,14 @@ class LegReader:
             )
 
 
-def _text(value: str | int | None) -> str | None:
-    return str(value) if isinstance(value, int) else value
+_NOTHING = (None, "")
 
 
-def _number(value: str | int | None) -> int | None:
-    if value is None or value == "":
-        return None
-    if not _WHOLE_NUMBER.fullmatch(str(value)):
+def _is_text(kind: Mapping[str, Any]) -> bool:
+    return "format" not in kind and "integer" not in kind["type"]
+
+
+def _number(text: str) -> int:
+    if not _WHOLE_NUMBER.fullmatch(text):
         raise ValueError("is not a whole number")
-    return int(value)
+    return int(text)

@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo
 
-from msgspec.structs import asdict
 from singer_sdk import SchemaDirectory, Stream, StreamSchema
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.singerlib import StateMessage
@@ -18,7 +17,7 @@ from typing_extensions import override
 from tap_noojee.client import Client, Clock, NoojeeError, Stopped
 from tap_noojee.dates import DateError, read_instant
 from tap_noojee.hours import FOREVER, NEVER, Backlog, Hour, Span, count, last_due, within
-from tap_noojee.legs import LegReader, leg_decoder
+from tap_noojee.legs import AnswerDecoder, LegReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -69,7 +68,7 @@ class RecordingsStream(Stream):
         self.stream_state.pop("starting_replication_value", None)
         self._bookmark = dict(self.stream_state)
         self._zone = ZoneInfo(self.config["timezone"])
-        client = Client(self.config, leg_decoder(self.schema), self._clock, self.logger)
+        client = Client(self.config, AnswerDecoder(self.schema).decode, self._clock, self.logger)
         reader = LegReader(self.schema, self._zone, client.quote, self.logger)
         try:
             if self.ABORT_AT_RECORD_COUNT is None:
@@ -90,7 +89,7 @@ class RecordingsStream(Stream):
         legs = reader.read(hour, client.fetch(hour))
         self.log("%s: %d legs; the connection works", hour, len(legs))
         for leg in legs[:1]:
-            yield _record(leg)
+            yield reader.record(leg)
         self._write_bookmark(self._bookmark)
 
     def _read_hours(self, client: Client[Any], reader: LegReader) -> Iterator[Record]:
@@ -123,7 +122,7 @@ class RecordingsStream(Stream):
             legs = reader.read(hour, client.fetch(hour))
             legs = [leg for leg in legs if start <= leg.callend < end]
             for leg in legs:
-                yield _record(leg)
+                yield reader.record(leg)
             backlog.finish(hour, end)
             self._write_bookmark(write_bookmark(backlog.unread) if incremental else self._bookmark)
             done += 1
@@ -159,14 +158,6 @@ class RecordingsStream(Stream):
         else:
             self._tap.state_writer.write_state(self.tap_state)
         self._bookmark = bookmark
-
-
-def _record(leg: Any) -> Record:  # noqa: ANN401 - its fields are the schema's
-    record = asdict(leg)
-    for name, value in record.items():
-        if isinstance(value, datetime):
-            record[name] = value.isoformat()
-    return record
 
 
 def read_bookmark(bookmark: Mapping[str, Any]) -> list[Span]:

@@ -1,0 +1,735 @@
+"""The stand-in PBX, asked over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+from zoneinfo import ZoneInfo
+
+import pytest
+import requests
+
+from tap_noojee.simulator import API_KEY, BASES, Fault, Leg, Simulator, legs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tap_noojee.simulator import Dates, Fold, Gap, Kind
+
+MELBOURNE = ZoneInfo("Australia/Melbourne")
+SAMPLE_HOUR = (date(2021, 9, 14), 15)
+BUSY_HOUR = (date(2021, 9, 15), 10)
+FIELDS = [
+    *("callend", "CallRecordId", "DID", "Destination", "Direction", "Duration"),
+    *("Leg", "Source", "Start", "Tag", "UniqueId", "Username"),
+]
+
+
+def url(pbx: Simulator) -> str:
+    """Give the address of the one call that there is."""
+    return f"{pbx.url}{BASES[0]}/retrieveMetaDataByHour"
+
+
+def ask(pbx: Simulator, day: date, hour: int, **options: Any) -> requests.Response:  # noqa: ANN401 - requests' own
+    """Send one request, as the API page describes it."""
+    params = {"apiKey": pbx.api_key, "date": f"{day:%Y/%m/%d}", "hour": str(hour)}
+    timeout = options.pop("timeout", 10)
+    return requests.post(url(pbx), params=params, timeout=timeout, **options)
+
+
+def records(pbx: Simulator, day: date, hour: int) -> list[dict[str, str]]:
+    """Ask for one hour and read the answer."""
+    answer = ask(pbx, day, hour)
+    assert answer.status_code == 200
+    return cast("list[dict[str, str]]", json.loads(answer.content.decode()))
+
+
+def keys(found: list[dict[str, str]]) -> list[tuple[str, str]]:
+    """Name the legs of an answer."""
+    return [(record["CallRecordId"], record["Leg"]) for record in found]
+
+
+def every(minutes: int, start: datetime, end: datetime) -> list[Leg]:
+    """Give a leg that ends every few minutes."""
+    step = timedelta(minutes=minutes)
+    ends = [start + step * number for number in range((end - start) // step)]
+    return [Leg(end - step, end, str(number)) for number, end in enumerate(ends)]
+
+
+# Hours and calls
+
+
+def test_week() -> None:
+    """Every generated leg of a week comes in the answer to exactly one hour."""
+    days = [date(2021, 9, 13) + timedelta(number) for number in range(7)]
+    with Simulator() as pbx:
+        found = [
+            key for day in days for hour in range(24) for key in keys(records(pbx, day, hour))
+        ]
+    start = datetime(2021, 9, 13, tzinfo=MELBOURNE).astimezone(UTC)
+    truth = legs(start, start + timedelta(7), zone=MELBOURNE)
+    assert len(found) > 1000
+    assert Counter(found) == Counter((leg.call_record_id, str(leg.leg)) for leg in truth)
+
+
+@pytest.mark.parametrize(
+    ("zone", "changes"),
+    [
+        ("Australia/Melbourne", date(2021, 4, 4)),
+        ("Australia/Melbourne", date(2021, 10, 3)),
+        ("Australia/Lord_Howe", date(2021, 4, 4)),
+        ("Australia/Lord_Howe", date(2021, 10, 3)),
+        ("Pacific/Chatham", date(2021, 4, 4)),
+        ("Pacific/Chatham", date(2021, 9, 26)),
+    ],
+)
+def test_clock_change(zone: str, changes: date) -> None:
+    """On a clock-change day, too, every leg comes in the answer to exactly one hour."""
+    local = ZoneInfo(zone)
+    start, end = (
+        datetime(changes.year, changes.month, changes.day + day, tzinfo=local) for day in (0, 1)
+    )
+    truth = every(7, start.astimezone(UTC), end.astimezone(UTC))
+    with Simulator(timezone=zone, legs=truth) as pbx:
+        found = [key for hour in range(24) for key in keys(records(pbx, changes, hour))]
+    assert Counter(found) == Counter((leg.call_record_id, "1") for leg in truth)
+
+
+@pytest.mark.parametrize(
+    ("fold", "names"),
+    [("both", ["AEDT", "AEST"]), ("first", ["AEDT"]), ("second", ["AEST"])],
+)
+def test_repeated_hour(fold: Fold, names: list[str]) -> None:
+    """A repeated hour answers with the passes that `fold` names."""
+    around = datetime(2021, 4, 3, tzinfo=UTC)
+    with Simulator(fold=fold, legs=every(15, around, around + timedelta(2))) as pbx:
+        found = records(pbx, date(2021, 4, 4), 2)
+        neighbours = records(pbx, date(2021, 4, 4), 1) + records(pbx, date(2021, 4, 4), 3)
+    assert [record["callend"].split()[4] for record in found] == [
+        name for name in names for _ in range(4)
+    ]
+    assert len(neighbours) == 8
+
+
+@pytest.mark.parametrize(("gap", "asked_as"), [("empty", None), ("next", 3)])
+def test_skipped_hour(gap: Gap, asked_as: int | None) -> None:
+    """A skipped hour answers with nothing or, with `gap="next"`, with the next hour's legs."""
+    around = datetime(2021, 10, 2, tzinfo=UTC)
+    with Simulator(gap=gap, legs=every(15, around, around + timedelta(2))) as pbx:
+        found = records(pbx, date(2021, 10, 3), 2)
+        expected = records(pbx, date(2021, 10, 3), asked_as) if asked_as else []
+    assert found == expected
+    assert len(found) == (4 if asked_as else 0)
+
+
+def test_half_hour_is_no_gap() -> None:
+    """An hour of which only a half exists answers for itself."""
+    around = datetime(2021, 10, 2, tzinfo=UTC)
+    truth = every(10, around, around + timedelta(2))
+    with Simulator(timezone="Australia/Lord_Howe", gap="next", legs=truth) as pbx:
+        found = records(pbx, date(2021, 10, 3), 2)
+    assert [record["callend"][11:16] for record in found] == ["02:30", "02:40", "02:50"]
+
+
+def test_answer() -> None:
+    """An answer is a JSON array in UTF-8; its records have twelve fields, all of them strings."""
+    with Simulator() as pbx:
+        answer = ask(pbx, *BUSY_HOUR)
+    found = answer.json()
+    assert 20 <= len(found) <= 80
+    assert all(list(record) == FIELDS for record in found)
+    assert {type(value) for record in found for value in record.values()} == {str}
+    assert any(not record["Username"].isascii() for record in found)
+    assert b"\\u" not in answer.content
+
+
+def test_generated_calls() -> None:
+    """Legs of a call follow each other without a hole, number from 1 and share their ids."""
+    start = datetime(2024, 3, 4, tzinfo=UTC)
+    calls: dict[str, list[Leg]] = {}
+    for leg in legs(start, start + timedelta(28), zone=MELBOURNE):
+        calls.setdefault(leg.call_record_id, []).append(leg)
+    for call in calls.values():
+        if call[0].leg == 1 and call[-1].callend < start + timedelta(27):
+            assert [leg.leg for leg in call] == list(range(1, len(call) + 1))
+        assert all(one.callend == other.start for one, other in pairwise(call))
+        assert len({leg.unique_id for leg in call}) == 1
+        assert int(call[0].unique_id.split(".")[0]) <= call[0].start.timestamp()
+    assert {len(call) for call in calls.values()} == {1, 2, 3, 4, 5}
+    assert {call[0].direction for call in calls.values()} == {"Inbound", "Outbound", "Internal"}
+    assert any(call[0].callend.hour != call[-1].callend.hour for call in calls.values())
+
+
+def test_rhythm() -> None:
+    """Mornings are busy, nights quiet, Saturdays thin and Sundays empty."""
+    start = datetime(2024, 3, 4, tzinfo=MELBOURNE).astimezone(UTC)  # a Monday
+    ends = [
+        leg.callend.astimezone(MELBOURNE)
+        for leg in legs(start, start + timedelta(28), zone=MELBOURNE)
+    ]
+    day = Counter(end.weekday() for end in ends)
+    hour = Counter(end.hour for end in ends)
+    assert day[6] == 0
+    assert 0 < day[5] * 5 < day[0]
+    assert hour[10] > hour[12] * 1.5
+    assert hour[3] < 20
+
+
+def test_deterministic() -> None:
+    """The calls of an hour are the same in every process, whatever was asked before."""
+    code = (
+        "from datetime import *; from zoneinfo import *; from tap_noojee.simulator import *\n"
+        "start = datetime(2031, 5, 6, 1, tzinfo=UTC)\n"
+        "print(ascii(legs(start, start + timedelta(hours=1), zone=ZoneInfo('Asia/Singapore'))))"
+    )
+    env = os.environ | {"PYTHONHASHSEED": "7"}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, check=True
+    )
+    start = datetime(2031, 5, 6, 1, tzinfo=UTC)
+    zone = ZoneInfo("Asia/Singapore")
+    legs(start - timedelta(9), start + timedelta(9), zone=zone)
+    found = legs(start, start + timedelta(hours=1), zone=zone)
+    assert printed.stdout.decode().strip() == ascii(found)
+    # Written down, so that a new Python or a careless change is noticed.
+    pinned = (30, "1935795667.1", "Grace Papadopoulos")
+    assert (len(found), found[0].unique_id, found[0].username) == pinned
+
+
+def test_volume() -> None:
+    """`volume` multiplies the calls; 0 leaves none."""
+    start = datetime(2021, 9, 13, tzinfo=UTC)
+    counts = [
+        len(legs(start, start + timedelta(5), zone=MELBOURNE, volume=volume))
+        for volume in (0, 1, 3)
+    ]
+    assert counts[0] == 0
+    assert 2 < counts[2] / counts[1] < 4
+    with Simulator(volume=0) as pbx:
+        assert records(pbx, *BUSY_HOUR) == []
+
+
+def test_sample() -> None:
+    """The documented hour answers with the documented legs and no others."""
+    with Simulator() as pbx:
+        found = records(pbx, *SAMPLE_HOUR)
+    assert [record["CallRecordId"] for record in found] == ["6468", "6469", "6470", "6471"]
+    assert [record["Duration"] for record in found] == ["4", "4", "15", "68"]
+    assert found[0] == {
+        "callend": "Tue Sep 14 15:03:34 AEST 2021",
+        "CallRecordId": "6468",
+        "DID": "7601",
+        "Destination": "123",
+        "Direction": "Inbound",
+        "Duration": "4",
+        "Leg": "1",
+        "Source": "500",
+        "Start": "Tue Sep 14 15:03:30 AEST 2021",
+        "Tag": "",
+        "UniqueId": "1631595787.5",
+        "Username": "NoojeeAdmin",
+    }
+    start = datetime(2021, 9, 14, 5, tzinfo=UTC)
+    truth = legs(start, start + timedelta(hours=1), zone=MELBOURNE)
+    assert [leg.record(MELBOURNE) for leg in truth] == found
+
+
+def test_legs_by_callable() -> None:
+    """`legs` may be a function of the time asked for."""
+    with Simulator(legs=lambda start, _: [Leg(start, start, "1")]) as pbx:
+        assert keys(records(pbx, *BUSY_HOUR)) == [("1", "1")]
+
+
+@pytest.mark.parametrize(
+    ("dates", "zone", "january", "july"),
+    [
+        ("java", "Australia/Melbourne", "AEDT", "AEST"),
+        ("java", "Australia/Adelaide", "ACDT", "ACST"),
+        ("java", "Australia/Lord_Howe", "LHDT", "LHST"),
+        ("java", "Australia/Eucla", "ACWST", "ACWST"),
+        ("java", "Pacific/Norfolk", "NFST", "NFT"),
+        ("java", "Pacific/Auckland", "NZDT", "NZST"),
+        ("java", "Pacific/Chatham", "CHADT", "CHAST"),
+        ("java", "Asia/Singapore", "SGT", "SGT"),
+        ("java", "Etc/GMT-10", "GMT+10:00", "GMT+10:00"),
+        ("java", "UTC", "UTC", "UTC"),
+        ("gmt", "Australia/Melbourne", "GMT+11:00", "GMT+10:00"),
+        ("gmt", "Australia/Lord_Howe", "GMT+11:00", "GMT+10:30"),
+        ("gmt", "America/St_Johns", "GMT-03:30", "GMT-02:30"),
+        ("old", "Australia/Melbourne", "EST", "EST"),
+        ("old", "Australia/Adelaide", "CST", "CST"),
+        ("old", "Australia/Perth", "WST", "WST"),
+        ("old", "Pacific/Auckland", "NZDT", "NZST"),
+    ],
+)
+def test_zone_names(dates: Dates, zone: str, january: str, july: str) -> None:
+    """Zones are named as Java names them."""
+    for month, name in ((1, january), (7, july)):
+        moment = datetime(2021, month, 3, 0, 0, 5, tzinfo=UTC)
+        printed = Leg(moment, moment, "1").record(ZoneInfo(zone), dates)["callend"]
+        local = moment.astimezone(ZoneInfo(zone))
+        assert printed == f"{local:%a %b %d %H:%M:%S} {name} 2021"
+
+
+def test_timestamps() -> None:
+    """An older server prints timestamps without a zone."""
+    with Simulator(dates="timestamp") as pbx:
+        assert records(pbx, *SAMPLE_HOUR)[0]["callend"] == "2021-09-14 15:03:34.0"
+
+
+# What is refused
+
+
+def test_bases() -> None:
+    """The API is mounted at both bases; another path is a 404 with HTML."""
+    with Simulator() as pbx:
+        query = f"apiKey={API_KEY}&date=2021/09/14&hour=15"
+        for base in BASES:
+            answer = requests.post(f"{pbx.url}{base}/retrieveMetaDataByHour?{query}", timeout=10)
+            assert len(answer.json()) == 4
+        answer = requests.post(f"{pbx.url}/retrieveMetaDataByHour?{query}", timeout=10)
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"].startswith("text/html")
+
+
+def test_get() -> None:
+    """Only a POST is answered."""
+    with Simulator() as pbx:
+        answer = requests.get(url(pbx), params={"apiKey": API_KEY}, timeout=10)
+    assert answer.status_code == 405
+    assert answer.headers["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.parametrize(
+    ("params", "status"),
+    [
+        ({"apiKey": "x", "date": "2021/09/14", "hour": "3"}, 403),
+        ({"date": "2021/09/14", "hour": "3"}, 403),
+        ({"apiKey": API_KEY, "date": "2021-09-14", "hour": "3"}, 400),
+        ({"apiKey": API_KEY, "date": "2021/02/29", "hour": "3"}, 400),
+        ({"apiKey": API_KEY, "date": "2021/09/14", "hour": "24"}, 400),
+        ({"apiKey": API_KEY, "date": "9999/12/31", "hour": "1"}, 400),
+        ({"apiKey": API_KEY, "date": "2021/09/14"}, 400),
+    ],
+)
+def test_bad_requests(params: dict[str, str], status: int) -> None:
+    """A wrong key, date or hour is refused with Code and Message."""
+    with Simulator() as pbx:
+        answer = requests.post(url(pbx), params=params, timeout=10)
+    assert answer.status_code == status
+    assert answer.json()["Code"] == -1
+    assert pbx.requests[0].status == status
+
+
+def test_rate_limit() -> None:
+    """A call too soon is refused and does not count; the next after the interval is answered."""
+    with Simulator(interval=0.5, rate_limit_status=400) as pbx:
+        statuses = [ask(pbx, *SAMPLE_HOUR).status_code for _ in range(2)]
+        while ask(pbx, *SAMPLE_HOUR).status_code != 200:
+            pass
+    assert statuses == [200, 400]
+    first, *refused, last = pbx.requests
+    assert {request.status for request in refused} == {400}
+    assert last.time - first.time >= 0.5
+
+
+def test_rate_limit_message() -> None:
+    """Too soon is told in words, under 429 unless told otherwise; a faulted call counts."""
+    with Simulator(interval=60, faults=[Fault("status")]) as pbx:
+        answers = [ask(pbx, *SAMPLE_HOUR) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [503, 429]
+    assert answers[1].json() == {"Code": -1, "Message": "wait a bit and retry"}
+
+
+def test_requests_are_noted() -> None:
+    """Every request is noted in order, with what it asked and how it was answered."""
+    with Simulator(faults=[Fault("reset", at=("2021-09-14", 4))]) as pbx:
+        records(pbx, date(2021, 9, 14), 3)
+        with pytest.raises(requests.ConnectionError):
+            ask(pbx, date(2021, 9, 14), 4)
+    assert [request[1:] for request in pbx.requests] == [
+        ("2021-09-14", 3, 200, None),
+        ("2021-09-14", 4, None, "reset"),
+    ]
+
+
+# Faults
+
+
+@pytest.fixture
+def faulty() -> Iterator[Simulator]:
+    """Give a PBX to add faults to."""
+    with Simulator() as pbx:
+        yield pbx
+
+
+def test_faults_in_order(faulty: Simulator) -> None:
+    """The first fault that fits and has times left is served, then the right answer."""
+    faulty.faults += [
+        Fault("status", status=500, times=2),
+        Fault("status", status=502, at=("2021-09-14", 16)),
+        Fault("status", status=504),
+    ]
+    answers = [ask(faulty, *SAMPLE_HOUR).status_code for _ in range(4)]
+    assert answers == [500, 500, 504, 200]
+    assert ask(faulty, date(2021, 9, 14), 16).status_code == 502
+
+
+def test_fault_for_ever(faulty: Simulator) -> None:
+    """A fault with times=None does not wear out."""
+    faulty.faults.append(Fault("empty", times=None))
+    assert [ask(faulty, *SAMPLE_HOUR).content for _ in range(5)] == [b""] * 5
+
+
+def test_status(faulty: Simulator) -> None:
+    """An error is an HTML page, may ask to wait, and may echo the whole URL."""
+    faulty.faults.append(Fault("status", status=502, retry_after=7, echo=True))
+    answer = ask(faulty, *SAMPLE_HOUR)
+    assert answer.status_code == 502
+    assert answer.headers["Retry-After"] == "7"
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert API_KEY in answer.text
+    assert faulty.url in answer.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "body"),
+    [
+        (Fault("status", body=b"oops"), 503, b"oops"),
+        (Fault("null"), 200, b"null"),
+        (Fault("empty"), 200, b""),
+        (Fault("204"), 204, b""),
+        (Fault("body", body=b"\xff["), 200, b"\xff["),
+    ],
+)
+def test_bodies(faulty: Simulator, fault: Fault, status: int, body: bytes) -> None:
+    """A wrong body comes as it was given."""
+    faulty.faults.append(fault)
+    answer = ask(faulty, *SAMPLE_HOUR)
+    assert (answer.status_code, answer.content) == (status, body)
+
+
+def test_html(faulty: Simulator) -> None:
+    """A login page comes with 200."""
+    faulty.faults.append(Fault("html"))
+    answer = ask(faulty, *SAMPLE_HOUR)
+    assert answer.status_code == 200
+    assert answer.text.startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(Fault("code"), 200), (Fault("rate"), 429), (Fault("rate", status=200), 200)],
+)
+def test_codes(faulty: Simulator, fault: Fault, status: int) -> None:
+    """A refusal in words comes as Code and Message, whatever the status."""
+    faulty.faults.append(fault)
+    answer = ask(faulty, *SAMPLE_HOUR)
+    assert answer.status_code == status
+    assert answer.json()["Code"] == -1
+    assert ("wait a bit" in answer.json()["Message"]) == (fault.kind == "rate")
+
+
+def test_redirect(faulty: Simulator) -> None:
+    """A redirect leads elsewhere and takes the key along."""
+    faulty.faults.append(Fault("redirect"))
+    answer = ask(faulty, *SAMPLE_HOUR, allow_redirects=False)
+    assert answer.status_code == 302
+    assert API_KEY in answer.headers["Location"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("cut", requests.exceptions.ChunkedEncodingError),
+        ("reset", requests.ConnectionError),
+    ],
+)
+def test_broken(faulty: Simulator, kind: Kind, error: type[Exception]) -> None:
+    """An answer cut short, or a connection reset, is seen by the client as such."""
+    faulty.faults.append(Fault(kind))
+    with pytest.raises(error) as caught:
+        ask(faulty, *SAMPLE_HOUR)
+    assert ("reset by peer" in str(caught.value)) == (kind == "reset")
+    assert len(records(faulty, *SAMPLE_HOUR)) == 4
+
+
+def test_cut_json(faulty: Simulator) -> None:
+    """Half an answer with a clean end looks whole until it is read as JSON."""
+    whole = ask(faulty, *SAMPLE_HOUR).content
+    faulty.faults.append(Fault("cut-json"))
+    answer = ask(faulty, *SAMPLE_HOUR)
+    assert "Content-Length" not in answer.headers
+    assert "Transfer-Encoding" not in answer.headers
+    assert answer.content == whole[: len(whole) // 2]
+
+
+def test_slow(faulty: Simulator) -> None:
+    """A slow answer is the right one, if waited for."""
+    faulty.faults.append(Fault("slow", delay=0.5, times=2))
+    with pytest.raises(requests.ReadTimeout):
+        ask(faulty, *SAMPLE_HOUR, timeout=0.1)
+    assert len(records(faulty, *SAMPLE_HOUR)) == 4
+
+
+def test_stall(faulty: Simulator) -> None:
+    """A stalled request is never answered."""
+    faulty.faults.append(Fault("stall"))
+    with pytest.raises(requests.ReadTimeout):
+        ask(faulty, *SAMPLE_HOUR, timeout=0.3)
+    assert faulty.requests[0].status is None
+
+
+@pytest.mark.parametrize(("kind", "enough"), [("trickle", 2), ("endless", 300_000)])
+def test_unending(faulty: Simulator, kind: Kind, enough: int) -> None:
+    """An answer that comes byte by byte, or never ends, begins like a right one."""
+    faulty.faults.append(Fault(kind))
+    with ask(faulty, *SAMPLE_HOUR, stream=True) as answer:
+        begun = next(answer.iter_content(chunk_size=enough))
+    assert begun.startswith(b"[{")
+    assert len(records(faulty, *SAMPLE_HOUR)) == 4
+
+
+def test_latency() -> None:
+    """Each answer takes its time, but is noted when it was asked for."""
+    with Simulator(latency=0.5) as pbx:
+        with pytest.raises(requests.ReadTimeout):
+            ask(pbx, *SAMPLE_HOUR, timeout=0.1)
+        assert [request.status for request in pbx.requests] == [200]
+
+
+@pytest.mark.parametrize("kind", ["stall", "trickle", "endless", "slow"])
+def test_stop(kind: Kind) -> None:
+    """Stopping breaks off every answer and idle connection, and leaves no thread behind."""
+    before = threading.active_count()
+    pbx = Simulator(faults=[Fault(kind, delay=600)])
+    with pbx:
+        port = int(pbx.url.rsplit(":", 1)[1])
+        idle = socket.create_connection(("127.0.0.1", port))
+        busy = socket.create_connection(("127.0.0.1", port))
+        query = f"apiKey={API_KEY}&date=2021/09/14&hour=15"
+        path = f"{BASES[0]}/retrieveMetaDataByHour?{query}"
+        busy.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+        while not pbx.requests:
+            pass
+    assert threading.active_count() == before
+    for client in (idle, busy):
+        client.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    pbx.stop()  # twice does no harm
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("reset", Fault("reset")),
+        ("reset*3", Fault("reset", times=3)),
+        ("cut-json*", Fault("cut-json", times=None)),
+        ("slow=2.5", Fault("slow", delay=2.5)),
+        ("status=502@2021-09-14T05*2", Fault("status", ("2021-09-14", 5), 2, status=502)),
+        ("rate=400", Fault("rate", status=400)),
+        ("body=[1]", Fault("body", body=b"[1]")),
+    ],
+)
+def test_fault_text(text: str, fault: Fault) -> None:
+    """A fault can be written as text."""
+    assert Fault.parse(text) == fault
+
+
+@pytest.mark.parametrize("text", ["", "boom", "status=x", "reset=1", "reset@2021", "reset*x"])
+def test_bad_fault_text(text: str) -> None:
+    """A fault that is not understood is refused, on the command line in words."""
+    with pytest.raises(ValueError):  # noqa: PT011 - which int() said may differ
+        Fault.parse(text)
+    done = simulate("--fault", text, "--", "true")
+    assert done.returncode == 2
+    assert "--fault" in done.stderr
+
+
+CODE = (sys.executable, "-m", "tap_noojee.simulator")
+
+
+def simulate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [*CODE, *arguments],
+        env={name: value for name, value in (os.environ | env).items() if value},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def wrapped_env(*options: str, **env: str) -> dict[str, str]:
+    """Run a command that prints its environment."""
+    show = "import json, os; print(json.dumps(dict(os.environ)))"
+    done = simulate(*options, "--", sys.executable, "-c", show, **env)
+    assert done.returncode == 0
+    return cast("dict[str, str]", json.loads(done.stdout))
+
+
+def test_wrapped_environment() -> None:
+    """A wrapped command finds the tap's settings in its environment, and no proxy in its way."""
+    found = wrapped_env(
+        *("--timezone", "Pacific/Chatham", "--interval", "0.2", "--day", "2024-02-29"),
+        TAP_NOOJEE_START_DATE="",
+        NO_PROXY="pbx.example",
+        no_proxy="",
+    )
+    assert found["TAP_NOOJEE_API_URL"].startswith("http://127.0.0.1:")
+    assert found["TAP_NOOJEE_API_KEY"] == API_KEY
+    assert found["TAP_NOOJEE_TIMEZONE"] == "Pacific/Chatham"
+    assert found["TAP_NOOJEE_REQUEST_INTERVAL"] == "1"
+    assert found["TAP_NOOJEE_START_DATE"] == "2024-02-29"
+    assert found["TAP_NOOJEE_END_DATE"] == "2024-03-01"
+    assert found["NO_PROXY"] == found["no_proxy"] == "pbx.example,127.0.0.1,localhost"
+
+
+def test_wrapped_dates_are_kept() -> None:
+    """A start date that is already set stays, and no end date is set beside it."""
+    found = wrapped_env(TAP_NOOJEE_START_DATE="2020-01-01", TAP_NOOJEE_END_DATE="")
+    assert found["TAP_NOOJEE_START_DATE"] == "2020-01-01"
+    assert "TAP_NOOJEE_END_DATE" not in found
+
+
+def test_counts() -> None:
+    """The last line counts the requests, and the key is not in the output."""
+    code = (
+        "import os, urllib.request\n"
+        "url = os.environ['TAP_NOOJEE_API_URL'] + '/njadmin/rest/RecordingAPI/'\n"
+        "query = 'retrieveMetaDataByHour?date=2021/09/14&hour=15&apiKey='\n"
+        "for key in (os.environ['TAP_NOOJEE_API_KEY'], os.environ['TAP_NOOJEE_API_KEY'], 'x'):\n"
+        "    try:\n"
+        "        urllib.request.urlopen(url + query + key, data=b'')\n"
+        "    except urllib.error.HTTPError:\n"
+        "        pass\n"
+    )
+    done = simulate("--fault", "code", "--interval", "0", "--", sys.executable, "-c", code)
+    assert done.stderr.splitlines() == [
+        "noojee-simulator: 1 requests served, 1 rejected, 1 with a fault"
+    ]
+    assert API_KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ((sys.executable, "-c", "raise SystemExit(3)"), 3),
+        (("sh", "-c", "kill -9 $$"), 137),
+        (("no-such-command",), 127),
+        (("/",), 126),
+    ],
+)
+def test_exit_status(command: tuple[str, ...], status: int) -> None:
+    """The simulator ends as the command ends, or as a shell does that cannot start it."""
+    done = simulate("--", *command)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
+COUNTS_SIGNALS = (
+    "import signal, sys, time\n"
+    "got = []\n"
+    "for number in (signal.SIGINT, signal.SIGTERM):\n"
+    "    signal.signal(number, lambda number, _: got.append(number))\n"
+    "print('ready', flush=True)\n"
+    "while not got: time.sleep(0.01)\n"
+    "time.sleep(0.3)\n"
+    "print(*map(int, got))\n"
+    "sys.exit(42)\n"
+)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start a command away from the terminal, where there is one."""
+    return subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_is_handed_on(number: signal.Signals) -> None:
+    """A signal goes to the wrapped command, once, and its end is waited for."""
+    with start(*CODE, "--", sys.executable, "-c", COUNTS_SIGNALS) as running:
+        assert running.stdout
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(number)
+        out, _ = running.communicate(timeout=30)
+    assert (running.returncode, out) == (42, f"{int(number)}\n")
+
+
+def test_interrupt_from_terminal() -> None:
+    """Ctrl-C in a terminal, which reaches the wrapped command by itself, is not handed on."""
+    in_terminal = (
+        "import os, pty, sys\nsys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))\n"
+    )
+    wrapper = (*CODE, "--", sys.executable, "-c", COUNTS_SIGNALS)
+    with start(sys.executable, "-c", in_terminal, *wrapper) as running:
+        assert running.stdin
+        assert running.stdout
+        assert running.stdout.readline().strip() == "ready"
+        running.stdin.write("\x03")
+        running.stdin.flush()
+        lines = [running.stdout.readline().strip() for _ in range(2)]
+        assert running.wait(30) == 42
+    assert lines[0].removeprefix("^C") == "2"
+    assert lines[1].startswith("noojee-simulator: 0 requests served")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serves_until_stopped(number: signal.Signals) -> None:
+    """Without a command it says where it serves, and ends with 0 when it is stopped."""
+    with start(*CODE, "--api-key", "abc", "--fault", "stall") as running:
+        assert running.stderr
+        line = running.stderr.readline()
+        address = line.split()[1]
+        assert " abc" in line
+        query = "apiKey=abc&date=2021/09/14&hour=15"
+        with pytest.raises(requests.ReadTimeout):
+            requests.post(f"{address}{BASES[0]}/retrieveMetaDataByHour?{query}", timeout=(10, 0.3))
+        running.send_signal(number)
+        _, rest = running.communicate(timeout=30)
+    assert running.returncode == 0
+    assert rest == "noojee-simulator: 0 requests served, 0 rejected, 1 with a fault\n"
+
+
+def test_bad_zone() -> None:
+    """A zone that does not exist is refused in words."""
+    for zone in ("Melbourne", "../etc/passwd", "Australia"):
+        done = simulate("--timezone", zone, "--", "true")
+        assert done.returncode == 2
+        assert "is not an IANA zone" in done.stderr
+
+
+def test_without_werkzeug() -> None:
+    """Without the extra, one line says what to install."""
+    code = (
+        "import sys; sys.modules['werkzeug'] = None\n"
+        "from tap_noojee.simulator import main; main(['--', 'true'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "noojee-simulator needs its extra: pip install 'tap-noojee[simulator]'\n"
+    )
