@@ -167,7 +167,7 @@ class Client(Generic[T]):
         """
         attempt = 1
         while True:
-            self._clock.sleep(self._next_call - self._clock.monotonic())
+            self.keep_pace()
             outcome = self._call(hour)
             now = self._clock.monotonic()
             self._next_call = now + self._interval
@@ -184,6 +184,10 @@ class Client(Generic[T]):
             )
         after = f" ({attempt} attempts)" if attempt > 1 else ""
         raise NoojeeError(f"{hour}: {outcome.reason}{after}")
+
+    def keep_pace(self) -> None:
+        """Wait until the next call may be made, or raise Stopped."""
+        self._clock.sleep(self._next_call - self._clock.monotonic())
 
     def _call(self, hour: Hour) -> T | Fault:
         limit = CONNECT_TIMEOUT + self._timeout

@@ -108,17 +108,18 @@ class RecordingsStream(Stream):
         said = ""
         began = self._clock.monotonic()
         while True:
-            # Found anew each time: in a long run more hours fall due.
-            last_due = self._last_due()
-            to_ask = backlog.to_ask(min(last_due.next().start, end))
+            left = count(self._due(backlog, end), self._zone)
             elapsed = self._clock.monotonic() - began
-            self.log("%s%s", said, self._outlook(count(to_ask, self._zone), done, elapsed))
-            if not to_ask or done == config.get("max_hours_per_run"):
+            self.log("%s%s", said, self._outlook(left, done, elapsed))
+            if not left or done == config.get("max_hours_per_run"):
                 break
+            client.keep_pace()
+            # Looked up again after the wait: meanwhile a newer hour may have fallen due.
+            due = self._due(backlog, end)
             if config["backfill_order"] == "newest_first":
-                hour = Hour.last_before(to_ask[-1][1], self._zone)
+                hour = Hour.last_before(due[-1][1], self._zone)
             else:
-                hour = Hour.showing(to_ask[0][0], self._zone)
+                hour = Hour.showing(due[0][0], self._zone)
             legs = reader.read(hour, client.fetch(hour))
             legs = [leg for leg in legs if start <= leg.callend < end]
             for leg in legs:
@@ -127,6 +128,9 @@ class RecordingsStream(Stream):
             self._write_bookmark(write_bookmark(backlog.unread) if incremental else self._bookmark)
             done += 1
             said = f"{hour}: {len(legs)} legs; "
+
+    def _due(self, backlog: Backlog, end: datetime) -> list[Span]:
+        return backlog.to_ask(min(self._last_due().next().start, end))
 
     def _last_due(self) -> Hour:
         settle = timedelta(minutes=self.config["settle_minutes"])
@@ -169,15 +173,15 @@ def read_bookmark(bookmark: Mapping[str, Any]) -> list[Span]:
     Raises:
         NoojeeError: the bookmark cannot be read.
     """
-    if not bookmark.get("replication_key_value"):
-        return []
     try:
+        if not bookmark.get("replication_key_value"):
+            return []
         value = _instant(bookmark["replication_key_value"])
         owed = [
             (_instant(span["start"]), _instant(span["end"])) for span in bookmark.get("owed", [])
         ]
-    except (DateError, TypeError, KeyError) as error:
-        reason = f"state: the bookmark of recordings cannot be read: {bookmark!r}: {error}"
+    except (DateError, AttributeError, TypeError, KeyError) as error:
+        reason = f"state: the bookmark {bookmark!r} of recordings cannot be read: {error}"
     else:
         return [*within(sorted(owed), NEVER, value), (value, FOREVER)]
     raise NoojeeError(reason)

@@ -1,4 +1,4 @@
-"""What the tests share: the tap run in this process against the simulator, with a clock of its own."""
+"""What the tests share: the tap run in this process, with a clock of its own."""
 
 from __future__ import annotations
 

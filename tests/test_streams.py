@@ -1,0 +1,556 @@
+"""Reading recordings hour by hour: which hours, which records, which STATE."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from conftest import FakeClock, Run, as_records, asked, run_tap, told, truth
+
+from tap_noojee.client import NoojeeError
+from tap_noojee.simulator import Fault, Leg, Simulator
+from tap_noojee.tap import TapNoojee
+
+DAY: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
+
+
+def state(value: str, **more: Any) -> dict[str, Any]:
+    """A STATE's value with this bookmark."""
+    bookmark = {"replication_key": "callend", "replication_key_value": value, **more}
+    return {"bookmarks": {"recordings": bookmark}}
+
+
+def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
+    """A leg that ends at each step of time."""
+    ends = [start + k * step for k in range((end - start) // step)]
+    return [
+        Leg(start=end - timedelta(seconds=40), callend=end, call_record_id=str(k))
+        for k, end in enumerate(ends)
+    ]
+
+
+def local(text: str, zone: str) -> datetime:
+    """An instant in UTC, of a zone's wall-clock time."""
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+
+
+def in_order(run: Run) -> bool:
+    """Whether the records come in order of their end."""
+    ends = [record["callend"] for record in run.records]
+    return ends == sorted(ends)
+
+
+def test_a_day_brings_every_leg_once(pbx: Simulator) -> None:
+    """A day is 24 requests, and brings each leg that ended in it once, at its instants."""
+    run = run_tap(pbx, **DAY)
+    assert run.error is None
+    assert told(run) == as_records(truth(pbx, "2021-09-14", "2021-09-15"))
+    assert asked(pbx) == [("2021-09-14", hour) for hour in range(24)]
+
+
+def test_the_documented_sample_comes_with_its_values(pbx: Simulator) -> None:
+    """The vendor's sample comes as documented, numbers as numbers and dates in UTC."""
+    run = run_tap(pbx, start_date="2021-09-14T15:00", end_date="2021-09-14T16:00")
+    assert run.records[0] == {
+        "callend": "2021-09-14T05:03:34+00:00",
+        "CallRecordId": "6468",
+        "DID": "7601",
+        "Destination": "123",
+        "Direction": "Inbound",
+        "Duration": 4,
+        "Leg": 1,
+        "Source": "500",
+        "Start": "2021-09-14T05:03:30+00:00",
+        "Tag": "",
+        "UniqueId": "1631595787.5",
+        "Username": "NoojeeAdmin",
+    }
+    assert [record["CallRecordId"] for record in run.records] == ["6468", "6469", "6470", "6471"]
+
+
+def test_names_beyond_ascii_come_as_they_are(pbx: Simulator) -> None:
+    """Answers are read as UTF-8, whatever they say they are."""
+    run = run_tap(pbx, **DAY)
+    names = {record["Username"] for record in run.records}
+    assert names <= {leg.username for leg in truth(pbx, "2021-09-14", "2021-09-15")}
+    assert any(not name.isascii() for name in names)
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "hours"),
+    [
+        ("Australia/Melbourne", "2021-04-03", 72),
+        ("Australia/Melbourne", "2021-10-02", 71),
+        ("Australia/Lord_Howe", "2021-04-03", 72),
+        ("Australia/Lord_Howe", "2021-10-02", 72),
+        ("Australia/Adelaide", "2021-04-03", 72),
+        ("Australia/Adelaide", "2021-10-02", 71),
+        ("Pacific/Chatham", "2021-04-03", 72),
+        ("Pacific/Chatham", "2021-09-25", 72),
+        ("Pacific/Auckland", "2021-04-03", 72),
+        ("Pacific/Auckland", "2021-09-25", 71),
+        ("Europe/London", "2021-10-30", 72),
+        ("Europe/London", "2021-03-27", 71),
+    ],
+)
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+@pytest.mark.parametrize("dates", ["java", "gmt"])
+def test_no_leg_is_lost_where_clocks_change(
+    zone: str, start: str, hours: int, order: str, dates: Any
+) -> None:
+    """Over a change of clocks each existing hour is asked once, each leg comes at its instant."""
+    first = local(start, zone)
+    end = (datetime.fromisoformat(start) + timedelta(days=3)).isoformat()
+    legs = every(timedelta(minutes=5), first, local(end, zone))
+    with Simulator(timezone=zone, legs=legs, dates=dates) as pbx:
+        run = run_tap(pbx, start_date=start, end_date=end, backfill_order=order)
+    assert run.error is None
+    assert sorted(told(run)) == sorted(as_records(legs))
+    assert len(asked(pbx)) == len(set(asked(pbx))) == hours
+    if order == "oldest_first" and zone != "Pacific/Chatham":
+        assert in_order(run)
+
+
+def test_an_hour_that_ends_in_another_order_is_sorted() -> None:
+    """Within an hour, records come in order of their end."""
+    start = local("2021-09-14T15:00", "Australia/Melbourne")
+    legs = every(timedelta(minutes=1), start, start + timedelta(hours=1))
+    with Simulator(legs=legs[::-1]) as pbx:
+        run = run_tap(pbx, start_date="2021-09-14T15:00", end_date="2021-09-14T16:00")
+    assert len(run.records) == 60
+    assert in_order(run)
+
+
+def test_a_leg_that_comes_with_several_hours_is_told_once() -> None:
+    """A leg is told once a run, whatever hours it came in."""
+    zone = ZoneInfo("Australia/Melbourne")
+    start = local("2021-09-14", zone.key)
+    legs = every(timedelta(minutes=30), start, start + timedelta(hours=6))
+    answer = json.dumps([leg.record(zone) for leg in legs] * 2).encode()
+    with Simulator(faults=[Fault("body", body=answer, times=None)]) as pbx:
+        run = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-14T12:00")
+    assert sorted(told(run)) == sorted(as_records(legs))
+
+
+def test_start_and_end_cut_legs_within_an_hour() -> None:
+    """A leg comes if it ended at or after start_date and before end_date."""
+    start = local("2021-09-14T15:00", "Australia/Melbourne")
+    legs = every(timedelta(minutes=10), start, start + timedelta(hours=3))
+    with Simulator(legs=legs) as pbx:
+        run = run_tap(pbx, start_date="2021-09-14T15:20", end_date="2021-09-14T17:10")
+        assert told(run) == as_records(legs[2:13])
+        assert run.bookmarks[-1] == "2021-09-14T07:10:00+00:00"
+        rest = run_tap(pbx, end_date="2021-09-14T18:00", state=run.states[-1])
+    assert told(rest) == as_records(legs[12:])
+
+
+def test_a_leg_that_ends_on_the_hour_comes_once_in_two_runs() -> None:
+    """A leg that ends on an hour's first instant is told by the run that reads that hour alone."""
+    start = local("2021-09-14T15:00", "Australia/Melbourne")
+    legs = every(timedelta(minutes=30), start, start + timedelta(hours=2))
+    with Simulator(legs=legs) as pbx:
+        first = run_tap(pbx, start_date="2021-09-14T15:00", end_date="2021-09-14T16:00")
+        second = run_tap(pbx, end_date="2021-09-14T17:00", state=first.states[-1])
+    assert first.keys + second.keys == [(str(k), 1) for k in range(4)]
+
+
+def test_empty_hours_are_crossed_once() -> None:
+    """60 empty hours are crossed in 60 requests, and two hours later there are two to ask for."""
+    with Simulator(volume=0) as pbx:
+        clock = FakeClock("2021-09-16T02:06:00+00:00")  # 12:06 in Melbourne
+        first = run_tap(pbx, clock=clock)
+        assert len(asked(pbx)) == len(first.states) == 60
+        clock = FakeClock("2021-09-16T04:06:00+00:00")
+        second = run_tap(pbx, clock=clock, state=first.states[-1])
+        assert asked(pbx)[60:] == [("2021-09-16", 12), ("2021-09-16", 13)]
+    assert first.error is second.error is None
+
+
+@pytest.mark.parametrize(("minute", "last"), [(3, 14), (5, 15), (6, 15)])
+def test_an_hour_is_due_when_it_has_settled(pbx: Simulator, minute: int, last: int) -> None:
+    """An hour is asked for from settle_minutes after its end."""
+    clock = FakeClock(f"2021-09-14T06:{minute:02}:00+00:00")
+    run_tap(pbx, start_date="2021-09-14T13:00", clock=clock)
+    assert asked(pbx)[-1] == ("2021-09-14", last)
+
+
+def test_a_repeated_hour_is_due_after_its_second_pass() -> None:
+    """An hour that comes twice is asked for when its second pass has settled."""
+    with Simulator(volume=0) as pbx:
+        # 02:00 to 03:00 came first from 15:00 to 16:00 UTC, and again until 17:00.
+        run_tap(pbx, start_date="2021-04-04", clock=FakeClock("2021-04-03T17:04:00+00:00"))
+        assert asked(pbx)[-1] == ("2021-04-04", 1)
+        run_tap(pbx, start_date="2021-04-04", clock=FakeClock("2021-04-03T17:05:00+00:00"))
+        assert asked(pbx)[-1] == ("2021-04-04", 2)
+
+
+def test_hours_that_fall_due_during_a_run_are_read(pbx: Simulator) -> None:
+    """A run ends when nothing is due any more, not with what was due when it began."""
+    clock = FakeClock("2021-09-14T06:06:00+00:00")
+    run_tap(pbx, clock=clock, request_interval=300)
+    # 16 hours were due at the beginning; reading them takes more than an hour.
+    assert asked(pbx)[-1] == ("2021-09-14", 16)
+
+
+def test_nothing_due_is_a_success_without_requests(pbx: Simulator) -> None:
+    """A run with nothing to read makes no request, and keeps its STATE."""
+    now = "2021-09-14T06:06:00+00:00"
+    for bookmark in ("2021-09-14T06:00:00+00:00", "2031-01-01T00:00:00+00:00"):
+        run = run_tap(pbx, clock=FakeClock(now), state=state(bookmark))
+        assert run.error is None
+        assert run.bookmarks == [bookmark]
+    assert run_tap(pbx, clock=FakeClock("2021-09-13T00:00:00+00:00")).error is None
+    assert asked(pbx) == []
+
+
+def test_state_follows_every_hour(pbx: Simulator) -> None:
+    """One STATE comes after every hour: its end, whether there were calls in it or not."""
+    run = run_tap(pbx, **DAY)
+    start = local("2021-09-14", pbx.timezone)
+    assert run.bookmarks == [(start + timedelta(hours=hour)).isoformat() for hour in range(1, 25)]
+    assert run.messages[-1]["type"] == "STATE"
+    assert run.states[-1] == state("2021-09-14T14:00:00+00:00")
+
+
+def test_no_state_claims_what_is_not_written(pbx: Simulator) -> None:
+    """All legs that ended before a STATE's bookmark stand before that STATE."""
+    run = run_tap(pbx, **DAY)
+    seen = set()
+    for message in run.messages:
+        if message["type"] == "RECORD":
+            seen.add((message["record"]["CallRecordId"], message["record"]["Leg"]))
+        elif message["type"] == "STATE":
+            value = message["value"]["bookmarks"]["recordings"]["replication_key_value"]
+            ended = {
+                (leg.call_record_id, leg.leg)
+                for leg in truth(pbx, "2021-09-14", "2021-09-15")
+                if leg.callend.isoformat() < value
+            }
+            assert ended == seen
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2021-09-14T05:00:00+00:00",
+        "2021-09-14T05:00:00Z",
+        "2021-09-14T05:30:00.123456+00:00",
+        "2021-09-14T15:59:59+10:00",
+        "2021-09-14T05:15:00",
+    ],
+)
+def test_any_instant_resumes_its_hour(pbx: Simulator, value: str) -> None:
+    """Whatever instant of an hour STATE holds, the run resumes at the start of that hour."""
+    run = run_tap(pbx, end_date="2021-09-15", state=state(value))
+    assert run.error is None
+    assert asked(pbx)[0] == ("2021-09-14", 15)
+    assert run.bookmarks == sorted(run.bookmarks)
+
+
+@pytest.mark.parametrize(
+    "bookmark",
+    [
+        {"replication_key_value": "yesterday"},
+        {"replication_key_value": 1631595787},
+        {"replication_key_value": "0001-01-01"},
+        {"replication_key_value": "2021-09-14", "owed": [{"start": "2021-09-13"}]},
+        {"replication_key_value": "2021-09-14", "owed": "all"},
+        "2021-09-14",
+    ],
+)
+def test_a_state_that_cannot_be_read_is_an_error(pbx: Simulator, bookmark: Any) -> None:
+    """A STATE that cannot be read ends the run before any request, and says so."""
+    run = run_tap(pbx, state={"bookmarks": {"recordings": bookmark}})
+    assert isinstance(run.error, NoojeeError)
+    assert str(run.error).startswith("state: ")
+    assert asked(pbx) == []
+
+
+def test_other_streams_state_is_kept(pbx: Simulator) -> None:
+    """Bookmarks of other streams are handed on."""
+    other = {"bookmarks": {"other": {"replication_key_value": 1}}}
+    run = run_tap(pbx, **DAY, state=other)
+    assert run.states[-1]["bookmarks"]["other"] == {"replication_key_value": 1}
+
+
+def test_lookback_reads_finished_hours_again(pbx: Simulator) -> None:
+    """lookback_hours finished hours are read again, and the bookmark never goes back."""
+    bookmark = "2021-09-14T05:00:00+00:00"  # 15:00
+    run = run_tap(pbx, end_date="2021-09-14T17:00", lookback_hours=3, state=state(bookmark))
+    assert [hour for _, hour in asked(pbx)] == [12, 13, 14, 15, 16]
+    assert run.bookmarks == [bookmark] * 4 + [
+        "2021-09-14T06:00:00+00:00",
+        "2021-09-14T07:00:00+00:00",
+    ]
+    assert told(run) == as_records(truth(pbx, "2021-09-14T12:00", "2021-09-14T17:00"))
+
+
+def test_lookback_does_not_reach_before_the_start(pbx: Simulator) -> None:
+    """lookback_hours never reaches before start_date."""
+    run_tap(
+        pbx,
+        start_date="2021-09-14T14:00",
+        end_date="2021-09-14T16:00",
+        lookback_hours=24,
+        state=state("2021-09-14T05:00:00+00:00"),
+    )
+    assert [hour for _, hour in asked(pbx)] == [14, 15]
+
+
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_runs_of_a_few_hours_add_up(pbx: Simulator, order: str) -> None:
+    """max_hours_per_run ends a run, successfully, and the next goes on from there."""
+    last: dict[str, Any] | None = None
+    found: list[tuple[str, int]] = []
+    for _ in range(5):
+        run = run_tap(pbx, **DAY, max_hours_per_run=5, backfill_order=order, state=last)
+        assert run.error is None
+        last = run.states[-1]
+        found += run.keys
+    assert len(asked(pbx)) == len(set(asked(pbx))) == 24
+    true_legs = truth(pbx, "2021-09-14", "2021-09-15")
+    assert sorted(found) == sorted((leg.call_record_id, leg.leg) for leg in true_legs)
+
+
+def test_a_later_start_skips_what_is_before(pbx: Simulator) -> None:
+    """A start_date after the bookmark is where the run begins."""
+    run_tap(
+        pbx,
+        start_date="2021-09-14T10:00",
+        end_date="2021-09-14T12:00",
+        state=state("2021-09-13T20:00:00+00:00"),
+    )
+    assert [hour for _, hour in asked(pbx)] == [10, 11]
+
+
+def test_newest_first_begins_with_the_last_hour(pbx: Simulator) -> None:
+    """With newest_first the newest due hour comes first, then history, back to start_date."""
+    clock = FakeClock("2021-09-14T06:06:00+00:00")  # 16:06
+    run = run_tap(pbx, clock=clock, backfill_order="newest_first")
+    assert asked(pbx) == [("2021-09-14", hour) for hour in range(15, -1, -1)]
+    assert set(run.bookmarks) == {"2021-09-14T06:00:00+00:00"}
+    assert run.states[0]["bookmarks"]["recordings"]["owed"] == [
+        {"start": "2021-09-13T14:00:00+00:00", "end": "2021-09-14T05:00:00+00:00"}
+    ]
+    assert run.states[-1] == state("2021-09-14T06:00:00+00:00")
+
+
+def test_newest_first_takes_up_each_hour_as_it_falls_due(pbx: Simulator) -> None:
+    """With newest_first an hour that falls due during a long run comes next."""
+    clock = FakeClock("2021-09-14T06:06:00+00:00")
+    run_tap(
+        pbx,
+        clock=clock,
+        backfill_order="newest_first",
+        start_date="2021-09-14T10:00",
+        request_interval=1800,
+    )
+    # A request each half hour: after two of history, there is a new one.
+    assert [hour for _, hour in asked(pbx)] == [15, 14, 16, 13, 17, 12, 18, 11, 19, 10]
+
+
+def test_an_outage_leaves_two_debts(pbx: Simulator) -> None:
+    """After an outage the newest hour goes first again, and STATE owes both gaps."""
+    first = run_tap(
+        pbx,
+        clock=FakeClock("2021-09-14T06:06:00+00:00"),
+        backfill_order="newest_first",
+        max_hours_per_run=2,
+    )
+    second = run_tap(
+        pbx,
+        clock=FakeClock("2021-09-14T10:06:00+00:00"),
+        backfill_order="newest_first",
+        max_hours_per_run=1,
+        state=first.states[-1],
+    )
+    assert [hour for _, hour in asked(pbx)] == [15, 14, 19]
+    assert second.states[-1] == state(
+        "2021-09-14T10:00:00+00:00",
+        owed=[
+            {"start": "2021-09-13T14:00:00+00:00", "end": "2021-09-14T04:00:00+00:00"},
+            {"start": "2021-09-14T06:00:00+00:00", "end": "2021-09-14T09:00:00+00:00"},
+        ],
+    )
+
+
+def test_debts_are_paid_in_either_order(pbx: Simulator) -> None:
+    """Hours owed are read whatever the order is later, oldest first with oldest_first."""
+    clock = FakeClock("2021-09-14T06:06:00+00:00")
+    first = run_tap(pbx, clock=clock, backfill_order="newest_first", max_hours_per_run=3)
+    clock = FakeClock("2021-09-14T07:06:00+00:00")
+    second = run_tap(pbx, clock=clock, state=first.states[-1])
+    assert [hour for _, hour in asked(pbx)] == [15, 14, 13, *range(13), 16]
+    assert second.states[-1] == state("2021-09-14T07:00:00+00:00")
+    found = sorted(first.keys + second.keys)
+    true_legs = truth(pbx, "2021-09-14", "2021-09-14T17:00")
+    assert found == sorted((leg.call_record_id, leg.leg) for leg in true_legs)
+
+
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_every_state_of_a_run_resumes_with_nothing_lost(order: str) -> None:
+    """Resumed from any STATE of a run, over a change of clocks, nothing is lost or repeated."""
+    first, last = (local(day, "Pacific/Chatham") for day in ("2021-04-04", "2021-04-05"))
+    legs = every(timedelta(minutes=15), first, last)
+    dates: dict[str, Any] = {
+        "start_date": "2021-04-04",
+        "end_date": "2021-04-05",
+        "backfill_order": order,
+    }
+    with Simulator(timezone="Pacific/Chatham", legs=legs) as pbx:
+        whole = run_tap(pbx, **dates)
+        for index in range(len(whole.states)):
+            del pbx.requests[:]
+            rest = run_tap(pbx, **dates, state=whole.states[index])
+            assert len(asked(pbx)) == 24 - (index + 1)
+            written = Run(_until_state(whole.output, index))
+            assert sorted(told(written) + told(rest)) == sorted(as_records(legs))
+
+
+def _until_state(output: str, index: int) -> str:
+    """The output up to its STATE of this index."""
+    lines = output.splitlines(keepends=True)
+    ends = [k for k, line in enumerate(lines) if line.startswith('{"type":"STATE"')]
+    return "".join(lines[: ends[index] + 1])
+
+
+def test_a_full_table_run_reads_from_the_start(pbx: Simulator) -> None:
+    """Forced to FULL_TABLE, the run begins at start_date and leaves the bookmark alone."""
+    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
+    catalog["streams"][0]["replication_method"] = "FULL_TABLE"
+    before = state("2021-09-14T10:00:00+00:00")
+    run = run_tap(pbx, **DAY, catalog=catalog, state=before)
+    assert run.error is None
+    assert len(asked(pbx)) == 24
+    assert all(value == before for value in run.states)
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour", "fold", "which"),
+    [
+        ("Australia/Melbourne", 2, "first", "first"),
+        ("Australia/Melbourne", 2, "second", "second"),
+        ("Australia/Lord_Howe", 1, "second", "second"),
+        ("Pacific/Chatham", 3, "first", "first"),
+    ],
+)
+def test_a_repeated_hour_with_one_pass_is_warned_of(
+    zone: str, hour: int, fold: Any, which: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When a repeated hour's legs are all of one pass, a warning names the hour."""
+    day = local("2021-04-04", zone)
+    legs = every(timedelta(minutes=5), day, day + timedelta(hours=8))
+    with Simulator(timezone=zone, fold=fold, legs=legs) as pbx:
+        run_tap(pbx, start_date="2021-04-04", end_date="2021-04-04T06:00")
+    named = [w for w in _warnings(caplog) if w.startswith(f"2021-04-04 {hour:02}:00: this hour")]
+    assert len(named) == 1
+    assert f"of the {which} time" in named[0]
+
+
+def test_a_repeated_hour_with_both_passes_is_not_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A repeated hour that shows both passes, or no leg, is nothing to warn of."""
+    day = local("2021-04-04", "Australia/Melbourne")
+    for legs in ([], every(timedelta(minutes=5), day, day + timedelta(hours=8))):
+        with Simulator(legs=legs) as pbx:
+            run_tap(pbx, start_date="2021-04-04", end_date="2021-04-04T06:00")
+    assert _warnings(caplog) == []
+
+
+@pytest.mark.parametrize("dates", ["old", "timestamp"])
+def test_dates_without_a_pass_take_the_first(dates: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Where dates do not tell the passes apart, the first is taken, with a warning of the hour."""
+    day = local("2021-04-04", "Australia/Melbourne")
+    legs = every(timedelta(minutes=5), day, day + timedelta(hours=8))
+    with Simulator(legs=legs, dates=dates) as pbx:
+        run = run_tap(pbx, start_date="2021-04-04", end_date="2021-04-04T06:00")
+    assert run.error is None
+    second = local("2021-04-04T02:00", "Australia/Melbourne") + timedelta(hours=1)
+    for leg, (*_, callend, _) in zip(
+        legs, sorted(told(run), key=lambda r: int(r[0])), strict=False
+    ):
+        in_second = second <= leg.callend < second + timedelta(hours=1)
+        expected = leg.callend - timedelta(hours=1) if in_second else leg.callend
+        assert callend == expected.isoformat()
+    assert sum("2021-04-04 02:00: this hour came twice" in w for w in _warnings(caplog)) == 1
+    assert sum("older than 2014" in w for w in _warnings(caplog)) == (dates == "old")
+
+
+def test_a_wrong_zone_stops_before_the_first_record() -> None:
+    """A PBX in another zone than `timezone` says ends the run before any record, naming both."""
+    with Simulator(timezone="Australia/Perth") as pbx:
+        run = run_tap(pbx, **DAY | {"timezone": "Australia/Melbourne"})
+    assert run.records == []
+    assert isinstance(run.error, NoojeeError)
+    assert "AWST" in str(run.error)
+    assert "`timezone`" in str(run.error)
+
+
+def test_progress_tells_hour_legs_rest_and_end(
+    pbx: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each hour's log line tells the hour, its legs, the hours left and when they will be done."""
+    caplog.set_level("INFO")
+    run_tap(
+        pbx,
+        start_date="2021-09-14T15:00",
+        end_date="2021-09-14T18:00",
+        request_interval=60,
+        clock=FakeClock("2021-09-20T00:00:00+00:00"),
+    )
+    legs = [len(truth(pbx, f"2021-09-14T{h}:00", f"2021-09-14T{h + 1}:00")) for h in (15, 16, 17)]
+    lines = [r.getMessage() for r in caplog.records if r.name == "tap-noojee.recordings"]
+    assert lines[-4:] == [
+        "3 hours left, done at about 2021-09-20 10:03 AEST",
+        f"2021-09-14 15:00: {legs[0]} legs; 2 hours left, done at about 2021-09-20 10:02 AEST",
+        f"2021-09-14 16:00: {legs[1]} legs; 1 hours left, done at about 2021-09-20 10:02 AEST",
+        f"2021-09-14 17:00: {legs[2]} legs; nothing left to read",
+    ]
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_the_connection_test_makes_one_request(calls: int) -> None:
+    """--test makes one request, whether there are calls or not, and claims nothing in STATE."""
+    with Simulator(volume=calls) as pbx:
+        run = run_tap(
+            pbx,
+            clock=FakeClock("2021-09-14T06:06:00+00:00"),
+            sync=TapNoojee.run_connection_test,
+        )
+        assert asked(pbx) == [("2021-09-14", 15)]
+    assert run.error is None
+    assert len(run.records) == calls
+    assert all(value == {"bookmarks": {"recordings": {}}} for value in run.states)
+
+
+def test_deselected_fields_are_left_out(pbx: Simulator) -> None:
+    """A field that is not selected is in no record and not in the schema; keys always are."""
+    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
+    metadata = catalog["streams"][0]["metadata"]
+    for entry in metadata:
+        if entry["breadcrumb"][-1:] in (["Tag"], ["callend"], ["Leg"]):
+            entry["metadata"]["selected"] = False
+    run = run_tap(pbx, **DAY, catalog=catalog)
+    assert run.error is None
+    assert all("Tag" not in r and {"callend", "Leg"} <= r.keys() for r in run.records)
+    schema = run.messages[0]["schema"]
+    assert "Tag" not in schema["properties"]
+    assert schema["required"] == ["callend", "CallRecordId", "Leg"]
+
+
+def test_stream_maps_apply(pbx: Simulator) -> None:
+    """Stream maps rename, drop and compute as with any tap of the SDK."""
+    maps = {"recordings": {"__alias__": "calls", "Username": None, "secs": "Duration"}}
+    run = run_tap(pbx, **DAY, stream_maps=maps)
+    assert run.error is None
+    assert {m.get("stream") for m in run.messages} == {"calls", None}
+    assert all("Username" not in r and r["secs"] == r["Duration"] for r in run.records)
+    assert len(run.states) == 24
