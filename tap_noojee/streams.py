@@ -67,6 +67,7 @@ class RecordingsStream(Stream):
         # The SDK's marker of where a run began would else be in each STATE.
         self.stream_state.pop("starting_replication_value", None)
         self._bookmark = dict(self.stream_state)
+        self._hours_read = 0
         self._zone = ZoneInfo(self.config["timezone"])
         client = Client(self.config, AnswerDecoder(self.schema).decode, self._clock, self.logger)
         reader = LegReader(self.schema, self._zone, client.quote, self.logger)
@@ -80,7 +81,8 @@ class RecordingsStream(Stream):
             self.log("Stopped; the next run goes on from here")
         else:
             return
-        self._write_bookmark(self._bookmark)
+        if not self._hours_read:
+            self._write_bookmark(self._bookmark)
         raise SystemExit(128 + (self._clock.stop_signal or 0))
 
     def _test_connection(self, client: Client[Any], reader: LegReader) -> Iterator[Record]:
@@ -104,18 +106,19 @@ class RecordingsStream(Stream):
             lookback=config["lookback_hours"],
             zone=self._zone,
         )
-        done = 0
         said = ""
         began = self._clock.monotonic()
         while True:
             left = count(self._due(backlog, end), self._zone)
             elapsed = self._clock.monotonic() - began
-            self.log("%s%s", said, self._outlook(left, done, elapsed))
-            if not left or done == config.get("max_hours_per_run"):
+            self.log("%s%s", said, self._outlook(left, elapsed))
+            if not left or self._hours_read == config.get("max_hours_per_run"):
                 break
             client.keep_pace()
             # Looked up again after the wait: meanwhile a newer hour may have fallen due.
             due = self._due(backlog, end)
+            if not due:  # the clock was put back
+                continue
             if config["backfill_order"] == "newest_first":
                 hour = Hour.last_before(due[-1][1], self._zone)
             else:
@@ -126,7 +129,7 @@ class RecordingsStream(Stream):
                 yield reader.record(leg)
             backlog.finish(hour, end)
             self._write_bookmark(write_bookmark(backlog.unread) if incremental else self._bookmark)
-            done += 1
+            self._hours_read += 1
             said = f"{hour}: {len(legs)} legs; "
 
     def _due(self, backlog: Backlog, end: datetime) -> list[Span]:
@@ -136,10 +139,11 @@ class RecordingsStream(Stream):
         settle = timedelta(minutes=self.config["settle_minutes"])
         return last_due(self._clock.now(), settle, self._zone)
 
-    def _outlook(self, left: int, done: int, elapsed: float) -> str:
+    def _outlook(self, left: int, elapsed: float) -> str:
         """Tell how many hours are left and when they will be read, at the pace so far."""
         if not left:
             return "nothing left to read"
+        done = self._hours_read
         now = min(left, self.config.get("max_hours_per_run", done + left) - done)
         what = "hours of history" if self.config["backfill_order"] == "newest_first" else "hours"
         if not now:

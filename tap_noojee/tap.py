@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from pathlib import PurePath
+from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import Tap
@@ -32,10 +33,13 @@ class NoojeeCommand(SingerCommand):
             return super().main(*args, **kwargs)
         except (NoojeeError, SingerSDKError) as error:
             lines = error.args or (type(error).__name__,)
-        except json.JSONDecodeError as error:
+        except OSError as error:
+            lines = (f"a file given on the command line cannot be read: {error}",)
+        except ValueError as error:
+            # There are two of this name, and the SDK uses either.
+            if type(error).__name__ != "JSONDecodeError":
+                raise
             lines = (f"a file given on the command line is no JSON: {error}",)
-        except FileExistsError as error:  # What the SDK raises for a file that does not exist.
-            lines = error.args
         for line in lines:
             self.logger.error(line)
         sys.exit(1)
@@ -61,6 +65,8 @@ class TapNoojee(Tap):
             NoojeeError: the state cannot be read.
         """
         self._clock = clock or Clock()
+        if not isinstance(kwargs.get("state"), (dict, str, PurePath, NoneType)):
+            raise NoojeeError("state: is not a JSON object")
         try:
             super().__init__(**kwargs)
         except ValueError:
@@ -73,9 +79,9 @@ class TapNoojee(Tap):
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:
-        bookmarks = state.get("bookmarks", {}) if isinstance(state, dict) else None
+        bookmarks = state.get("bookmarks", {})
         if not isinstance(bookmarks, dict):
-            raise NoojeeError(f"state: {state!r} cannot be read")
+            raise NoojeeError(f"state: the bookmarks {bookmarks!r} cannot be read")
         if bookmark := bookmarks.get(RecordingsStream.name):
             unread = read_bookmark(bookmark)
             bookmark = write_bookmark(unread) if unread else {}

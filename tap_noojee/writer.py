@@ -47,6 +47,8 @@ class LineWriter(MsgSpecWriter):
             NoojeeError: it cannot be written.
         """
         lines, self._lines = self._lines, bytearray()
+        if not lines:
+            return
         try:
             sys.stdout.buffer.write(lines)
             sys.stdout.buffer.flush()

@@ -1,0 +1,290 @@
+"""The tap as a process: what it prints, how it ends, how it stops."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import Run, as_records, asked, told, truth
+from processes import TAP, command, environment, finished, last_line
+
+from tap_noojee.simulator import API_KEY, Fault, Leg, Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DAY: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
+
+
+@pytest.fixture
+def tap(pbx: Simulator, tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
+    """Starts the tap, its output on pipes."""
+
+    def start(**config: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command(tmp_path, pbx, **config),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+
+    return start
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something to become true; a test's last resort, for a minute."""
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+def _stays(value: Callable[[], object]) -> bool:
+    before = value()
+    time.sleep(1)
+    return value() == before
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[Run, str, int]:
+    """What a process wrote until it ended, its log and its status."""
+    output, log = process.communicate(timeout=60)
+    return Run(output.decode()), log.decode(), process.returncode
+
+
+def test_a_run_ends_with_0(pbx: Simulator, tmp_path: Path) -> None:
+    """A run to the end exits with 0, its last message a STATE."""
+    run, done = finished(command(tmp_path, pbx, **DAY))
+    assert done.returncode == 0
+    assert told(run) == as_records(truth(pbx, "2021-09-14", "2021-09-15"))
+    assert run.messages[0]["type"] == "SCHEMA"
+    assert run.messages[-1]["type"] == "STATE"
+
+
+def test_a_bad_setting_ends_with_1_and_one_line(pbx: Simulator, tmp_path: Path) -> None:
+    """A bad setting exits with 1: one line of error, no traceback, no message."""
+    for arguments in ([], ["--test"]):
+        run, done = finished(command(tmp_path, pbx, *arguments, timezone="Mars"))
+        assert done.returncode == 1
+        assert run.messages == []
+        errors = [line for line in done.stderr.splitlines() if "| ERROR " in line]
+        assert len(errors) == 1
+        assert last_line(done).startswith("timezone: 'Mars' is not a time zone")
+        assert "Traceback" not in done.stderr
+    assert asked(pbx) == []
+
+
+def test_a_fault_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) -> None:
+    """A lasting fault exits with 1; the last line names hour and cause, without a traceback."""
+    pbx.faults.append(Fault("status", status=403, at=("2021-09-14", 9)))
+    run, done = finished(command(tmp_path, pbx, **DAY))
+    assert done.returncode == 1
+    assert last_line(done).startswith("2021-09-14 09:00: the PBX refuses access: check `api_key`")
+    assert "Traceback" not in done.stderr
+    assert run.bookmarks[-1] == "2021-09-13T23:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config", "missing.json"], "missing.json"),
+        (["--config", "broken.json"], "a file given on the command line is no JSON"),
+        (["--config", "good.json", "--state", "broken.json"], "is no JSON"),
+        (["--config", "good.json", "--state", "odd.json"], "state: "),
+        (["--config", "good.json", "--state", "list.json"], "state: "),
+    ],
+)
+def test_unreadable_files_are_told_without_a_traceback(
+    pbx: Simulator, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    """A file that is missing or cannot be read exits with 1 and one line."""
+    command(tmp_path, pbx, **DAY)
+    (tmp_path / "config.json").rename(tmp_path / "good.json")
+    (tmp_path / "broken.json").write_text('{"api_key": "')
+    (tmp_path / "odd.json").write_text(
+        '{"bookmarks": {"recordings": {"replication_key_value": 5}}}'
+    )
+    (tmp_path / "list.json").write_text("[1]")
+    _, done = finished([*TAP, *arguments], cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in last_line(done)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--discover", "--about", "--version"])
+def test_looking_needs_no_settings(tmp_path: Path, option: str) -> None:
+    """--discover, --about and --version need no settings."""
+    _, done = finished([*TAP, option], cwd=tmp_path)
+    assert done.returncode == 0
+    assert "noojee" in done.stdout or "recordings" in done.stdout
+
+
+def test_settings_come_from_the_environment(pbx: Simulator, tmp_path: Path) -> None:
+    """With --config ENV settings come from the environment, numbers as numbers."""
+    env = environment(
+        TAP_NOOJEE_API_URL=pbx.url,
+        TAP_NOOJEE_API_KEY=API_KEY,
+        TAP_NOOJEE_START_DATE="2021-09-14T15:00",
+        TAP_NOOJEE_END_DATE="2021-09-14T16:00",
+        TAP_NOOJEE_REQUEST_INTERVAL="0",
+    )
+    run, done = finished([*TAP, "--config", "ENV"], env=env, cwd=tmp_path)
+    assert done.returncode == 0
+    assert len(run.records) == 4
+    env["TAP_NOOJEE_REQUEST_INTERVAL"] = "soon"
+    run, done = finished([*TAP, "--config", "ENV"], env=env, cwd=tmp_path)
+    assert done.returncode == 1
+    assert last_line(done) == ("request_interval: 'soon' is not a whole number from 0 to 1000000")
+
+
+def test_the_connection_test_is_one_request(pbx: Simulator, tmp_path: Path) -> None:
+    """--test exits with 0 after one request that is answered, with 1 after one that is refused."""
+    _, done = finished(command(tmp_path, pbx, "--test"))
+    assert done.returncode == 0
+    assert len(asked(pbx)) == 1
+    pbx.faults.append(Fault("status", status=401))
+    _, done = finished(command(tmp_path, pbx, "--test"))
+    assert done.returncode == 1
+    assert "check `api_key`" in last_line(done)
+    assert len(asked(pbx)) == 2
+
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_signal_ends_the_wait_for_the_pace(
+    pbx: Simulator, tap: Callable[..., subprocess.Popen[bytes]], signum: signal.Signals
+) -> None:
+    """Stopped while it waits for the pace, the tap ends with a STATE and 128 + the signal."""
+    process = tap(**DAY, request_interval=600)
+    until(lambda: asked(pbx))
+    time.sleep(0.3)
+    process.send_signal(signum)
+    run, _, status = ended(process)
+    assert status == 128 + signum
+    assert run.messages[-1]["type"] == "STATE"
+    assert run.bookmarks == ["2021-09-13T15:00:00+00:00"] * len(run.bookmarks)
+
+
+@pytest.mark.parametrize("kind", ["stall", "trickle", "slow"])
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_signal_ends_the_wait_for_the_server(
+    pbx: Simulator,
+    tap: Callable[..., subprocess.Popen[bytes]],
+    signum: signal.Signals,
+    kind: Any,
+) -> None:
+    """Stopped while it waits for an answer, the tap ends with a STATE and 128 + the signal."""
+    pbx.faults.append(Fault(kind, delay=30, at=("2021-09-14", 10)))
+    process = tap(**DAY)
+    until(lambda: ("2021-09-14", 10) in asked(pbx))
+    process.send_signal(signum)
+    run, log, status = ended(process)
+    assert status == 128 + signum
+    assert run.messages[-1]["type"] == "STATE"
+    assert run.bookmarks[-1] == "2021-09-14T00:00:00+00:00"
+    assert "Traceback" not in log
+
+
+def test_a_signal_before_the_first_answer_claims_nothing(
+    pbx: Simulator, tap: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    """Stopped before anything was read, the tap ends with a STATE that holds no bookmark."""
+    pbx.faults.append(Fault("stall"))
+    process = tap(**DAY)
+    until(lambda: asked(pbx))
+    process.terminate()
+    run, _, status = ended(process)
+    assert status == 128 + signal.SIGTERM
+    assert run.states == [{"bookmarks": {"recordings": {}}}]
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_signal_amid_records_finishes_the_hour(
+    pbx: Simulator, tap: Callable[..., subprocess.Popen[bytes]], signum: signal.Signals
+) -> None:
+    """Stopped amid an hour's records, a full pipe before it, the tap writes all of that hour."""
+    pbx.volume = 30
+    process = tap(**DAY)
+    assert process.stdout
+    # Nobody reads, so the pipe of 64 KiB gets full, amid the records of an hour.
+    until(lambda: len(asked(pbx)) > 5 and _stays(lambda: len(asked(pbx))))
+    process.send_signal(signum)
+    time.sleep(0.5)
+    assert process.poll() is None
+    run, _, status = ended(process)
+    assert status == 128 + signum
+    assert run.messages[-1]["type"] == "STATE"
+    end = run.bookmarks[-1]
+    written = [
+        leg for leg in truth(pbx, "2021-09-14", "2021-09-15") if leg.callend.isoformat() < end
+    ]
+    assert told(run) == as_records(written)
+    assert len(run.bookmarks) == len(asked(pbx))
+
+
+def test_a_target_that_goes_away_ends_the_run(
+    tap: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    """When nobody reads any more, the tap ends with 1 and a line, without a traceback."""
+    process = tap(**DAY)
+    assert process.stdout
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr
+    log = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(60) == 1
+    assert "the target takes no more messages: Broken pipe" in log.splitlines()[-1]
+    assert "Traceback" not in log
+    assert "Exception ignored" not in log
+
+
+def test_output_is_written_in_whole_lines(pbx: Simulator, tmp_path: Path) -> None:
+    """Each write to the pipe is of whole lines, and of no more than a pipe takes as a whole."""
+    long_name = "x" * 10_000
+    pbx.legs = [
+        Leg(leg.start, leg.callend, str(k), tag=long_name if k % 50 == 0 else "")
+        for k, leg in enumerate(truth(pbx, "2021-09-14", "2021-09-15"))
+    ]
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with reader, writer:
+        process = subprocess.Popen(
+            command(tmp_path, pbx, **DAY),
+            stdout=writer.fileno(),
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        writer.close()
+        writes = []
+        while write := reader.recv(1_000_000):
+            writes.append(write)
+        assert process.wait(60) == 0
+    assert all(write.endswith(b"\n") for write in writes)
+    assert all(len(write) <= select.PIPE_BUF or write.count(b"\n") == 1 for write in writes)
+    assert any(write.count(b"\n") > 5 for write in writes)
+    assert max(map(len, writes)) > 10_000
+
+
+def test_stdout_on_a_full_disk_is_told(pbx: Simulator, tmp_path: Path) -> None:
+    """Output that cannot be written ends the run with 1 and the reason."""
+    with contextlib.suppress(FileNotFoundError), open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            command(tmp_path, pbx, **DAY),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment(),
+        )
+        assert done.returncode == 1
+        assert "No space left on device" in last_line(done)
+        assert "Traceback" not in done.stderr
