@@ -155,6 +155,7 @@ class Client(Generic[T]):
         self._clock = clock
         self._logger = logger
         self._next_call = clock.monotonic()
+        self._warned_of_clock = False
         # At DEBUG it logs every URL as it is sent.
         logging.getLogger("urllib3.connectionpool").addFilter(_hide_key)
 
@@ -196,7 +197,22 @@ class Client(Generic[T]):
             answer = self._clock.run(lambda: self._post(hour, deadline), limit)
         except TimeoutError:
             return self._too_slow()
-        return answer if isinstance(answer, Fault) else self._read(answer)
+        if isinstance(answer, Fault):
+            return answer
+        self._compare_clocks(hour, answer)
+        return self._read(answer)
+
+    def _compare_clocks(self, hour: Hour, answer: Answer) -> None:
+        """Warn, once, if by the server's clock the hour was asked for before it was over."""
+        server = _date(answer.headers.get("Date", ""))
+        if server and server < hour.end and not self._warned_of_clock:
+            self._warned_of_clock = True
+            ahead = (self._clock.now() - server).total_seconds() / 60
+            self._logger.warning(
+                "%s: the clock of this machine is %d minutes ahead of the PBX's, where this hour "
+                "is not over: legs may be missed. Set the clock, or raise settle_minutes",
+                *(hour, ahead),
+            )
 
     def _post(self, hour: Hour, deadline: float) -> Answer | Fault:
         """Send one request. Raises nothing, for the exceptions hold the URL."""
@@ -330,11 +346,8 @@ class Client(Generic[T]):
         text = answer.headers.get("Retry-After", "").strip()
         if text.isdecimal():
             return min(int(text[:9]), LONGEST_WAIT)
-        try:
-            until = email.utils.parsedate_to_datetime(text)
-        except ValueError:
-            return 0
-        seconds = (until.replace(tzinfo=until.tzinfo or UTC) - self._clock.now()).total_seconds()
+        until = _date(text)
+        seconds = (until - self._clock.now()).total_seconds() if until else 0
         return min(max(seconds, 0), LONGEST_WAIT)
 
     def quote(self, text: str) -> str:
@@ -389,6 +402,15 @@ def _hide_key(record: logging.LogRecord) -> bool:
             for arg in record.args
         )
     return True
+
+
+def _date(text: str) -> datetime | None:
+    """The instant of a header's date."""
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -223,7 +223,7 @@ def test_the_request_is_as_documented(requests_mock: Mocker) -> None:
     assert request.body is None
     assert request.headers["User-Agent"] == "acme/1"
     assert request.headers["Connection"] == "close"
-    assert tuple(request.timeout) == (10, 120)
+    assert str(request.timeout) == "(10, 120)"
 
 
 def test_a_server_error_page_with_a_retry_after_date_is_heeded(requests_mock: Mocker) -> None:
@@ -249,6 +249,23 @@ def test_a_server_error_page_with_a_retry_after_date_is_heeded(requests_mock: Mo
         )
     assert run.error is None
     assert [sleep for sleep in clock.sleeps if sleep] == [600, 3600, 60]
+
+
+def test_a_clock_ahead_of_the_pbx_is_warned_of(
+    requests_mock: Mocker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When by the PBX's clock an hour is asked for before it is over, a warning says so, once."""
+    requests_mock.post(HOURS, json=[], headers={"Date": "Tue, 14 Sep 2021 04:56:00 GMT"})
+    with Simulator() as pbx:
+        run_tap(
+            pbx,
+            clock=FakeClock("2021-09-14T06:06:00+00:00"),
+            api_url="https://pbx.example.com",
+            start_date="2021-09-14T13:00",
+        )
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(lines) == 1
+    assert lines[0].startswith("2021-09-14 14:00: the clock of this machine is 70 minutes ahead")
 
 
 def test_a_wait_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
