@@ -109,7 +109,7 @@ class LegReader:
         start, end = hour.start, hour.end
         strays = sum(not start <= leg.callend < end for leg in legs)
         if strays:
-            self._logger.warning("%s: %d legs came that ended in another hour", hour, strays)
+            self._logger.warning("%s: legs that ended in another hour came: %d", hour, strays)
         return legs
 
     def record(self, leg: Any) -> dict[str, Any]:  # noqa: ANN401 - its fields are the schema's

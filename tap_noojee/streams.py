@@ -89,7 +89,7 @@ class RecordingsStream(Stream):
         """Ask for the newest hour that is due, whatever the bookmark says, for one record."""
         hour = self._last_due()
         legs = reader.read(hour, client.fetch(hour))
-        self.log("%s: %d legs; the connection works", hour, len(legs))
+        self.log("%s: %s; the connection works", hour, _number(len(legs), "leg"))
         for leg in legs[:1]:
             yield reader.record(leg)
         self._write_bookmark(self._bookmark)
@@ -130,7 +130,7 @@ class RecordingsStream(Stream):
             backlog.finish(hour, end)
             self._write_bookmark(write_bookmark(backlog.unread) if incremental else self._bookmark)
             self._hours_read += 1
-            said = f"{hour}: {len(legs)} legs; "
+            said = f"{hour}: {_number(len(legs), 'leg')}; "
 
     def _due(self, backlog: Backlog, end: datetime) -> list[Span]:
         return backlog.to_ask(min(self._last_due().next().start, end))
@@ -145,13 +145,15 @@ class RecordingsStream(Stream):
             return "nothing left to read"
         done = self._hours_read
         now = min(left, self.config.get("max_hours_per_run", done + left) - done)
-        what = "hours of history" if self.config["backfill_order"] == "newest_first" else "hours"
+        what = _number(left, "hour")
+        if self.config["backfill_order"] == "newest_first":
+            what += " of history"
         if not now:
-            return f"{left} {what} left for later runs"
+            return f"{what} left for later runs"
         in_this_run = "" if now == left else f", {now} of them in this run"
         pace = max(self.config["request_interval"], elapsed / done if done else 0)
         at = self._clock.now() + timedelta(seconds=now * pace)
-        return f"{left} {what} left{in_this_run}, done at about {self._local(at)}"
+        return f"{what} left{in_this_run}, done at about {self._local(at)}"
 
     def _local(self, instant: datetime) -> str:
         return f"{instant.astimezone(self._zone):%Y-%m-%d %H:%M %Z}"
@@ -166,6 +168,10 @@ class RecordingsStream(Stream):
         else:
             self._tap.state_writer.write_state(self.tap_state)
         self._bookmark = bookmark
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
 def read_bookmark(bookmark: Mapping[str, Any]) -> list[Span]:

@@ -511,7 +511,7 @@ def test_progress_tells_hour_legs_rest_and_end(
     assert lines[-4:] == [
         "3 hours left, done at about 2021-09-20 10:03 AEST",
         f"2021-09-14 15:00: {legs[0]} legs; 2 hours left, done at about 2021-09-20 10:02 AEST",
-        f"2021-09-14 16:00: {legs[1]} legs; 1 hours left, done at about 2021-09-20 10:02 AEST",
+        f"2021-09-14 16:00: {legs[1]} legs; 1 hour left, done at about 2021-09-20 10:02 AEST",
         f"2021-09-14 17:00: {legs[2]} legs; nothing left to read",
     ]
 
