@@ -125,7 +125,7 @@ def read_date(text: str, zone: ZoneInfo) -> Reading:
 _SECONDS = {f":{second:02}": timedelta(seconds=second) for second in range(60)}
 
 
-@lru_cache(maxsize=4096)  # An hour has thousands of legs, but 60 minutes.
+@lru_cache(maxsize=512)  # An hour has thousands of legs, but 60 minutes.
 def _read_minute(head: str, tail: str, zone: ZoneInfo) -> Reading:
     name, fraction = "", ""
     if match := _JAVA.fullmatch(head + tail):

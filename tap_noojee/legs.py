@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tap_noojee.hours import Hour
 
-REMEMBERED = 25_000
+REMEMBERED = 10_000
 """Legs, at the least, that are known again when they come with another hour, too."""
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
@@ -88,8 +88,8 @@ class LegReader:
         self._logger = logger
         self._old_name = ""
         self._vague = False
-        self._recent: set[tuple[str, int]] = set()
-        self._older: set[tuple[str, int]] = set()
+        self._recent: set[str] = set()
+        self._older: set[str] = set()
 
     def read(self, hour: Hour, legs: list[Any]) -> list[Any]:
         """Turn an hour's legs, in place, into values of the schema, in order of their end.
@@ -151,7 +151,7 @@ class LegReader:
 
         Two sets take turns, so that a leg that keeps coming stays known and memory is bounded.
         """
-        key = (leg.CallRecordId, leg.Leg)
+        key = f"{leg.CallRecordId} {leg.Leg}"
         known = key in self._recent or key in self._older
         self._recent.add(key)
         if len(self._recent) > REMEMBERED:
