@@ -149,8 +149,9 @@ def whole_hours(spans: Iterable[Span], zone: ZoneInfo) -> list[Span]:
     for s, e in sorted(spans):
         start = s if Hour.showing(s, zone).start == s else Hour.first_after(s, zone).start
         end = e if e == FOREVER else Hour.last_before(e, zone).next().start
-        if joined and start <= joined[-1][1]:
-            start, end = joined[-1][0], max(end, joined.pop()[1])
+        while joined and start <= joined[-1][1]:
+            before = joined.pop()
+            start, end = min(start, before[0]), max(end, before[1])
         joined.append((start, end))
     return joined
 
@@ -187,7 +188,11 @@ class Backlog:
         """Note that this hour was read, as far as it lies before the limit."""
         end = hour.next().start
         self._to_ask = without(self._to_ask, (hour.start, end))
-        self.unread = without(self.unread, (hour.start, min(end, limit)))
+        if hour.end > limit:
+            # What is unread must not begin with the next hour, as if this one were done: its
+            # second pass may lie after the next hour's start.
+            end = min(end - timedelta.resolution, limit)
+        self.unread = without(self.unread, (hour.start, end))
 
 
 def count(spans: Iterable[Span], zone: ZoneInfo) -> int:

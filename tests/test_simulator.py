@@ -39,7 +39,7 @@ def url(pbx: Simulator) -> str:
     return f"{pbx.url}{BASES[0]}/retrieveMetaDataByHour"
 
 
-def ask(pbx: Simulator, day: date, hour: int, **options: Any) -> requests.Response:  # noqa: ANN401 - requests' own
+def ask(pbx: Simulator, day: date, hour: int, **options: Any) -> requests.Response:
     """Send one request, as the API page describes it."""
     params = {"apiKey": pbx.api_key, "date": f"{day:%Y/%m/%d}", "hour": str(hour)}
     timeout = options.pop("timeout", 10)

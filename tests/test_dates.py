@@ -1,0 +1,374 @@
+"""The PBX's spellings of a date, and what cannot be one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from tap_noojee.dates import DateError, Reading, read_date, read_instant
+
+MELBOURNE = ZoneInfo("Australia/Melbourne")
+
+
+def at(text: str) -> datetime:
+    """Read a time with an offset."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+# Java's names
+
+SEASONS = [
+    # Zone, then offset and name at JDK 11 to 21 in January and in July.
+    ("Australia/Melbourne", "+11:00", "AEDT", "+10:00", "AEST"),
+    ("Australia/Sydney", "+11:00", "AEDT", "+10:00", "AEST"),
+    ("Australia/Hobart", "+11:00", "AEDT", "+10:00", "AEST"),
+    ("Australia/Brisbane", "+10:00", "AEST", "+10:00", "AEST"),
+    ("Australia/Lindeman", "+10:00", "AEST", "+10:00", "AEST"),
+    ("Australia/Adelaide", "+10:30", "ACDT", "+09:30", "ACST"),
+    ("Australia/Broken_Hill", "+10:30", "ACDT", "+09:30", "ACST"),
+    ("Australia/Darwin", "+09:30", "ACST", "+09:30", "ACST"),
+    ("Australia/Perth", "+08:00", "AWST", "+08:00", "AWST"),
+    ("Australia/Lord_Howe", "+11:00", "LHDT", "+10:30", "LHST"),
+    ("Australia/Eucla", "+08:45", "ACWST", "+08:45", "ACWST"),
+    ("Pacific/Norfolk", "+12:00", "NFST", "+11:00", "NFT"),
+    ("Pacific/Auckland", "+13:00", "NZDT", "+12:00", "NZST"),
+    ("Pacific/Chatham", "+13:45", "CHADT", "+12:45", "CHAST"),
+    ("Asia/Singapore", "+08:00", "SGT", "+08:00", "SGT"),
+    ("Europe/London", "+00:00", "GMT", "+01:00", "BST"),
+    ("UTC", "+00:00", "UTC", "+00:00", "UTC"),
+    ("Etc/GMT-10", "+10:00", "GMT+10:00", "+10:00", "GMT+10:00"),
+]
+
+JANUARY = [(zone, offset, name) for zone, offset, name, _, _ in SEASONS]
+JULY = [(zone, offset, name) for zone, _, _, offset, name in SEASONS]
+
+
+@pytest.mark.parametrize(("zone", "offset", "name"), JANUARY)
+def test_java_names_of_january_are_understood(zone: str, offset: str, name: str) -> None:
+    """The name that Java prints for a zone in January places the time."""
+    reading = read_date(f"Sat Jan 15 12:34:56 {name} 2022", ZoneInfo(zone))
+    assert reading == Reading(at(f"2022-01-15T12:34:56{offset}"))
+
+
+@pytest.mark.parametrize(("zone", "offset", "name"), JULY)
+def test_java_names_of_july_are_understood(zone: str, offset: str, name: str) -> None:
+    """The name that Java prints for a zone in July places the time."""
+    reading = read_date(f"Fri Jul 15 12:34:56 {name} 2022", ZoneInfo(zone))
+    assert reading == Reading(at(f"2022-07-15T12:34:56{offset}"))
+
+
+@pytest.mark.parametrize("name", ["GMT{}", "UTC{}", "{}"])
+@pytest.mark.parametrize(("zone", "offset"), [(zone, offset) for zone, offset, _ in JANUARY])
+def test_offsets_stand_for_names(zone: str, offset: str, name: str) -> None:
+    """An offset in place of a name, as JDK 25 prints it, is understood for any zone."""
+    reading = read_date(f"Sat Jan 15 12:34:56 {name.format(offset)} 2022", ZoneInfo(zone))
+    assert reading == Reading(at(f"2022-01-15T12:34:56{offset}"))
+
+
+@pytest.mark.parametrize(
+    ("zone", "name", "offset"),
+    [
+        ("Australia/Melbourne", "+1000", "+10:00"),
+        ("Australia/Melbourne", "GMT+10:00", "+10:00"),
+        ("Australia/Adelaide", "+0930", "+09:30"),
+        ("America/St_Johns", "GMT-02:30", "-02:30"),
+        ("America/St_Johns", "-0230", "-02:30"),
+        ("Australia/Eucla", "GMT+8:45", "+08:45"),
+    ],
+)
+def test_offsets_are_understood_in_each_spelling(zone: str, name: str, offset: str) -> None:
+    """Offsets come east or west, with and without GMT, a colon or a leading zero."""
+    reading = read_date(f"Fri Jul 15 12:34:56 {name} 2022", ZoneInfo(zone))
+    assert reading == Reading(at(f"2022-07-15T12:34:56{offset}"))
+
+
+def test_half_an_hour_west_of_greenwich_counts_westward() -> None:
+    """The minutes of an offset go the way that its sign says."""
+    reading = read_date("Sat Jan 15 12:34:56 GMT-03:30 2022", ZoneInfo("America/St_Johns"))
+    assert reading == Reading(at("2022-01-15T12:34:56-03:30"))
+
+
+def test_the_sample_of_the_api_page_is_understood() -> None:
+    """The vendor's own sample is read as the instant that it means."""
+    reading = read_date("Tue Sep 14 15:03:34 AEST 2021", MELBOURNE)
+    assert reading == Reading(datetime(2021, 9, 14, 5, 3, 34, tzinfo=UTC))
+
+
+def test_instants_are_in_utc() -> None:
+    """Whatever the spelling, the instant comes in UTC."""
+    spellings = ["Tue Sep 14 15:03:34 AEST 2021", "2021-09-14 15:03:34.0"]
+    assert [read_date(one, MELBOURNE).instant.tzinfo for one in spellings] == [UTC, UTC]
+    assert read_instant("2021-09-14T15:00:00+10:00", MELBOURNE).tzinfo is UTC
+
+
+# The timestamps of older servers
+
+
+def test_a_timestamp_is_the_time_of_the_zone() -> None:
+    """A date without a zone is in the zone of the setting, in summer as in winter."""
+    assert read_date("2014-02-13 17:06:52.0", MELBOURNE) == Reading(
+        at("2014-02-13T17:06:52+11:00")
+    )
+    assert read_date("2014-07-13 17:06:52.0", MELBOURNE) == Reading(
+        at("2014-07-13T17:06:52+10:00")
+    )
+
+
+@pytest.mark.parametrize(
+    ("fraction", "microsecond"),
+    [
+        ("", 0),
+        (".0", 0),
+        (".5", 500_000),
+        (".05", 50_000),
+        (".123", 123_000),
+        (".123456", 123_456),
+        (".123456789", 123_456),
+        (".999999999", 999_999),
+    ],
+)
+def test_fractions_of_a_second_are_kept(fraction: str, microsecond: int) -> None:
+    """A fraction counts from the left, and what is finer than a microsecond is dropped."""
+    reading = read_date(f"2014-02-13 17:06:52{fraction}", MELBOURNE)
+    assert reading.instant == at("2014-02-13T17:06:52+11:00").replace(microsecond=microsecond)
+
+
+# Repeated hours
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "instant"),
+    [
+        ("Australia/Melbourne", "02:30:15 AEDT", "02:30:15+11:00"),
+        ("Australia/Melbourne", "02:30:15 AEST", "02:30:15+10:00"),
+        ("Australia/Melbourne", "02:30:15 GMT+11:00", "02:30:15+11:00"),
+        ("Australia/Melbourne", "02:30:15 GMT+10:00", "02:30:15+10:00"),
+        ("Australia/Melbourne", "02:30:15 +1000", "02:30:15+10:00"),
+        ("Australia/Lord_Howe", "01:45:15 LHDT", "01:45:15+11:00"),
+        ("Australia/Lord_Howe", "01:45:15 LHST", "01:45:15+10:30"),
+        ("Pacific/Chatham", "02:50:15 CHADT", "02:50:15+13:45"),
+        ("Pacific/Chatham", "02:50:15 CHAST", "02:50:15+12:45"),
+    ],
+)
+def test_the_name_tells_the_pass_of_a_repeated_hour(zone: str, text: str, instant: str) -> None:
+    """In a repeated hour the zone's name or offset picks the pass, beyond doubt."""
+    reading = read_date(f"Sun Apr 04 {text} 2021", ZoneInfo(zone))
+    assert reading == Reading(at(f"2021-04-04T{instant}"))
+
+
+def test_a_timestamp_in_a_repeated_hour_is_the_first_pass_and_vague() -> None:
+    """Without a name the first pass is taken, and the reading says that it may be the second."""
+    reading = read_date("2021-04-04 02:30:15.5", MELBOURNE)
+    assert reading == Reading(at("2021-04-04T02:30:15.5+11:00"), vague=True)
+
+
+# JVMs older than 2014
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "instant"),
+    [
+        ("Australia/Melbourne", "Sat Jan 15 12:00:00 EST 2022", "2022-01-15T12:00+11:00"),
+        ("Australia/Melbourne", "Fri Jul 15 12:00:00 EST 2022", "2022-07-15T12:00+10:00"),
+        ("Australia/Brisbane", "Sat Jan 15 12:00:00 EST 2022", "2022-01-15T12:00+10:00"),
+        ("Australia/Adelaide", "Sat Jan 15 12:00:00 CST 2022", "2022-01-15T12:00+10:30"),
+        ("Australia/Adelaide", "Fri Jul 15 12:00:00 CST 2022", "2022-07-15T12:00+09:30"),
+        ("Australia/Darwin", "Fri Jul 15 12:00:00 CST 2022", "2022-07-15T12:00+09:30"),
+    ],
+)
+def test_old_jvms_name_leaves_the_time_to_the_clock(zone: str, text: str, instant: str) -> None:
+    """An old JVM's EST or CST is the zone's time of the season, and the reading tells the name."""
+    name = text.split()[4]
+    assert read_date(text, ZoneInfo(zone)) == Reading(at(instant), old_name=name)
+
+
+def test_old_jvms_name_in_a_repeated_hour_is_the_first_pass_and_vague() -> None:
+    """An old JVM's name is the same in both passes, so the first is taken, and vague."""
+    reading = read_date("Sun Apr 04 02:30:15 EST 2021", MELBOURNE)
+    assert reading == Reading(at("2021-04-04T02:30:15+11:00"), vague=True, old_name="EST")
+
+
+@pytest.mark.parametrize(
+    ("zone", "name", "offset"),
+    [
+        ("America/New_York", "EST", "-05:00"),
+        ("America/Chicago", "CST", "-06:00"),
+        ("America/Havana", "CST", "-05:00"),
+        ("Asia/Shanghai", "CST", "+08:00"),
+    ],
+)
+def test_est_and_cst_of_other_zones_are_no_old_names(zone: str, name: str, offset: str) -> None:
+    """Where EST and CST are the zone's own names they say what they say."""
+    reading = read_date(f"Sat Jan 15 12:00:00 {name} 2022", ZoneInfo(zone))
+    assert reading == Reading(at(f"2022-01-15T12:00{offset}"))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "name"),
+    [
+        ("Australia/Melbourne", "Fri Jul 15 12:00:00 AWST 2022", "AWST"),
+        ("Australia/Melbourne", "Fri Jul 15 12:00:00 AEDT 2022", "AEDT"),
+        ("Australia/Melbourne", "Sat Jan 15 12:00:00 AEST 2022", "AEST"),
+        ("Australia/Melbourne", "Fri Jul 15 12:00:00 UTC 2022", "UTC"),
+        ("Australia/Melbourne", "Fri Jul 15 12:00:00 GMT+08:00 2022", "GMT+08:00"),
+        ("Australia/Melbourne", "Fri Jul 15 12:00:00 GMT-10:00 2022", "GMT-10:00"),
+        ("Australia/Melbourne", "Fri Jul 15 12:00:00 +1100 2022", "+1100"),
+        ("Australia/Melbourne", "Fri Jul 15 12:00:00 CST 2022", "CST"),
+        ("Australia/Adelaide", "Fri Jul 15 12:00:00 EST 2022", "EST"),
+        ("America/New_York", "Fri Jul 15 12:00:00 EST 2022", "EST"),
+        ("Australia/Perth", "Sat Jan 15 12:00:00 AEDT 2022", "AEDT"),
+        ("Australia/Lord_Howe", "Fri Jul 15 12:00:00 LHDT 2022", "LHDT"),
+    ],
+)
+def test_a_name_of_another_offset_blames_the_setting(zone: str, text: str, name: str) -> None:
+    """A name that means another offset than the zone has then is told, with the setting."""
+    with pytest.raises(DateError) as error:
+        read_date(text, ZoneInfo(zone))
+    assert f"name {name}," in str(error.value)
+    assert zone in str(error.value)
+    assert "`timezone`" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["XYZ", "aest", "GMT10:00", "GMT+10:0", "AEST-10", "Z"])
+def test_an_unknown_name_is_told_as_such(name: str) -> None:
+    """A name that means nothing is told, and the setting is not blamed."""
+    with pytest.raises(DateError) as error:
+        read_date(f"Fri Jul 15 12:00:00 {name} 2022", MELBOURNE)
+    assert str(error.value) == f"has the time zone name {name}, which is not known"
+
+
+def test_a_weekday_that_contradicts_the_date_is_refused() -> None:
+    """A date on another day of the week than it says is no date, and the right day is told."""
+    with pytest.raises(DateError, match="is not a date: that day is a Tue"):
+        read_date("Wed Sep 14 15:03:34 AEST 2021", MELBOURNE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sun Oct 03 02:30:00 AEST 2021",
+        "Sun Oct 03 02:00:00 AEDT 2021",
+        "Sun Oct 03 02:59:59 EST 2021",
+        "2021-10-03 02:30:00.0",
+    ],
+)
+def test_a_time_that_clocks_skip_blames_the_setting(text: str) -> None:
+    """A time that the zone's clocks never show is told, with the setting."""
+    with pytest.raises(DateError, match="clocks of Australia/Melbourne skip: set `timezone`"):
+        read_date(text, MELBOURNE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "1631595787",
+        "2021-09-14",
+        "2021-09-14T15:03:34",
+        "2021-09-14 15:03:34.",
+        "2021-09-14 15:03:34.1234567890",
+        "2021-09-14 15:03:34+10:00",
+        "2021-09-14 15:03",
+        "2021-9-14 15:03:34.0",
+        "2021-02-30 15:03:34.0",
+        "2021-13-01 15:03:34.0",
+        "2021-09-14 24:00:00.0",
+        "2021-09-14 15:60:00.0",
+        "2021-09-14 15:03:60.0",
+        "2021-09-14 15:03:34.0 ",
+        "2021-09-14 15:03:34.0\n",
+        "\uff12021-09-14 15:03:34.0",
+        "Tue Sep 14 15:03:34 2021",
+        "Tue Sep 14 15:03:34 AEST",
+        "Tue Sep 14 15:03:34 AEST 21",
+        "Tue Sep 14 15:03 AEST 2021",
+        "Tue Sep 14 24:00:00 AEST 2021",
+        "Tue Sep 14 15:60:34 AEST 2021",
+        "Tue Sep 14 15:03:60 AEST 2021",
+        "Tue Sep 31 15:03:34 AEST 2021",
+        "Tue Sep 00 15:03:34 AEST 2021",
+        "Tue sep 14 15:03:34 AEST 2021",
+        "tue Sep 14 15:03:34 AEST 2021",
+        "Die Sep 14 15:03:34 AEST 2021",
+        "Tue Sep  14 15:03:34 AEST 2021",
+        " Tue Sep 14 15:03:34 AEST 2021",
+        "Tue Sep 14 15:03:34 AEST 2021\n",
+    ],
+)
+def test_nonsense_is_refused(text: str) -> None:
+    """What is not wholly in one of the PBX's spellings, or on no calendar, is no date."""
+    with pytest.raises(DateError, match=r"^is not a date$"):
+        read_date(text, MELBOURNE)
+
+
+@pytest.mark.parametrize("year", ["0001", "1900", "1969", "9001", "9999"])
+def test_a_year_without_telephony_servers_is_refused(year: str) -> None:
+    """Dates before 1970 or out of Python's reach are refused, however near its limits."""
+    with pytest.raises(DateError, match=r"^is not a date that a call can have$"):
+        read_date(f"{year}-01-01 00:00:00.0", MELBOURNE)
+
+
+# Dates of settings and states
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("2021-09-14", "2021-09-14T00:00:00+10:00"),
+        ("2021-01-14", "2021-01-14T00:00:00+11:00"),
+        ("2021-09-14T15:00:00", "2021-09-14T15:00:00+10:00"),
+        ("2021-09-14 15:00", "2021-09-14T15:00:00+10:00"),
+        ("2021-09-14T15:00:00Z", "2021-09-14T15:00:00+00:00"),
+        ("2021-09-14T15:00:00+00:00", "2021-09-14T15:00:00+00:00"),
+        ("2021-09-14T15:00:00-03:30", "2021-09-14T15:00:00-03:30"),
+        ("2021-09-14T15:00:00.250000+10:00", "2021-09-14T15:00:00.250000+10:00"),
+        ("2021-04-04T02:30:00+10:00", "2021-04-04T02:30:00+10:00"),
+    ],
+)
+def test_a_setting_is_in_the_zone_unless_it_says_otherwise(text: str, instant: str) -> None:
+    """A date, or a time without an offset, is in the zone; an offset is followed."""
+    assert read_instant(text, MELBOURNE) == at(instant)
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "instant"),
+    [
+        ("Australia/Melbourne", "2021-04-04T02:30", "2021-04-04T02:30+11:00"),
+        ("Australia/Lord_Howe", "2021-04-04T01:45", "2021-04-04T01:45+11:00"),
+        ("Pacific/Chatham", "2021-04-04T03:00", "2021-04-04T03:00+13:45"),
+        ("America/Havana", "2021-11-07", "2021-11-07T00:00-04:00"),
+    ],
+)
+def test_a_repeated_time_of_a_setting_is_the_first_pass(
+    zone: str, text: str, instant: str
+) -> None:
+    """A time without an offset that clocks show twice is the first of the two."""
+    assert read_instant(text, ZoneInfo(zone)) == at(instant)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "14/09/2021", "2021-02-30", "2021-09-14T25:00"])
+def test_a_setting_that_is_no_date_is_told_with_an_example(text: str) -> None:
+    """What is no ISO 8601 date or time is refused, with what is right."""
+    with pytest.raises(DateError, match="is not a date or time such as 2021-09-14"):
+        read_instant(text, MELBOURNE)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "1970-12-31", "9000-01-01", "9999-12-31T23:59Z"])
+def test_a_setting_out_of_range_is_told_with_the_range(text: str) -> None:
+    """Years in which arithmetic with zones may fail are refused, with those that are right."""
+    with pytest.raises(DateError, match="is not between 1971 and 8999"):
+        read_instant(text, MELBOURNE)
+
+
+@pytest.mark.parametrize("text", ["1971-01-01", "8999-12-31T23:59:59"])
+def test_a_setting_may_be_as_early_or_late_as_the_range(text: str) -> None:
+    """The first and the last year of the range can be read."""
+    assert read_instant(text, ZoneInfo("UTC")) == at(
+        f"{text}+00:00" if "T" in text else f"{text}T00Z"
+    )

@@ -1,0 +1,684 @@
+"""What holds in every zone and at every time, held against clocks looked at minute by minute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tap_noojee.dates import DateError, Reading, read_date, read_instant
+from tap_noojee.hours import FOREVER, Backlog, Hour, Span, count, instants, last_due
+
+MINUTE = timedelta(minutes=1)
+QUARTER = timedelta(minutes=15)
+DAY = timedelta(days=1)
+WATCH = timedelta(hours=6)
+"""More than clocks ever move by."""
+
+FIRST = datetime(2014, 1, 1, tzinfo=UTC)
+LAST = datetime(2036, 1, 1, tzinfo=UTC)
+
+ZONES = sorted(available_timezones())
+WAYWARD = [
+    *("Australia/Melbourne", "Australia/Adelaide", "Australia/Brisbane", "Pacific/Norfolk"),
+    *("Pacific/Auckland", "America/Santiago", "America/Havana", "America/St_Johns"),
+    *("America/Caracas", "Africa/Cairo", "Africa/Casablanca", "Asia/Pyongyang", "Asia/Chita"),
+    *("Asia/Beirut", "Atlantic/Azores", "Europe/London", "Europe/Dublin"),
+]
+"""Zones whose clocks change at midnight, against the sun, for good, or not at all."""
+
+ODD = ["Pacific/Chatham", "Australia/Lord_Howe", "Antarctica/Troll"]
+"""Zones whose clocks do not change by an hour, or not on the hour."""
+
+ANY = st.sampled_from(ODD) | st.sampled_from(WAYWARD) | st.sampled_from(ZONES)
+ORDERS = st.sampled_from(["oldest_first", "newest_first"])
+
+quick = settings(deadline=None, derandomize=True, max_examples=100)
+
+
+# The oracle: what someone sees who looks at the clocks each minute
+
+
+class Watch(NamedTuple):
+    """Some hours of looking at the clocks."""
+
+    hours: dict[datetime, list[datetime]]
+    """Each hour that they show, and the minutes at which they do."""
+    times: dict[datetime, list[datetime]]
+    """Each minute that they show, and when they do."""
+    by_quarters: bool
+    """Whether they move from one quarter of an hour to another, or not at all."""
+
+
+@lru_cache(maxsize=512)
+def watch(key: str, number: int) -> Watch:
+    """Look at the clocks each minute."""
+    zone = ZoneInfo(key)
+    start = int((FIRST + number * WATCH).timestamp())
+    before = datetime.fromtimestamp(start - 60, zone).replace(tzinfo=None)
+    watched = Watch({}, {}, by_quarters=True)
+    for seconds in range(start, start + int(WATCH.total_seconds()), 60):
+        instant = datetime.fromtimestamp(seconds, UTC)
+        wall = datetime.fromtimestamp(seconds, zone).replace(tzinfo=None, fold=0)
+        if wall - before != MINUTE and (instant.minute % 15 or wall.minute % 15):
+            watched = watched._replace(by_quarters=False)
+        watched.hours.setdefault(wall.replace(minute=0), []).append(instant)
+        watched.times.setdefault(wall, []).append(instant)
+        before = wall
+    return watched
+
+
+class Clocks(NamedTuple):
+    """What clocks in a zone show around some time."""
+
+    zone: ZoneInfo
+    watches: list[Watch]
+    hours: dict[datetime, list[datetime]]
+    """Each hour that they show, in the order of its name, and the minutes at which they do."""
+
+    def __repr__(self) -> str:
+        """Tell where, not all that was seen."""
+        return f"<clocks in {self.zone.key}>"
+
+    def first(self, wall: datetime) -> datetime:
+        """When the clocks first show this hour."""
+        return self.hours[wall][0]
+
+    def over(self, wall: datetime) -> datetime:
+        """When the clocks have last shown this hour."""
+        return self.hours[wall][-1] + MINUTE
+
+    def shows(self, wall: datetime) -> list[datetime]:
+        """When the clocks show this time, without its fraction of a minute."""
+        return [when for watched in self.watches for when in watched.times.get(wall, [])]
+
+    def minutes(self) -> list[datetime]:
+        """Each minute at which they were looked at, in order."""
+        return sorted(when for minutes in self.hours.values() for when in minutes)
+
+    def whole(self) -> list[datetime]:
+        """The hours that lie wholly inside the time that was looked at."""
+        minutes = self.minutes()
+        return [
+            wall
+            for wall in self.hours
+            if minutes[0] < self.first(wall) and self.over(wall) <= minutes[-1]
+        ]
+
+
+def look(zone: ZoneInfo, start: datetime, end: datetime) -> Clocks:
+    """Look at the clocks from well before to well after, where they move by quarters."""
+    numbers = range((start - FIRST) // WATCH - 1, (end - FIRST) // WATCH + 2)
+    watches = [watch(zone.key, number) for number in numbers]
+    assume(all(watched.by_quarters for watched in watches))
+    hours: dict[datetime, list[datetime]] = {}
+    for watched in watches:
+        for wall, minutes in watched.hours.items():
+            hours[wall] = hours.get(wall, []) + minutes
+    return Clocks(zone, watches, dict(sorted(hours.items())))
+
+
+@lru_cache(maxsize=1024)
+def changes(key: str) -> list[datetime]:
+    """When clocks in the zone change."""
+    zone = ZoneInfo(key)
+
+    def offset(minute: int) -> timedelta | None:
+        return (FIRST + minute * MINUTE).astimezone(zone).utcoffset()
+
+    found = []
+    before = offset(0)
+    for midnight in range(0, (LAST - FIRST) // MINUTE, 1440):
+        low, high = midnight, midnight + 1440
+        if (after := offset(high)) != before:
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if offset(middle) == before else (low, middle)
+            found.append(FIRST + high * MINUTE)
+        before = after
+    return [change for change in found if FIRST + DAY < change < LAST - DAY]
+
+
+@lru_cache(maxsize=1024)
+def kinds(key: str) -> list[datetime]:
+    """When clocks in the zone change, one of each kind."""
+    zone = ZoneInfo(key)
+    found = {}
+    for change in changes(key):
+        before, after = ((change - back).astimezone(zone) for back in (MINUTE, 0 * MINUTE))
+        found[before.utcoffset(), after.utcoffset(), after.time()] = change
+    return list(found.values())
+
+
+# Where to look
+
+
+class Place(NamedTuple):
+    """A zone, and a time at which its clocks may change."""
+
+    zone: ZoneInfo
+    time: datetime
+
+    def near(self) -> st.SearchStrategy[datetime]:
+        """Times around it; often on a quarter of an hour."""
+        quarters = st.integers(-16, 16).map(lambda number: number * QUARTER)
+        minutes = st.integers(-400, 400).map(lambda number: number * MINUTE)
+        finest = st.timedeltas(timedelta(hours=-8), timedelta(hours=8))
+        return (quarters | quarters | minutes | finest).map(lambda distance: self.time + distance)
+
+
+@st.composite
+def places(draw: st.DrawFn, keys: list[str] | None = None) -> Place:
+    """Any time in any zone; most often one at which the clocks change."""
+    key = draw(st.sampled_from(keys) if keys else ANY)
+    hours = st.integers(24, (LAST - FIRST) // timedelta(hours=1) - 24)
+    times: st.SearchStrategy[datetime]
+    times = hours.map(lambda number: FIRST + number * timedelta(hours=1))
+    if changes(key) and draw(st.integers(0, 4)) > 0:
+        times = st.sampled_from(kinds(key)) | st.sampled_from(changes(key))
+    return Place(ZoneInfo(key), draw(times))
+
+
+@st.composite
+def spans(draw: st.DrawFn) -> tuple[Clocks, datetime, datetime]:
+    """Any span of time, and what clocks show around it."""
+    place = draw(places())
+    start, end = sorted([draw(place.near()), draw(place.near())])
+    assume(start < end)
+    return look(place.zone, start, end), start, end
+
+
+# Hours
+
+
+@quick
+@given(spans())
+def test_hours_are_what_clocks_show(span: tuple[Clocks, datetime, datetime]) -> None:
+    """An hour exists, starts, ends and comes twice as clocks show it, and hours are in order."""
+    clocks, *_ = span
+    whole = clocks.whole()
+    wall = whole[0]
+    while wall <= whole[-1]:
+        hour = Hour(wall, clocks.zone)
+        assert hour.exists == (wall in clocks.hours)
+        if hour.exists:
+            assert (hour.start, hour.end) == (clocks.first(wall), clocks.over(wall))
+            times = [wall + number * MINUTE for number in range(60)]
+            assert hour.repeated == any(len(clocks.shows(time)) > 1 for time in times)
+        wall += timedelta(hours=1)
+    steps = [Hour(one, clocks.zone) for one in whole]
+    assert [hour.next() for hour in steps[:-1]] == steps[1:]
+    assert [hour.previous() for hour in steps[1:]] == steps[:-1]
+
+
+@quick
+@given(spans())
+def test_a_time_has_all_the_instants_at_which_clocks_show_it(
+    span: tuple[Clocks, datetime, datetime],
+) -> None:
+    """A wall-clock time stands for just those instants at which clocks show it, in order."""
+    clocks, start, _ = span
+    wall = start.astimezone(clocks.zone).replace(second=0, microsecond=0, tzinfo=None, fold=0)
+    for _ in range(300):
+        assert instants(wall, clocks.zone) == clocks.shows(wall)
+        wall += MINUTE
+
+
+@quick
+@given(spans(), st.integers(0, 200))
+def test_an_hour_is_due_as_soon_as_its_last_pass_has_settled(
+    span: tuple[Clocks, datetime, datetime], settle_minutes: int
+) -> None:
+    """The newest hour that is due is the newest of those whose end has settled."""
+    clocks, now, _ = span
+    settle = settle_minutes * MINUTE
+    due = [wall for wall in clocks.whole() if clocks.over(wall) + settle <= now]
+    assert last_due(now, settle, clocks.zone).wall == due[-1]
+
+
+def ask(  # noqa: PLR0913 - a run's settings
+    backlog: Backlog,
+    clocks: Clocks,
+    *,
+    end: datetime,
+    now: datetime = FOREVER,
+    order: str = "oldest_first",
+    most: int | None = None,
+) -> list[Hour]:
+    """Ask for what is due and left, as a run does, and count along."""
+    zone = clocks.zone
+    limit = end if now == FOREVER else min(last_due(now, timedelta(), zone).next().start, end)
+    asked: list[Hour] = []
+    while (to_ask := backlog.to_ask(limit)) and len(asked) != most:
+        left = count(to_ask, zone)
+        if order == "newest_first":
+            asked.append(Hour.last_before(to_ask[-1][1], zone))
+        else:
+            asked.append(Hour.showing(to_ask[0][0], zone))
+        backlog.finish(asked[-1], end)
+        assert count(backlog.to_ask(limit), zone) == left - 1
+    return asked
+
+
+def walls(asked: list[Hour]) -> list[datetime]:
+    """The names of the hours."""
+    return [hour.wall for hour in asked]
+
+
+def in_order(expected: list[datetime], order: str) -> list[datetime]:
+    """Hours from the oldest on, put in the order of the setting."""
+    return expected[::-1] if order == "newest_first" else expected
+
+
+@quick
+@given(spans(), ORDERS)
+def test_every_hour_of_a_span_is_asked_once_in_order(
+    span: tuple[Clocks, datetime, datetime], order: str
+) -> None:
+    """The hours that have any part in a span are asked once each, in order, and no others."""
+    clocks, start, end = span
+    backlog = Backlog([], start=start, lookback=0, zone=clocks.zone)
+    asked = ask(backlog, clocks, end=end, order=order)
+    expected = [w for w in clocks.hours if clocks.first(w) < end and clocks.over(w) > start]
+    assert walls(asked) == in_order(expected, order)
+
+
+@quick
+@given(spans(), ORDERS)
+def test_every_instant_of_a_span_is_in_one_asked_hour(
+    span: tuple[Clocks, datetime, datetime], order: str
+) -> None:
+    """The hours that are asked divide the time of a span, without gap or overlap."""
+    clocks, start, end = span
+    backlog = Backlog([], start=start, lookback=0, zone=clocks.zone)
+    asked = ask(backlog, clocks, end=end, order=order)
+    stretches = [(hour.start, hour.next().start) for hour in asked]
+    inside = [start, *(when for when in clocks.minutes() if start <= when < end)]
+    assert {sum(s <= when < e for s, e in stretches) for when in inside} == {1}
+
+
+@quick
+@given(spans(), ORDERS)
+def test_every_hour_that_is_due_is_asked_and_none_before(
+    span: tuple[Clocks, datetime, datetime], order: str
+) -> None:
+    """A run asks for the hours whose last instant is over, and for all of them."""
+    clocks, start, now = span
+    backlog = Backlog([], start=start, lookback=0, zone=clocks.zone)
+    asked = ask(backlog, clocks, end=FOREVER, now=now, order=order)
+    expected = [w for w in clocks.hours if start < clocks.over(w) <= now]
+    assert sorted(walls(asked)) == expected
+
+
+@settings(quick, max_examples=60)
+@given(places(), st.integers(-500, 500), st.integers(1, 500), st.integers(0, 23))
+def test_a_long_span_has_as_many_hours_as_clocks_show(
+    place: Place, days_before: int, days: int, hour: int
+) -> None:
+    """Hours of months and years are counted as many as the clocks show."""
+    zone = place.zone
+    start = place.time + days_before * DAY + hour * timedelta(hours=1)
+    end = start + days * DAY
+    assume(all(time.minute % 15 == 0 for time in changes(zone.key)))
+    first, stop = Hour.showing(start, zone), Hour.showing(end, zone)
+    seconds = range(int(start.timestamp()) - 86400, int(end.timestamp()) + 86400, 900)
+    shown = {
+        datetime.fromtimestamp(s, zone).replace(minute=0, tzinfo=None, fold=0) for s in seconds
+    }
+    expected = sum(first.wall <= wall < stop.wall for wall in shown)
+    assert count([(first.start, stop.start)], zone) == expected
+
+
+# Bookmarks
+
+
+def left_out(clocks: Clocks, wall: datetime, unread: list[Span]) -> bool:
+    """Whether unread time has a part in this hour; one that starts on the hour begins there."""
+    starts = {clocks.first(one) for one in clocks.hours}
+    return any(
+        clocks.first(wall) < e
+        and (clocks.first(wall) >= s if s in starts else clocks.over(wall) > s)
+        for s, e in unread
+    )
+
+
+def expect(clocks: Clocks, unread: list[Span], start: datetime, end: datetime) -> list[datetime]:
+    """The hours that a run has to ask for, from the oldest on."""
+    began = min(clocks.first(wall) for wall in clocks.hours if clocks.over(wall) > start)
+    unread = [(max(s, began), e) for s, e in unread if e > began]
+    asked_from_start = (wall for wall in clocks.hours if began <= clocks.first(wall) < end)
+    return [wall for wall in asked_from_start if left_out(clocks, wall, unread)]
+
+
+@st.composite
+def bookmarks(draw: st.DrawFn) -> tuple[Clocks, list[Span], datetime, datetime]:
+    """A bookmark of any instants, a start, and an end after all of them."""
+    place = draw(places())
+    times = sorted(draw(st.lists(place.near(), min_size=1, max_size=5, unique=True)))
+    start = draw(place.near())
+    end = place.time + timedelta(hours=9)
+    owed = list(zip(times[:-1:2], times[1:-1:2], strict=False))
+    clocks = look(place.zone, min(times[0], start), end)
+    return clocks, [*owed, (times[-1], FOREVER)], start, end
+
+
+@settings(quick, max_examples=300)
+@given(bookmarks(), ORDERS)
+def test_resuming_from_any_bookmark_loses_nothing(
+    bookmark: tuple[Clocks, list[Span], datetime, datetime], order: str
+) -> None:
+    """From any bookmark the hours that it leaves unread are asked, once each, and no others."""
+    clocks, unread, start, end = bookmark
+    expected = expect(clocks, unread, start, end)
+    backlog = Backlog(unread, start=start, lookback=0, zone=clocks.zone)
+    asked = ask(backlog, clocks, end=end, order=order)
+    assert walls(asked) == in_order(expected, order)
+
+
+@quick
+@given(bookmarks(), st.integers(1, 30))
+def test_lookback_asks_for_that_many_finished_hours_more(
+    bookmark: tuple[Clocks, list[Span], datetime, datetime], lookback: int
+) -> None:
+    """Looking back adds the hours before that of the bookmark, none before the start."""
+    clocks, unread, start, end = bookmark
+    backlog = Backlog(unread, start=start, lookback=lookback, zone=clocks.zone)
+    newest = max(unread[-1][0], start).astimezone(clocks.zone).replace(tzinfo=None)
+    first = expect(clocks, [(start, FOREVER)], start, end)[0]
+    finished = [wall for wall in clocks.hours if first <= wall <= newest - timedelta(hours=1)]
+    expected = {*finished[-lookback:], *expect(clocks, unread, start, end)}
+    assert walls(ask(backlog, clocks, end=end)) == sorted(expected)
+
+
+class Run(NamedTuple):
+    """What may differ from one run to the next."""
+
+    now: datetime
+    end: datetime
+    order: str
+    most: int | None
+    lookback: int
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Clocks, datetime, list[Run]]:
+    """Some runs one after another, the last of which reads all that is left."""
+    place = draw(places())
+    start = draw(place.near())
+    ends = st.just(FOREVER) | place.near()
+    runs = [
+        Run(
+            now,
+            draw(ends),
+            draw(ORDERS),
+            draw(st.none() | st.integers(1, 9)),
+            draw(st.integers(0, 3)),
+        )
+        for now in sorted(draw(st.lists(place.near(), max_size=4)))
+    ]
+    end = place.time + timedelta(hours=9)
+    runs.append(Run(end, FOREVER, draw(ORDERS), None, 0))
+    return look(place.zone, start, end), start, runs
+
+
+@settings(quick, max_examples=400)
+@given(histories())
+def test_runs_one_after_another_read_each_leg(
+    history: tuple[Clocks, datetime, list[Run]],
+) -> None:
+    """However runs are stopped and ordered, all that ended before a bookmark has been read."""
+    clocks, start, runs = history
+    unread: list[Span] = []
+    read: set[datetime] = set()
+    orders: set[str] = set()
+    for now, end, order, most, lookback in runs:
+        backlog = Backlog(unread, start=start, lookback=lookback, zone=clocks.zone)
+        asked = ask(backlog, clocks, end=end, now=now, order=order, most=most)
+        for hour in asked:
+            # There is a leg in each minute; those outside the settings are left out.
+            read.update(when for when in clocks.hours[hour.wall] if start <= when < end)
+        assert not unread or backlog.unread[-1][0] >= unread[-1][0]
+        unread = backlog.unread
+        orders.add(order)
+        if "newest_first" not in orders:
+            done = {when for when in clocks.minutes() if start <= when < unread[0][0]}
+            assert done <= read
+    due = [wall for wall in clocks.hours if clocks.over(wall) <= runs[-1].now]
+    assert {when for wall in due for when in clocks.hours[wall] if when >= start} <= read
+
+
+# Dates
+
+EASTERN = {"+1100": "AEDT", "+1000": "AEST"}
+CENTRAL = {"+1030": "ACDT", "+0930": "ACST"}
+JDK_11_TO_21 = {
+    "Australia/Melbourne": EASTERN,
+    "Australia/Sydney": EASTERN,
+    "Australia/Hobart": EASTERN,
+    "Australia/Brisbane": EASTERN,
+    "Australia/Lindeman": EASTERN,
+    "Australia/Adelaide": CENTRAL,
+    "Australia/Broken_Hill": CENTRAL,
+    "Australia/Darwin": {"+0930": "ACST"},
+    "Australia/Perth": {"+0800": "AWST"},
+    "Australia/Lord_Howe": {"+1100": "LHDT", "+1030": "LHST"},
+    "Australia/Eucla": {"+0845": "ACWST"},
+    "Pacific/Norfolk": {"+1200": "NFST", "+1100": "NFT", "+1130": "NFT"},
+    "Pacific/Auckland": {"+1300": "NZDT", "+1200": "NZST"},
+    "Pacific/Chatham": {"+1345": "CHADT", "+1245": "CHAST"},
+    "Asia/Singapore": {"+0800": "SGT"},
+    "Europe/London": {"+0000": "GMT", "+0100": "BST"},
+    "UTC": {"+0000": "UTC"},
+    "Etc/GMT-10": {"+1000": "GMT+10:00"},
+}
+OLD_JVM = {
+    **dict.fromkeys(["Melbourne", "Sydney", "Hobart", "Brisbane", "Lindeman"], "EST"),
+    **dict.fromkeys(["Adelaide", "Broken_Hill", "Darwin"], "CST"),
+}
+
+DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+
+def java(local: datetime, name: str) -> str:
+    """Print a date as Java does."""
+    day, month = DAYS[local.weekday()], MONTHS[local.month - 1]
+    return f"{day} {month} {local:%d %H:%M:%S} {name} {local:%Y}"
+
+
+def by_jdk_21(local: datetime, key: str) -> str:
+    """Print as JDK 11 to 21 do."""
+    return java(local, JDK_11_TO_21[key][f"{local:%z}"])
+
+
+def by_jdk_25(local: datetime, _: str) -> str:
+    """Print as JDK 25 does for many zones, and a JVM with CLDR names for all."""
+    offset = f"{local:%z}"
+    return java(local, "GMT" if offset == "+0000" else f"GMT{offset[:3]}:{offset[3:]}")
+
+
+def by_offset(local: datetime, _: str) -> str:
+    """Print the bare offset in place of a name."""
+    return java(local, f"{local:%z}")
+
+
+def by_old_jvm(local: datetime, key: str) -> str:
+    """Print as a JVM from before 2014 does."""
+    return java(local, OLD_JVM[key.removeprefix("Australia/")])
+
+
+def as_timestamp(local: datetime, _: str) -> str:
+    """Print a timestamp without a zone, as older servers do."""
+    return f"{local:%Y-%m-%d %H:%M:%S}.0"
+
+
+Printer = Callable[[datetime, str], str]
+
+EVERYWHERE: list[Printer] = [by_jdk_25, by_offset, as_timestamp]
+
+
+@st.composite
+def prints(draw: st.DrawFn) -> tuple[Place, Printer]:
+    """A zone, a time and a spelling that a server in the zone may use."""
+    printer = draw(st.sampled_from([by_jdk_21, by_old_jvm, *EVERYWHERE]))
+    if printer == by_jdk_21:
+        return draw(places(sorted(JDK_11_TO_21))), printer
+    if printer == by_old_jvm:
+        return draw(places([f"Australia/{name}" for name in OLD_JVM])), printer
+    return draw(places()), printer
+
+
+def passes(clocks: Clocks, instant: datetime) -> list[datetime]:
+    """The instants at which clocks show the same as at this one, from the first."""
+    local = instant.astimezone(clocks.zone).replace(tzinfo=None, fold=0)
+    minute = local.replace(second=0)
+    return [when + (local - minute) for when in clocks.shows(minute)]
+
+
+@settings(quick, max_examples=300)
+@given(prints(), st.data())
+def test_a_printed_instant_is_read_as_itself(
+    case: tuple[Place, Printer], data: st.DataObject
+) -> None:
+    """What is printed in any spelling is read as its own instant, or vaguely as the first pass.
+
+    It is vague only where both passes of a repeated hour are printed alike.
+    """
+    place, spell = case
+    instant = data.draw(place.near()).replace(microsecond=0)
+    zone = place.zone
+    same = passes(look(zone, instant, instant), instant)
+    text = spell(instant.astimezone(zone), zone.key)
+    alike = [one for one in same if spell(one.astimezone(zone), zone.key) == text]
+    old_name = text.split()[4] if spell == by_old_jvm else ""
+    assert instant in alike
+    assert read_date(text, zone) == Reading(alike[0], vague=len(alike) > 1, old_name=old_name)
+
+
+@quick
+@given(places(), st.data())
+def test_only_spellings_without_an_offset_are_vague(place: Place, data: st.DataObject) -> None:
+    """In a repeated hour a timestamp is vague and is the first pass; an offset tells the pass."""
+    zone = place.zone
+    instant = data.draw(place.near()).replace(microsecond=0)
+    same = passes(look(zone, instant, instant), instant)
+    local = instant.astimezone(zone)
+    assert read_date(as_timestamp(local, zone.key), zone) == Reading(same[0], vague=len(same) > 1)
+    for spell in (by_jdk_25, by_offset):
+        assert read_date(spell(local, zone.key), zone) == Reading(instant)
+
+
+AMBIGUOUS = [
+    # Zone, the instants of both passes, and the one text that is printed for them.
+    ("Australia/Melbourne", "02:30:15+11:00", "02:30:15+10:00", "2021-04-04 02:30:15.0", ""),
+    ("Australia/Lord_Howe", "01:45:15+11:00", "01:45:15+10:30", "2021-04-04 01:45:15.0", ""),
+    ("Pacific/Chatham", "03:10:15+13:45", "03:10:15+12:45", "2021-04-04 03:10:15.0", ""),
+    *(
+        (
+            f"Australia/{city}",
+            f"02:30:15{dst}",
+            f"02:30:15{std}",
+            f"Sun Apr 04 02:30:15 {name} 2021",
+            name,
+        )
+        for city, dst, std, name in [
+            ("Melbourne", "+11:00", "+10:00", "EST"),
+            ("Sydney", "+11:00", "+10:00", "EST"),
+            ("Hobart", "+11:00", "+10:00", "EST"),
+            ("Adelaide", "+10:30", "+09:30", "CST"),
+            ("Broken_Hill", "+10:30", "+09:30", "CST"),
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "first", "second", "text", "old_name"), AMBIGUOUS)
+def test_a_spelling_that_both_passes_share_is_read_as_the_first(
+    key: str, first: str, second: str, text: str, old_name: str
+) -> None:
+    """A repeated hour's timestamp, or old JVM's EST or CST, is the first pass, and vague."""
+    zone = ZoneInfo(key)
+    spell = by_old_jvm if old_name else as_timestamp
+    instants_of_both = [datetime.fromisoformat(f"2021-04-04T{one}") for one in (first, second)]
+    assert [spell(one.astimezone(zone), key) for one in instants_of_both] == [text, text]
+    expected = Reading(instants_of_both[0].astimezone(UTC), vague=True, old_name=old_name)
+    assert read_date(text, zone) == expected
+
+
+@settings(quick, max_examples=150)
+@given(places(), st.data())
+def test_times_that_clocks_skip_are_refused_and_no_others(
+    place: Place, data: st.DataObject
+) -> None:
+    """A timestamp is a time that clocks show, or else it is refused."""
+    clocks = look(place.zone, place.time, place.time)
+    distance = timedelta(minutes=data.draw(st.integers(-200, 200)))
+    wall = place.time.astimezone(place.zone).replace(tzinfo=None, fold=0) + distance
+    shown = clocks.shows(wall)
+    text = as_timestamp(wall, place.zone.key)
+    if shown:
+        assert read_date(text, place.zone).instant == shown[0]
+    else:
+        with pytest.raises(DateError, match="skip"):
+            read_date(text, place.zone)
+
+
+@settings(quick, max_examples=150)
+@given(prints(), places(), st.data())
+def test_a_wrong_setting_is_found_or_does_no_harm(
+    case: tuple[Place, Printer], other: Place, data: st.DataObject
+) -> None:
+    """A date of another zone than the setting's is refused, if it says what offset it has.
+
+    Where both zones have that offset then, it is read as the right instant.
+    """
+    place, spell = case
+    assume(spell not in {as_timestamp, by_old_jvm})
+    instant = data.draw(place.near()).replace(microsecond=0)
+    text = spell(instant.astimezone(place.zone), place.zone.key)
+    # Norfolk Island kept one name as it changed its offset.
+    assume("NFT" not in text)
+    zone = data.draw(st.sampled_from([other.zone, *map(ZoneInfo, JDK_11_TO_21)]))
+    if instant.astimezone(zone).utcoffset() == instant.astimezone(place.zone).utcoffset():
+        assert read_date(text, zone) == Reading(instant)
+    else:
+        with pytest.raises(DateError, match="`timezone`"):
+            read_date(text, zone)
+
+
+@quick
+@given(places(), st.integers(0, 999_999_999), st.integers(1, 9))
+def test_fractions_are_kept_to_the_microsecond(place: Place, nanos: int, digits: int) -> None:
+    """A fraction of however many digits adds what it says, less what is finer than Python's."""
+    fraction = f"{nanos:09}"[:digits]
+    local = place.time.astimezone(place.zone)
+    text = f"{local:%Y-%m-%d %H:%M:%S}"
+    whole, finer = (read_date(one, place.zone).instant for one in (text, f"{text}.{fraction}"))
+    assert (finer - whole) // timedelta(microseconds=1) == int(f"{fraction:0<9}") // 1000
+
+
+@quick
+@given(places(), places(), st.data())
+def test_an_instant_of_a_state_is_read_as_itself(
+    place: Place, other: Place, data: st.DataObject
+) -> None:
+    """An ISO time with any offset is its own instant, whatever the zone of the setting."""
+    instant = data.draw(place.near())
+    assert read_instant(instant.astimezone(place.zone).isoformat(), other.zone) == instant
+    assert read_instant(instant.isoformat().replace("+00:00", "Z"), other.zone) == instant
+
+
+@quick
+@given(places(), st.data())
+def test_a_local_time_of_a_setting_is_its_first_pass(place: Place, data: st.DataObject) -> None:
+    """An ISO time without an offset is the first instant at which clocks show it."""
+    instant = data.draw(place.near()).replace(microsecond=0)
+    text = instant.astimezone(place.zone).replace(tzinfo=None).isoformat()
+    first = passes(look(place.zone, instant, instant), instant)[0]
+    assert read_instant(text, place.zone) == first
