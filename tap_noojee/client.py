@@ -156,8 +156,9 @@ class Client(Generic[T]):
         self._logger = logger
         self._next_call = clock.monotonic()
         self._warned_of_clock = False
-        # At DEBUG it logs every URL as it is sent.
+        # At DEBUG the one logs every URL as it is sent, the other quotes headers it cannot read.
         logging.getLogger("urllib3.connectionpool").addFilter(_hide_key)
+        logging.getLogger("urllib3.connection").addFilter(_keep_silent)
 
     def fetch(self, hour: Hour) -> T:
         """The legs that ended in this hour.
@@ -402,6 +403,11 @@ def _hide_key(record: logging.LogRecord) -> bool:
             for arg in record.args
         )
     return True
+
+
+def _keep_silent(_: logging.LogRecord) -> bool:
+    """Drop a log record; a logging filter."""
+    return False
 
 
 def _date(text: str) -> datetime | None:
