@@ -1,0 +1,618 @@
+"""The API key is in no output: each failure, at each level, in each format of the log.
+
+Starting Python takes most of a short run's time. So this file is a program, too: one process that
+has loaded the tap and forks for each run. Everything after the imports happens in the fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import html
+import importlib
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import socketserver
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, quote_plus, unquote
+
+import pytest
+from processes import environment
+from typing_extensions import override
+
+from tap_noojee.tap import TapNoojee
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+UUID = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
+ODD = "k3y/wxyh+o0d=chqrs&m9re%20"
+"""A key whose every other character has to be encoded in a URL or a page."""
+
+KEYS = {"uuid": UUID, "odd": ODD}
+
+LOGS: dict[str, dict[str, str]] = {
+    "console, INFO": {"LOGLEVEL": "INFO"},
+    "console, DEBUG": {"TAP_NOOJEE_LOGLEVEL": "DEBUG"},
+    "structured, INFO": {"SINGER_SDK_LOG_CONFIG": "structured-INFO.yaml"},
+    "structured, DEBUG": {"SINGER_SDK_LOG_CONFIG": "structured-DEBUG.yaml", "LOGLEVEL": "DEBUG"},
+}
+
+LOG_CONFIG = """
+version: 1
+disable_existing_loggers: false
+formatters: {structured: {(): singer_sdk.logging.StructuredFormatter}}
+handlers: {stderr: {class: logging.StreamHandler, formatter: structured}}
+root: {level: LEVEL, handlers: [stderr]}
+"""
+
+POOL = 6
+"""Runs at a time, besides those that only wait."""
+
+HANG = b"hang"
+RESET = b"reset"
+
+
+def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
+    """Spell an answer."""
+    content = body.encode()
+    length = f"Content-Length: {len(content)}"
+    head = (f"HTTP/1.1 {status}", length, "Connection: close", *headers, "\r\n")
+    return "\r\n".join(head).encode() + content
+
+
+def message(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
+    """Spell a status as the vendor's API does."""
+    return http(json.dumps({"Code": code, "Message": text}), status)
+
+
+def leg(**changes: Any) -> bytes:
+    """Spell an answer of two legs, the second with changes."""
+    good = {
+        "callend": "Tue Sep 14 15:03:34 AEST 2021",
+        "CallRecordId": "6468",
+        "Duration": "4",
+        "Leg": "1",
+        "Start": "Tue Sep 14 15:03:30 AEST 2021",
+    }
+    return http(json.dumps([good, good | {"Leg": "2"} | changes]))
+
+
+def lower_hex(text: str) -> str:
+    """Encode for a URL, as some servers do."""
+    return re.sub("%..", lambda match: match[0].lower(), quote(text, safe=""))
+
+
+def page(text: str) -> str:
+    """Show a text on a page."""
+    return f"<html><form action='{text}'>{text}</form></html>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What goes wrong in a run, or right."""
+
+    said: str
+    """What is in the output if it happened."""
+    answer: Callable[[str, str], bytes] | None = None
+    """What the server answers; it knows the key, and the request's target."""
+    status: int = 1
+    config: Callable[[str], Any] = lambda _key: {}
+    """Changes to the settings; anything but a dictionary replaces the file."""
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    arguments: tuple[str, ...] = ("--config", "CONFIG")
+    stdout: str = "file"
+    stop: str = ""
+    """The signal is sent when this is in the log, or when the request has come."""
+    waits: bool = False
+    """Whether the run mostly waits."""
+
+
+def refused(text: Callable[[str, str], Any], status: str = "500 x") -> Case:
+    """Let the server refuse the call in words of its own."""
+    number = status.partition(" ")[0]
+    return Case(f"(not shown: a part of the API key is in it)|status {number}",
+                lambda key, target: message(text(key, target), status))  # fmt: skip
+
+
+def odd(name: str, change: Callable[[str], Any]) -> Case:
+    """Let one field of a record be odd."""
+    return Case(f"record 2: {name}: ", lambda key, _: leg(**{name: change(key)}))
+
+
+def setting(said: str, config: Callable[[str], Any]) -> Case:
+    """Let a setting be bad."""
+    return Case(said, config=config)
+
+
+ECHOED = "(not shown: a part of the API key is in it)"
+BROKEN_OFF = "the connection broke off"
+ADDRESS = "give the address of the PBX"
+JAVA = "Tue Sep 14 15:03:34 {} 2021"
+
+CASES: dict[str, Case] = {
+    # No connection.
+    "refused connection": Case(
+        "no connection: Connection refused", config=lambda _: {"api_url": "http://127.0.0.1:9"}
+    ),
+    "unknown host": Case(
+        "no connection: ", config=lambda _: {"api_url": "https://no-such-host.invalid"}, waits=True
+    ),
+    "connection times out": Case(
+        "no connection within 10 s",
+        status=128 + signal.SIGTERM,
+        config=lambda _: {"api_url": "http://FULL"},
+        stop="asking again",
+        waits=True,
+    ),
+    "no TLS": Case("no connection: ", config=lambda _: {"api_url": "https://SERVER/jobJOB"}),
+    "proxy refuses connection": Case(
+        "the proxy makes no connection",
+        config=lambda _: {"api_url": "https://pbx.example.com"},
+        env={"HTTPS_PROXY": "http://127.0.0.1:9"},
+    ),
+    "proxy refuses tunnel": Case(
+        "the proxy makes no connection",
+        config=lambda _: {"api_url": "https://pbx.example.com"},
+        env={"HTTPS_PROXY": "http://SERVER"},
+    ),
+    "proxy echoes": Case(
+        ECHOED,
+        lambda _, target: message(f"cannot reach {target}", "502 x"),
+        config=lambda _: {"api_url": "http://127.0.0.1:9/jobJOB"},
+        env={"HTTP_PROXY": "http://SERVER"},
+    ),
+    "proxy of an unknown kind": Case(
+        BROKEN_OFF,
+        config=lambda _: {"api_url": "https://pbx.example.com"},
+        env={"HTTPS_PROXY": "socks9://127.0.0.1:9"},
+    ),
+    # No whole answer.
+    "read times out": Case(
+        "no whole answer within 1 s",
+        lambda _key, _target: HANG,
+        config=lambda _: {"request_timeout": 1},
+        waits=True,
+    ),
+    "reset": Case(BROKEN_OFF, lambda _key, _target: RESET),
+    "nothing": Case(BROKEN_OFF, lambda _key, _target: b""),
+    "cut": Case(BROKEN_OFF, lambda key, _: http(f'["{key}"')[:-9]),
+    "cut JSON": Case("cut short", lambda key, _: http(f'["{key}"')),
+    "garbled status line": Case(BROKEN_OFF, lambda key, _: f"{key}\r\n\r\n".encode()),
+    "garbled header": Case(
+        "status 500", lambda key, _: http("", "500 x", f"no colon {key}", "X-Key: " + key)
+    ),
+    "garbled chunk": Case(
+        BROKEN_OFF,
+        lambda key, _: f"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n{key}\r\n".encode(),
+    ),
+    "garbled compression": Case(
+        BROKEN_OFF, lambda key, _: http(key, "200 x", "Content-Encoding: gzip")
+    ),
+    "garbled length": Case(
+        BROKEN_OFF, lambda key, _: http("", "200 x", f"Content-Length: {len(key)}")
+    ),
+    # Refusals, with what was asked for in them.
+    **{
+        f"status {status}": refused(lambda _, target: f"POST {target}", f"{status} x")
+        for status in (400, 401, 403, 404, 405, 429, 500, 503)
+    },
+    "the key": refused(lambda key, _: key),
+    "the key encoded": refused(lambda key, _: quote(key, safe="")),
+    "the key encoded twice": refused(lambda key, _: quote(quote(key, safe=""), safe="")),
+    "the key encoded as in a form": refused(lambda key, _: quote_plus(key)),
+    "the key in lower hex": refused(lambda key, _: lower_hex(key)),
+    "the key in upper case": refused(lambda key, _: key.upper()),
+    "the key escaped for HTML": refused(lambda key, _: html.escape(key)),
+    "the key in HTML numbers": refused(lambda key, _: "".join(f"&#{ord(c)};" for c in key)),
+    "the key's first characters": refused(lambda key, _: f"key {key[:4]}... is unknown"),
+    "the key's last characters": refused(lambda key, _: f"key ...{key[-4:]} is unknown"),
+    "the key in the middle of much": refused(lambda key, _: "x" * 190 + key + "x" * 9000),
+    "the key in an object": refused(lambda key, target: {"url": [target, {key: key}]}),
+    "the key as Code": Case(ECHOED, lambda key, _: message("no", code=key)),
+    "rate limit": Case(ECHOED, lambda key, _: message(f"wait a bit and retry {key}", "400 x")),
+    "message with 200": Case(ECHOED, lambda key, _: message(f"{key} is not known", "200 OK")),
+    "page with 500": Case("status 500", lambda _, target: http(page(target), "500 x")),
+    "login page": Case("a web page", lambda _, target: http(page(html.escape(target)))),
+    "a text": Case("something else", lambda key, _: http(json.dumps(key))),
+    "reason phrase": Case("status 500", lambda key, _: http("", f"500 {key}")),
+    "headers": Case(
+        "status 500",
+        lambda key, _: http("", "500 x", f"Retry-After: {key}", f"Set-Cookie: key={key}"),
+    ),
+    "redirect": Case(
+        "redirects to", lambda _, target: http("", "302 x", f"Location: https://a.b{target}")
+    ),
+    "redirect to a host": Case(
+        "redirects to", lambda key, _: http("", "302 x", f"Location: https://{key}.example.com/")
+    ),
+    "redirect for a user": Case(
+        "redirects to",
+        lambda key, _: http("", "307 x", f"Location: https://{quote(key, safe='')}@example.com"),
+    ),
+    # Records that cannot be read.
+    "odd Duration": odd("Duration", lambda key: key),
+    "odd Duration encoded": odd("Duration", lambda key: f"4 {quote(key, safe='')}"),
+    "odd Leg": odd("Leg", lambda key: [key]),
+    "odd id": odd("CallRecordId", lambda key: {"key": {key: None}}),
+    "odd name": odd("Username", lambda key: [1, key]),
+    "odd callend": odd("callend", lambda key: key),
+    "odd Start": odd("Start", lambda key: JAVA.format("AEST") + key),
+    "odd zone": odd("callend", JAVA.format),
+    "odd part of a zone": odd("Start", lambda key: JAVA.format(key[:8].replace("/", "-"))),
+    "odd record": Case("record 1: is not an object", lambda key, _: http(json.dumps([key]))),
+    # Settings.
+    "key in the address's query": setting(
+        ADDRESS, lambda key: {"api_url": f"https://pbx.example.com/?apiKey={quote(key, safe='')}"}
+    ),
+    "key as the address's user": setting(
+        ADDRESS, lambda key: {"api_url": f"https://{quote(key, safe='')}@pbx.example.com"}
+    ),
+    "key as address": setting(ADDRESS, lambda key: {"api_url": key}),
+    "key in an address with http": setting(
+        ADDRESS, lambda key: {"api_url": f"http://pbx.example.com/{key}"}
+    ),
+    "key as the address's port": setting(
+        ADDRESS, lambda key: {"api_url": f"https://pbx.example.com:{key}"}
+    ),
+    "list for a key": setting("api_key: is not a text", lambda key: {"api_key": [key]}),
+    "object for a key": setting("api_key: is not a text", lambda key: {"api_key": {key: key}}),
+    "white space after the key": setting(
+        "api_key: has white space", lambda key: {"api_key": key + "\n"}
+    ),
+    "another bad setting": setting("timezone: ", lambda _: {"timezone": "Mars"}),
+    "broken config": setting("is no JSON", lambda key: f'{{"api_key": "{key}",}}'),
+    "config of a list": Case("", config=lambda key: json.dumps(["api_key", key])),
+    "config of a text": Case("", config=json.dumps),
+    "a key alone": Case("api_url: is missing", config=lambda key: f'{{"api_key": "{key}"}}'),
+    "bad number in the environment": Case(
+        "request_interval: ",
+        arguments=("--config", "ENV"),
+        env={"TAP_NOOJEE_API_KEY": "KEY", "TAP_NOOJEE_REQUEST_INTERVAL": "soon"},
+    ),
+    # Runs that go well.
+    "success": Case("2 legs", lambda _key, _target: leg(), status=0),
+    "--test": Case(
+        "the connection works",
+        lambda _key, _target: leg(),
+        status=0,
+        arguments=("--config", "CONFIG", "--test"),
+    ),
+    "--test refused": Case(
+        "status 403|" + ECHOED,
+        lambda key, _: message(key, "403 x"),
+        arguments=("--config", "CONFIG", "--test"),
+    ),
+    "--about": Case(
+        "request_interval",
+        status=0,
+        arguments=("--config", "CONFIG", "--about"),
+        env={"TAP_NOOJEE_API_KEY": "KEY"},
+    ),
+    "--about in JSON": Case(
+        "request_interval",
+        status=0,
+        arguments=("--config", "CONFIG", "--about", "--format", "json"),
+        env={"TAP_NOOJEE_API_KEY": "KEY"},
+    ),
+    "--discover": Case("CallRecordId", status=0, arguments=("--config", "CONFIG", "--discover")),
+    # Ends of another kind.
+    "stopped amid a call": Case(
+        "Stopped",
+        lambda _key, _target: HANG,
+        status=128 + signal.SIGTERM,
+        stop="request",
+        waits=True,
+    ),
+    "no stdout": Case("", stdout="none"),
+    "nobody reads": Case("the target takes no more messages", stdout="broken"),
+    "a stream map that crashes": Case(
+        "division by zero",
+        lambda _key, _target: leg(),
+        config=lambda _: {"stream_maps": {"recordings": {"x": "1/0"}}},
+    ),
+    "settings for a catalog": Case(
+        "Skipping deselected", status=0, arguments=("--config", "CONFIG", "--catalog", "CONFIG")
+    ),
+    "settings for a state": Case(
+        "2 legs",
+        lambda _key, _target: leg(),
+        status=0,
+        arguments=("--config", "CONFIG", "--state", "CONFIG"),
+    ),
+    "settings on the command line": Case(
+        "cannot be read", arguments=("--config", '{"api_key": "KEY"}')
+    ),
+}  # fmt: skip
+"""By name. Of words with a | between, one is enough."""
+
+
+def traces(key: str) -> set[str]:
+    """Give what must not be seen, in lower case: the key and its pieces, in any spelling."""
+    forms = {
+        key,
+        quote(key, safe=""),
+        quote(key),
+        quote_plus(key),
+        html.escape(key),
+        json.dumps(key)[1:-1],
+    }
+    groups = {group for group in re.split(r"[^0-9A-Za-z]", key) if len(group) >= 4}
+    windows = {form[i : i + 6] for form in forms for i in range(len(form) - 5)}
+    return {piece.lower() for piece in forms | groups | windows | {key[:4], key[-4:]}}
+
+
+def seen(text: str, key: str) -> list[str]:
+    """Tell the lines of a text in which there is anything of the key."""
+    found = traces(key)
+    return [line for line in text.splitlines() if any(trace in line.lower() for trace in found)]
+
+
+# --- The runs --------------------------------------------------------------------------------
+
+
+class Plan(NamedTuple):
+    """A case, with a key and a kind of log."""
+
+    name: str
+    key: str
+    log: Mapping[str, str]
+
+
+@dataclasses.dataclass
+class Job:
+    """A run of the tap that another process is to do."""
+
+    arguments: list[str]
+    env: dict[str, str]
+    log: str
+    output: str
+    stdout: str
+    stop: tuple[str, str] | None
+    """The signal is sent when this text is in this file."""
+    waits: bool
+
+
+@dataclasses.dataclass
+class Done:
+    """What became of a run."""
+
+    key: str
+    status: int
+    text: str
+    """All output."""
+    sent: list[str]
+    """The keys that came with its requests."""
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Answers the requests of each job as its case says."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, folder: Path) -> None:
+        """Listen on a port of its own."""
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder = folder
+        self.answers: dict[int, Callable[[str], bytes]] = {}
+        self.sent: dict[int, list[str]] = {}
+        self.address = f"127.0.0.1:{self.server_address[1]}"
+        self.words = {"SERVER": self.address}
+        """What the words in capitals stand for, in settings and environments."""
+
+
+class Handler(socketserver.BaseRequestHandler):
+    """Answers one request."""
+
+    @override
+    def handle(self) -> None:
+        server = self.server
+        assert isinstance(server, Server)
+        connection: socket.socket = self.request
+        head = connection.recv(65536)
+        match = re.match(rb"POST (\S*/job([0-9]+)/\S*) ", head)
+        if not match:  # the beginning of TLS, or CONNECT
+            connection.sendall(http("no", "403 x"))
+            return
+        target, job = match[1].decode(), int(match[2])
+        sent = re.search("[?&]apiKey=([^&]*)", target)
+        server.sent[job].append(unquote(sent[1]) if sent else "")
+        answer = server.answers[job](target)
+        (server.folder / f"{job}.asked").write_text("request")
+        if answer == HANG:
+            while connection.recv(4096):
+                pass
+        elif answer == RESET:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Closed for good: the server would say a proper goodbye first.
+            os.close(connection.detach())
+        else:
+            connection.sendall(answer)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Done]]:
+    """Do all runs: each case with each key and each kind of log."""
+    folder = tmp_path_factory.mktemp("runs")
+    for level in ("INFO", "DEBUG"):
+        (folder / f"structured-{level}.yaml").write_text(LOG_CONFIG.replace("LEVEL", level))
+    plans = [Plan(*plan) for plan in itertools.product(CASES, KEYS.values(), LOGS.values())]
+    # One place in the queue is taken, and none is ever left: further connections have to wait.
+    with Server(folder) as server, socket.socket() as full, socket.socket() as first:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        first.connect(full.getsockname())
+        server.words["FULL"] = f"127.0.0.1:{full.getsockname()[1]}"
+        jobs = [_job(server, number, plan) for number, plan in enumerate(plans)]
+        (folder / "jobs.json").write_text(json.dumps([dataclasses.asdict(job) for job in jobs]))
+        with _serving(server):
+            ran = subprocess.run(
+                [sys.executable, __file__, "jobs.json"],
+                cwd=folder,
+                env=environment(),
+                stdout=subprocess.PIPE,
+                check=True,
+                timeout=600,
+            )
+    statuses = json.loads(ran.stdout)
+    found: dict[str, list[Done]] = {name: [] for name in CASES}
+    for number, (plan, job) in enumerate(zip(plans, jobs, strict=True)):
+        texts = [Path(folder, path) for path in (job.output, job.log)]
+        text = "".join(path.read_text() for path in texts if path.exists())
+        done = Done(plan.key, statuses[number], text, server.sent[number])
+        found[plan.name].append(done)
+    return found
+
+
+def _job(server: Server, number: int, plan: Plan) -> Job:
+    """Prepare a run: its files, its environment, what it is answered."""
+    case, key = CASES[plan.name], plan.key
+    if answer := case.answer:
+        server.answers[number] = lambda target: answer(key, target)
+    server.sent[number] = []
+    config = case.config(key)
+    if isinstance(config, dict):
+        good = {
+            "api_url": f"http://{server.address}/job{number}",
+            "api_key": key,
+            "start_date": "2021-09-14T15:00",
+            "end_date": "2021-09-14T16:00",
+            "request_interval": 0,
+            "request_timeout": 60,
+        }
+        config = json.dumps(good | config)
+
+    def fill(text: str) -> str:
+        for word, value in {**server.words, "JOB": str(number), "KEY": key}.items():
+            text = text.replace(word, value)
+        return text
+
+    path = f"{number}.json"
+    (server.folder / path).write_text(fill(config))
+    return Job(
+        [fill(argument).replace("CONFIG", path) for argument in case.arguments],
+        {name: fill(value) for name, value in {**case.env, **plan.log}.items()},
+        log=f"{number}.log",
+        output=f"{number}.out",
+        stdout=case.stdout,
+        stop=(f"{number}.{'asked' if case.stop == 'request' else 'log'}", case.stop),
+        waits=case.waits,
+    )
+
+
+@contextlib.contextmanager
+def _serving(server: Server) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_case_is_what_its_name_says(runs: dict[str, list[Done]], name: str) -> None:
+    """A run ends as its case says, and the key was really sent."""
+    case = CASES[name]
+    for done in runs[name]:
+        assert done.status == case.status, done.text
+        assert any(said in done.text for said in case.said.split("|")), done.text
+        assert set(done.sent) == ({done.key} if case.answer else set())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_piece_of_the_key_is_in_any_output(runs: dict[str, list[Done]], name: str) -> None:
+    """Whatever happens, neither the key nor a piece that tells of it is in any output."""
+    for done in runs[name]:
+        assert seen(done.text, done.key) == []
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_the_key_would_be_seen_in_any_spelling(key: str) -> None:
+    """The search finds the key whole, encoded, escaped or in part, and nothing in other text."""
+    spellings = [key, quote(key), quote(key, safe=""), quote_plus(key), lower_hex(key)]
+    spellings += [html.escape(key), key.upper(), key[:4], key[-4:], key[5:11], repr(key)]
+    for spelling in spellings:
+        assert seen(f"one\n{spelling}\nthree", key) == [spelling]
+    assert seen(http(page("apiKey=***")).decode(), key) == []
+
+
+# --- The program that does the runs ----------------------------------------------------------
+
+
+def main(path: str) -> None:
+    """Do the jobs, each in a fork, and print how they ended."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith("SINGER_"):
+            del os.environ[name]
+    jobs = dict(enumerate(Job(**job) for job in json.loads(Path(path).read_text())))
+    todo = sorted(jobs, key=lambda number: not jobs[number].waits)
+    # Loaded by each run else.
+    importlib.import_module("yaml")
+    _ = TapNoojee.plugin_version
+    # Else each fork would look through all that was loaded as it ends.
+    gc.freeze()
+    statuses: dict[int, int] = {}
+    running: dict[int, int] = {}
+    while todo or running:
+        busy = sum(not jobs[number].waits for number in running.values())
+        if todo and (busy < POOL or jobs[todo[0]].waits):
+            number = todo.pop(0)
+            pid = os.fork()
+            if not pid:
+                return become(jobs[number])
+            running[pid] = number
+            continue
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            statuses[running.pop(pid)] = code if code >= 0 else 128 - code
+            continue
+        for pid, number in running.items():
+            stop, jobs[number].stop = jobs[number].stop, None
+            if stop and _holds(*stop):
+                os.kill(pid, signal.SIGTERM)
+            else:
+                jobs[number].stop = stop
+        time.sleep(0.02)
+    print(json.dumps([statuses[number] for number in jobs]))  # noqa: T201 - to the test
+    return None
+
+
+def become(job: Job) -> None:
+    """Make this process a run of the tap."""
+    files = {0: os.open(os.devnull, os.O_RDONLY), 2: os.open(job.log, os.O_WRONLY | os.O_CREAT)}
+    if job.stdout == "broken":
+        reader, files[1] = os.pipe()
+        os.close(reader)
+    elif job.stdout == "file":
+        files[1] = os.open(job.output, os.O_WRONLY | os.O_CREAT)
+    for number, file in files.items():
+        os.dup2(file, number)
+    if job.stdout == "none":
+        os.close(1)
+        sys.stdout = None  # as Python does when it starts without one
+    os.environ.update(job.env)
+    sys.argv = ["tap-noojee", *job.arguments]
+    TapNoojee.cli()
+
+
+def _holds(path: str, text: str) -> bool:
+    return bool(text) and Path(path).exists() and text in Path(path).read_text()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
