@@ -159,8 +159,8 @@ def _place(wall: datetime, name: str, zone: ZoneInfo) -> Reading:
     if any(p.astimezone(zone).utcoffset() in OLD_NAMES.get(name, ()) for p in passes):
         return Reading(passes[0], vague=len(passes) > 1, old_name=name)
     if name in _OFFSETS or name in OLD_NAMES or _OFFSET.fullmatch(name):
-        named = f"has the time zone name {name}"
-        raise DateError(f"{named}, which is not the time of {zone.key} then: {_WRONG_ZONE}")
+        what = f"has the time zone name {name}"
+        raise DateError(f"{what}, which is not the time of {zone.key} then: {_WRONG_ZONE}")
     # Not repeated here: it may be anything.
     raise DateError("has a time zone name that is not known")
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 HOUR = timedelta(hours=1)
 QUARTER = timedelta(minutes=15)
-"""No zone has moved its clocks by less since 1972, so a quarter of an hour is never divided."""
+"""No zone has moved its clocks by less, or at another time, since 2014, but Casey in Antarctica,
+which did at 00:01: there an `end_date` within a quarter of an hour of it would cut legs off."""
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -160,11 +161,18 @@ class Backlog:
     """The time that is still to be read, by a bookmark and in one run."""
 
     def __init__(
-        self, unread: Iterable[Span], *, start: datetime, lookback: int, zone: ZoneInfo
+        self,
+        unread: Iterable[Span],
+        *,
+        start: datetime,
+        end: datetime = FOREVER,
+        lookback: int,
+        zone: ZoneInfo,
     ) -> None:
         """Take what a bookmark leaves unread (nothing read yet: no spans), from `start` on.
 
-        The last of the spans has no end. `lookback` is how many finished hours to read again.
+        The last of the spans has no end; what is asked for in this run has one. `lookback` is how
+        many finished hours to read again.
         """
         self._zone = zone
         first = Hour.first_after(start, zone).start
@@ -175,10 +183,9 @@ class Backlog:
             if again.start <= first:
                 break
             again = again.previous()
-        spans = whole_hours(
-            [*self.unread, (again.start, FOREVER)] if lookback else self.unread, zone
-        )
-        self._to_ask = within(spans, first)
+        spans = [*self.unread, (again.start, FOREVER)] if lookback else self.unread
+        # Cut before it is widened: of an hour that was read up to the end, nothing is left.
+        self._to_ask = within(whole_hours(within(spans, NEVER, end), zone), first)
 
     def to_ask(self, limit: datetime) -> list[Span]:
         """What this run has still to ask for before the limit, in order."""

@@ -103,6 +103,7 @@ class RecordingsStream(Stream):
         backlog = Backlog(
             read_bookmark(self._bookmark) if incremental else [],
             start=start,
+            end=end,
             lookback=config["lookback_hours"],
             zone=self._zone,
         )

@@ -438,7 +438,7 @@ def test_runs_one_after_another_read_each_leg(
     read: set[datetime] = set()
     orders: set[str] = set()
     for now, end, order, most, lookback in runs:
-        backlog = Backlog(unread, start=start, lookback=lookback, zone=clocks.zone)
+        backlog = Backlog(unread, start=start, end=end, lookback=lookback, zone=clocks.zone)
         asked = ask(backlog, clocks, end=end, now=now, order=order, most=most)
         for hour in asked:
             # There is a leg in each minute; those outside the settings are left out.

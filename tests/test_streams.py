@@ -143,6 +143,10 @@ def test_start_and_end_cut_legs_within_an_hour() -> None:
         run = run_tap(pbx, start_date="2021-09-14T15:20", end_date="2021-09-14T17:10")
         assert told(run) == as_records(legs[2:13])
         assert run.bookmarks[-1] == "2021-09-14T07:10:00+00:00"
+        del pbx.requests[:]
+        again = run_tap(pbx, end_date="2021-09-14T17:10", state=run.states[-1])
+        assert again.bookmarks == run.bookmarks[-1:]
+        assert asked(pbx) == []
         rest = run_tap(pbx, end_date="2021-09-14T18:00", state=run.states[-1])
     assert told(rest) == as_records(legs[12:])
 
