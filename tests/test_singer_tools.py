@@ -22,8 +22,8 @@ def checker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("singer-tools")
     python = folder / "venv" / "bin" / "python"
     for command in (
-        ["venv", "-q", "--python", sys.executable, folder / "venv"],
-        ["pip", "install", "-q", "--python", python, "singer-tools==0.4.1"],
+        ["venv", "-q", "--python", sys.executable, str(folder / "venv")],
+        ["pip", "install", "-q", "--python", str(python), "singer-tools==0.4.1"],
     ):
         subprocess.run([find_uv_bin(), *command], check=True)
     return python.with_name("singer-check-tap")
