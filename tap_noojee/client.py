@@ -12,6 +12,7 @@ import email.utils
 import errno
 import html
 import ipaddress
+import json
 import logging
 import queue
 import re
@@ -218,7 +219,7 @@ class Client(Generic[T]):
     def _post(self, hour: Hour, deadline: float) -> Answer | Fault:
         """Send one request. Raises nothing, for the exceptions hold the URL."""
         try:
-            with requests.Session() as session:
+            with _Session() as session:
                 session.mount(self._url, _KeyAdapter(self._key))
                 # Without this, a .netrc would be read for credentials.
                 session.auth = lambda request: request
@@ -296,8 +297,12 @@ class Client(Generic[T]):
         place, field = int(match[1]), match[2]
         if not field:
             return f"record {place + 1}: is not an object"
-        value = msgspec.json.encode(msgspec.json.decode(body)[place][field]).decode()
-        return f"record {place + 1}: {field}: {self.quote(value)} is not a text"
+        try:
+            # Unlike msgspec, it takes numbers of any size.
+            value = self.quote(json.dumps(json.loads(body)[place][field]))
+        except (ValueError, RecursionError):
+            value = "the value"
+        return f"record {place + 1}: {field}: {value} is not a text"
 
     def _refusal(self, answer: Answer, body: bytes) -> Fault:
         try:
@@ -338,7 +343,7 @@ class Client(Generic[T]):
                 "/servicemanager/rest/RecordingAPI)"
             )
         if location := answer.headers.get("Location"):
-            host = self.quote(urlsplit(location).netloc) or "another page"
+            host = self.quote(_host(location)) or "another page"
             return f"the server redirects to {host}, which is not followed: check `api_url`"
         return "the PBX refuses the call"
 
@@ -379,6 +384,13 @@ _RATE_LIMIT = re.compile(
 )
 """How an overload is told in words. The vendor's lead API says "wait a bit and retry" with a 400;
 how this one says it is not documented."""
+
+
+class _Session(requests.Session):
+    """Looks at no redirect: it would read all of its body, and stumble over its address."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+        return None
 
 
 class _KeyAdapter(HTTPAdapter):
@@ -453,6 +465,14 @@ def api_url(text: str) -> str:
     if "@" in url.netloc or "?" in text or "#" in text:
         raise ValueError(f"has a user, a query or a fragment: {right}")
     return f"{url.scheme}://{url.netloc}{url.path.rstrip('/') or API_PATH}"
+
+
+def _host(text: str) -> str:
+    """The host in a URL, if it is one."""
+    try:
+        return urlsplit(text).netloc
+    except ValueError:
+        return ""
 
 
 def _is_loopback(host: str) -> bool:

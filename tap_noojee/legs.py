@@ -56,8 +56,11 @@ class AnswerDecoder:
         """
         try:
             legs: list[Any] = self._decoder.decode(answer)
-        except msgspec.ValidationError:
-            legs = msgspec.json.decode(answer)
+        except msgspec.ValidationError as error:
+            try:
+                legs = msgspec.json.decode(answer)
+            except msgspec.ValidationError:  # a number out of range; the first error says where
+                raise error from None
         else:
             return legs
         # Ids that come as numbers are no reason to stop.

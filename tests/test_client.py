@@ -152,7 +152,7 @@ def run_on(answer: Any, **config: Any) -> Any:
         ("Leg", "one", "'one' is not a whole number"),
         ("CallRecordId", None, "is missing"),
         ("CallRecordId", "", "is missing"),
-        ("CallRecordId", {"id": 1}, '{"id":1} is not a text'),
+        ("CallRecordId", {"id": 1}, '{"id": 1} is not a text'),
         ("callend", None, "is missing"),
         ("callend", "yesterday", "'yesterday' is not a date"),
         ("callend", "Tue Sep 31 15:03:34 AEST 2021", "is not a date"),
