@@ -311,8 +311,7 @@ class Client(Generic[T]):
             content = msgspec.UNSET
         said = f"status {answer.status}"
         if isinstance(content, dict):
-            said += f", Code {content.get('Code')}: {content.get('Message')}"
-        said = self.quote(said)
+            said += ", " + self.quote(f"Code {content.get('Code')}: {content.get('Message')}")
         overloaded = _RATE_LIMIT.search(body[:4096].decode(errors="replace"))
         if overloaded or answer.status == requests.codes.too_many_requests:
             return Fault(f"the PBX takes no more calls for now ({said})", wait=self._wait(answer))
@@ -359,19 +358,29 @@ class Client(Generic[T]):
     def quote(self, text: str) -> str:
         """Text from the server, in one line and cut to a sensible length.
 
-        It is withheld where any four characters in a row of the API key are in it.
+        It is withheld where four characters in a row of the API key are in it, plain or encoded.
         """
+        line = "".join(c if c.isprintable() else " " for c in text[:_LONGEST_QUOTE])
         key = self._key.casefold()
         size = min(4, len(key))
         parts = {key[i : i + size] for i in range(len(key) - size + 1)}
-        for form in (text, unquote(text), html.unescape(text), quote(text)):
-            if any(part in form.casefold() for part in parts):
-                return "(not shown: a part of the API key is in it)"
-        line = "".join(c if c.isprintable() else " " for c in text)
-        return line if len(line) <= _LONGEST_QUOTE else f"{line[:_LONGEST_QUOTE]}…"
+        forms = {line, quote(line)}
+        for _ in range(2):  # it may be encoded twice
+            forms |= {decode(form) for form in forms for decode in _DECODERS}
+        if any(part in form.casefold() for part in parts for form in forms):
+            return "(not shown: a part of the API key is in it)"
+        return line if len(text) <= _LONGEST_QUOTE else f"{line}…"
 
 
 _LONGEST_QUOTE = 200
+
+_DECODERS: list[Callable[[str], str]] = [
+    html.unescape,
+    unquote,
+    lambda text: unquote(text, "latin-1"),
+    lambda text: text.encode("latin-1", "backslashreplace").decode("unicode_escape", "replace"),
+]
+"""Back from the ways in which text from a server may be encoded."""
 
 _BROKEN_OFF = {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED}
 

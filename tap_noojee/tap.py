@@ -33,10 +33,6 @@ class NoojeeCommand(SingerCommand):
             return super().main(*args, **kwargs)
         except (NoojeeError, SingerSDKError) as error:
             lines = error.args or (type(error).__name__,)
-        except OSError as error:
-            # Settings given in place of a file's name hold the key.
-            what = "" if "{" in str(error) else f": {error}"
-            lines = (f"a file given on the command line cannot be read{what}",)
         except ValueError as error:
             # There are two of this name, and the SDK uses either.
             if type(error).__name__ != "JSONDecodeError":
@@ -103,6 +99,17 @@ class TapNoojee(Tap):
         if raise_errors:
             settings.check(self._config)
         return super()._validate_config(raise_errors=raise_errors)
+
+    @override
+    @classmethod
+    def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
+        # The SDK's tells what it was given, and settings in place of a file's name hold the key.
+        try:
+            return super().cb_config(ctx, param, value)
+        except (OSError, TypeError, ValueError) as error:
+            told = isinstance(error, OSError) and "{" not in str(error)
+            why = str(error) if told else "what was given is no file with a JSON object"
+        raise NoojeeError(f"config: {why}")
 
     @override
     @classmethod

@@ -49,6 +49,8 @@ class LineWriter(MsgSpecWriter):
         lines, self._lines = self._lines, bytearray()
         if not lines:
             return
+        if sys.stdout is None:
+            raise NoojeeError("there is no standard output to write to")
         try:
             sys.stdout.buffer.write(lines)
             sys.stdout.buffer.flush()

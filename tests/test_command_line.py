@@ -95,7 +95,8 @@ def test_a_fault_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) ->
     ("arguments", "said"),
     [
         (["--config", "missing.json"], "missing.json"),
-        (["--config", "broken.json"], "a file given on the command line is no JSON"),
+        (["--config", "broken.json"], "config: what was given is no file with a JSON object"),
+        (["--config", "list.json"], "config: what was given is no file with a JSON object"),
         (["--config", "good.json", "--state", "broken.json"], "is no JSON"),
         (["--config", "good.json", "--state", "odd.json"], "state: "),
         (["--config", "good.json", "--state", "list.json"], "state: "),

@@ -273,9 +273,9 @@ CASES: dict[str, Case] = {
         "api_key: has white space", lambda key: {"api_key": key + "\n"}
     ),
     "another bad setting": setting("timezone: ", lambda _: {"timezone": "Mars"}),
-    "broken config": setting("is no JSON", lambda key: f'{{"api_key": "{key}",}}'),
-    "config of a list": Case("", config=lambda key: json.dumps(["api_key", key])),
-    "config of a text": Case("", config=json.dumps),
+    "broken config": setting("is no file with a JSON object", lambda key: f'{{"api_key": "{key}",}}'),
+    "config of a list": Case("config: what was given", config=lambda key: json.dumps(["api_key", key])),
+    "config of a text": Case("config: what was given", config=json.dumps),
     "a key alone": Case("api_url: is missing", config=lambda key: f'{{"api_key": "{key}"}}'),
     "bad number in the environment": Case(
         "request_interval: ",
@@ -333,7 +333,7 @@ CASES: dict[str, Case] = {
         arguments=("--config", "CONFIG", "--state", "CONFIG"),
     ),
     "settings on the command line": Case(
-        "cannot be read", arguments=("--config", '{"api_key": "KEY"}')
+        "is no file with a JSON object", arguments=("--config", '{"api_key": "KEY"}')
     ),
 }  # fmt: skip
 """By name. Of words with a | between, one is enough."""
