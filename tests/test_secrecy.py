@@ -273,9 +273,9 @@ CASES: dict[str, Case] = {
         "api_key: has white space", lambda key: {"api_key": key + "\n"}
     ),
     "another bad setting": setting("timezone: ", lambda _: {"timezone": "Mars"}),
-    "broken config": setting("is no file with a JSON object", lambda key: f'{{"api_key": "{key}",}}'),
-    "config of a list": Case("config: what was given", config=lambda key: json.dumps(["api_key", key])),
-    "config of a text": Case("config: what was given", config=json.dumps),
+    "broken config": setting("is no file with a JSON", lambda key: f'{{"api_key": "{key}",}}'),
+    "config of a list": Case("what was given is", config=lambda key: json.dumps(["api_key", key])),
+    "config of a text": Case("what was given is", config=json.dumps),
     "a key alone": Case("api_url: is missing", config=lambda key: f'{{"api_key": "{key}"}}'),
     "bad number in the environment": Case(
         "request_interval: ",
