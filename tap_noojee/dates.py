@@ -125,7 +125,31 @@ def read_date(text: str, zone: ZoneInfo) -> Reading:
 _SECONDS = {f":{second:02}": timedelta(seconds=second) for second in range(60)}
 
 
+def read_date_as_iso(text: str, zone: ZoneInfo) -> tuple[str, bool, str]:
+    """Read a date as `read_date` does, its instant as ISO 8601 in UTC, which sorts as text.
+
+    It is quick where many dates are of the same few minutes.
+
+    Raises:
+        DateError: as `read_date`.
+    """
+    seconds = text[16:19]
+    if seconds not in _SECONDS:
+        raise DateError("is not a date")
+    head, tail, vague, old_name = _minute_as_iso(text[:16], text[19:], zone)
+    return f"{head}{seconds}{tail}", vague, old_name
+
+
 @lru_cache(maxsize=512)  # An hour has thousands of legs, but 60 minutes.
+def _minute_as_iso(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool, str]:
+    """What stands before and after the seconds, which ISO 8601 has at the same place."""
+    instant, vague, old_name = read_date(f"{head}:00{tail}", zone)
+    if instant.second:
+        raise DateError("is of a time when the zone's offset had odd seconds")
+    iso = instant.isoformat()
+    return iso[:16], iso[19:], vague, old_name
+
+
 def _read_minute(head: str, tail: str, zone: ZoneInfo) -> Reading:
     name, fraction = "", ""
     if match := _JAVA.fullmatch(head + tail):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec.structs import asdict
 
 from tap_noojee.client import NoojeeError
-from tap_noojee.dates import read_date
+from tap_noojee.dates import read_date_as_iso
 from tap_noojee.hours import instants
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterable, Mapping
-    from datetime import datetime
     from zoneinfo import ZoneInfo
 
     from tap_noojee.hours import Hour
@@ -97,7 +97,7 @@ class LegReader:
     def read(self, hour: Hour, legs: list[Any]) -> list[Any]:
         """Turn an hour's legs, in place, into values of the schema, in order of their end.
 
-        Dates become datetimes in UTC. Legs that came before are left out.
+        Dates become ISO 8601 in UTC, which sort as text. Legs that came before are left out.
 
         Raises:
             NoojeeError: one of them cannot be read; names it.
@@ -106,24 +106,16 @@ class LegReader:
         for place, leg in enumerate(legs, 1):
             if problem := self._read_leg(leg):
                 raise NoojeeError(f"{hour}: record {place}: {problem}")
-        legs = sorted(filter(self._is_new, legs), key=lambda leg: leg.callend)
+        legs = sorted(filter(self._is_new, legs), key=attrgetter("callend"))
         if hour.repeated:
             self._check_passes(hour, legs)
-        start, end = hour.start, hour.end
+        start, end = hour.start.isoformat(), hour.end.isoformat()
         strays = sum(not start <= leg.callend < end for leg in legs)
         if strays:
             self._logger.warning("%s: legs that ended in another hour came: %d", hour, strays)
         return legs
 
-    def record(self, leg: Any) -> dict[str, Any]:  # noqa: ANN401 - its fields are the schema's
-        """A leg that was read, as the stream's record."""
-        record = asdict(leg)
-        for name in self._dates:
-            if record[name] is not None:
-                record[name] = record[name].isoformat()
-        return record
-
-    def _read_leg(self, leg: Any) -> str:  # noqa: ANN401
+    def _read_leg(self, leg: Any) -> str:  # noqa: ANN401 - its fields are the schema's
         """Read a leg in place; say what is wrong with it, if anything."""
         for name in self._required:
             if getattr(leg, name) in _NOTHING:
@@ -137,17 +129,17 @@ class LegReader:
                     return f"{name}: {self._quote(repr(value))} {error}"
         return ""
 
-    def _instant(self, text: str) -> datetime:
-        reading = read_date(text, self._zone)
-        self._vague |= reading.vague
-        if reading.old_name and not self._old_name:
-            self._old_name = reading.old_name
+    def _instant(self, text: str) -> str:
+        instant, vague, old_name = read_date_as_iso(text, self._zone)
+        self._vague |= vague
+        if old_name and not self._old_name:
+            self._old_name = old_name
             self._logger.warning(
                 "The PBX names its time zone %s, as a JVM older than 2014 does in summer and "
                 "winter alike: its wall-clock time is taken as it stands",
-                reading.old_name,
+                old_name,
             )
-        return reading.instant
+        return instant
 
     def _is_new(self, leg: Any) -> bool:  # noqa: ANN401
         """Whether this leg has not come before, as far as is remembered.
@@ -175,7 +167,8 @@ class LegReader:
             return
         passes = {
             local.fold
-            for local in (leg.callend.astimezone(self._zone) for leg in legs)
+            for leg in legs
+            for local in [datetime.fromisoformat(leg.callend).astimezone(self._zone)]
             if len(instants(local.replace(tzinfo=None, fold=0), self._zone)) > 1
         }
         if len(passes) == 1:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo
 
+from msgspec.structs import asdict
 from singer_sdk import SchemaDirectory, Stream, StreamSchema
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.singerlib import StateMessage
@@ -69,7 +70,10 @@ class RecordingsStream(Stream):
         self._bookmark = dict(self.stream_state)
         self._hours_read = 0
         self._zone = ZoneInfo(self.config["timezone"])
-        client = Client(self.config, AnswerDecoder(self.schema).decode, self._clock, self.logger)
+        agent = {"user_agent": f"{self.tap_name}/{self._tap.plugin_version}"}
+        client = Client(
+            agent | dict(self.config), AnswerDecoder(self.schema).decode, self._clock, self.logger
+        )
         reader = LegReader(self.schema, self._zone, client.quote, self.logger)
         try:
             if self.ABORT_AT_RECORD_COUNT is None:
@@ -90,8 +94,7 @@ class RecordingsStream(Stream):
         hour = self._last_due()
         legs = reader.read(hour, client.fetch(hour))
         self.log("%s: %s; the connection works", hour, _number(len(legs), "leg"))
-        for leg in legs[:1]:
-            yield reader.record(leg)
+        yield from map(asdict, legs[:1])
         self._write_bookmark(self._bookmark)
 
     def _read_hours(self, client: Client[Any], reader: LegReader) -> Iterator[Record]:
@@ -107,6 +110,7 @@ class RecordingsStream(Stream):
             lookback=config["lookback_hours"],
             zone=self._zone,
         )
+        first, limit = start.isoformat(), end.isoformat()
         said = ""
         began = self._clock.monotonic()
         while True:
@@ -125,9 +129,8 @@ class RecordingsStream(Stream):
             else:
                 hour = Hour.showing(due[0][0], self._zone)
             legs = reader.read(hour, client.fetch(hour))
-            legs = [leg for leg in legs if start <= leg.callend < end]
-            for leg in legs:
-                yield reader.record(leg)
+            legs = [leg for leg in legs if first <= leg.callend < limit]
+            yield from map(asdict, legs)
             backlog.finish(hour, end)
             self._write_bookmark(write_bookmark(backlog.unread) if incremental else self._bookmark)
             self._hours_read += 1

@@ -94,8 +94,7 @@ class TapNoojee(Tap):
     @override
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         # Checked before the SDK does, which shows the values of bad settings, the API key's too.
-        agent = {"user_agent": f"{self.name}/{self.plugin_version}"}
-        self._config = agent | settings.with_defaults(self._config)
+        self._config = settings.with_defaults(self._config)
         if raise_errors:
             settings.check(self._config)
         return super()._validate_config(raise_errors=raise_errors)

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tap_noojee.dates import DateError, Reading, read_date, read_instant
+from tap_noojee.dates import DateError, Reading, read_date, read_date_as_iso, read_instant
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
 
@@ -203,6 +203,31 @@ def test_est_and_cst_of_other_zones_are_no_old_names(zone: str, name: str, offse
     """Where EST and CST are the zone's own names they say what they say."""
     reading = read_date(f"Sat Jan 15 12:00:00 {name} 2022", ZoneInfo(zone))
     assert reading == Reading(at(f"2022-01-15T12:00{offset}"))
+
+
+@pytest.mark.parametrize(
+    ("zone", "text"),
+    [
+        ("Australia/Melbourne", "Tue Sep 14 15:03:34 AEST 2021"),
+        ("Australia/Melbourne", "Sun Apr 04 02:30:59 AEST 2021"),
+        ("Australia/Melbourne", "Sun Apr 04 02:30:59 EST 2021"),
+        ("Australia/Melbourne", "2021-04-04 02:30:07.0"),
+        ("Australia/Melbourne", "2014-02-13 17:06:52.25"),
+        ("Australia/Lord_Howe", "Sun Apr 04 01:45:01 LHST 2021"),
+        ("Asia/Kathmandu", "Tue Sep 14 15:03:00 NPT 2021"),
+    ],
+)
+def test_a_date_as_text_is_the_same_date(zone: str, text: str) -> None:
+    """A date read as ISO 8601 is the instant that it is read as else, and as clear."""
+    instant, vague, old_name = read_date(text, ZoneInfo(zone))
+    assert read_date_as_iso(text, ZoneInfo(zone)) == (instant.isoformat(), vague, old_name)
+
+
+@pytest.mark.parametrize("text", ["Tue Sep 14 15:03:60 AEST 2021", "Tue Sep 14", ""])
+def test_no_date_is_none_as_text_either(text: str) -> None:
+    """What is no date cannot be read as ISO 8601."""
+    with pytest.raises(DateError, match="is not a date"):
+        read_date_as_iso(text, MELBOURNE)
 
 
 # What is refused

@@ -27,6 +27,7 @@ import requests_mock
 from conftest import FakeClock, run_tap, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 from processes import command, environment
 from typing_extensions import override
 
@@ -293,7 +294,7 @@ def read(body: bytes, status: int = 200, **headers: str) -> Outcome:
             legs = reader.read(hour, client.fetch(hour))
         except Exception as error:  # noqa: BLE001 - told to the test
             return Outcome(error, [])
-    return Outcome(None, [reader.record(leg) for leg in legs])
+    return Outcome(None, [asdict(leg) for leg in legs])
 
 
 # --- Answers ---------------------------------------------------------------------------------
