@@ -1,8 +1,8 @@
-"""Wall-clock hours of the PBX: which exist, when each begins and ends, which are still unread.
+"""Wall-clock hours of the PBX: which exist, when they show on its clock, which are due.
 
 The API is asked by wall-clock hour (`date=2021/09/14&hour=15`). Where clocks change, such an hour
-may be missing, come twice, last 30 or 90 minutes, or come in two pieces with another hour between
-them (Chatham: 02:00-03:00, 03:00-03:45, then 02:45-03:00 again).
+may not exist, come twice, last 30 or 90 minutes, or come in two pieces with another hour between
+them (Chatham: 02:00-03:00, 03:00-03:45, then 02:45-03:00 again, then 03:00-04:00).
 
 Nothing here reads a clock. Instants are aware datetimes in UTC.
 """
@@ -12,56 +12,68 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeAlias, cast
+
+import pendulum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from zoneinfo import ZoneInfo
 
 HOUR = timedelta(hours=1)
 QUARTER = timedelta(minutes=15)
-"""No zone has moved its clocks by less, or at another time, since 2014, but Casey in Antarctica,
-which did at 00:01: there an `end_date` within a quarter of an hour of it would cut legs off."""
+"""Since 2014 zones have moved their clocks by whole quarters, on the quarter. The exception is
+Casey in Antarctica, which moved at 00:01: legs of that minute may be taken for the wrong hour."""
 
-FOREVER = datetime.max.replace(tzinfo=UTC)
-NEVER = datetime.min.replace(tzinfo=UTC)
+Span: TypeAlias = tuple[datetime, datetime]
+"""The time from an instant until just before another."""
 
 
 def instants(wall: datetime, zone: ZoneInfo) -> list[datetime]:
     """The instants, none to two in order, at which clocks in the zone show this naive time."""
-    passes = {wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
+    local = _plain(wall).replace(tzinfo=zone)
+    passes = {local.replace(fold=fold).astimezone(UTC) for fold in (0, 1)}
+    # A time that clocks skip comes back as another one.
     return sorted(
         instant for instant in passes if instant.astimezone(zone).replace(tzinfo=None) == wall
     )
 
 
+def _plain(wall: datetime) -> datetime:
+    """A wall-clock time without pendulum's arithmetic, which moves times that clocks skip."""
+    return datetime.combine(wall, wall.time())
+
+
 @lru_cache(maxsize=64)
-def _quarters(wall: datetime, zone: ZoneInfo) -> tuple[list[datetime], ...]:
-    return tuple(instants(wall + k * QUARTER, zone) for k in range(4))
+def _passes(wall: datetime, zone: ZoneInfo) -> tuple[Span, ...]:
+    starts = [t for k in range(4) for t in instants(wall + k * QUARTER, zone)]
+    passes: list[Span] = []
+    for start in sorted(starts):
+        end = start + QUARTER
+        if passes and passes[-1][1] == start:
+            start = passes.pop()[0]  # noqa: PLW2901 - the two quarters are one stretch of time
+        passes.append((start, end))
+    return tuple(passes)
 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
 class Hour:
-    """An hour that clocks in the zone show, in all its passes. Ordered as the clocks show them.
-
-    Each existing hour stands for the time from its `start` to the next hour's `start`, so that
-    hours divide all time without gap or overlap even where their own passes interleave.
-    """
+    """An hour that clocks in the zone show, in all its passes. Ordered as clocks show them."""
 
     wall: datetime
     """The naive wall-clock time at which the hour begins, on the full hour."""
     zone: ZoneInfo = dataclasses.field(compare=False)
 
     @classmethod
-    def showing(cls, instant: datetime, zone: ZoneInfo) -> Self:
+    def containing(cls, instant: datetime, zone: ZoneInfo) -> Self:
         """The hour that clocks in the zone show at this instant."""
-        wall = instant.astimezone(zone).replace(tzinfo=None)
-        return cls(wall.replace(minute=0, second=0, microsecond=0, fold=0), zone)
+        # Naive first: pendulum's `start_of` on an aware time of Chatham is an hour off.
+        wall = instant.astimezone(zone).replace(tzinfo=None, fold=0)
+        return cls(pendulum.instance(wall, tz=None).start_of("hour"), zone)
 
     @classmethod
     def first_after(cls, instant: datetime, zone: ZoneInfo) -> Self:
         """The first hour with any part at or after this instant."""
-        hour = cls.showing(instant, zone)
+        hour = cls.containing(instant, zone)
         # An hour that showed before may have its second pass still to come.
         while (earlier := hour.previous()).end > instant:
             hour = earlier
@@ -69,155 +81,79 @@ class Hour:
 
     @classmethod
     def last_before(cls, instant: datetime, zone: ZoneInfo) -> Self:
-        """The last hour that starts before this instant."""
-        hour = cls.showing(instant, zone)
-        while hour.next().start < instant:
-            hour = hour.next()
-        while hour.start >= instant:
+        """The last hour with any part before this instant."""
+        hour = cls.containing(instant - timedelta.resolution, zone)
+        # A later hour may have shown before the second pass of this one.
+        while (later := hour.next()).start < instant:
+            hour = later
+        return hour
+
+    @classmethod
+    def last_due(cls, now: datetime, settle: timedelta, zone: ZoneInfo) -> Self:
+        """The newest hour whose last pass has been over for the settling time."""
+        hour = cls.containing(now - settle, zone)
+        while hour.end > now - settle:
             hour = hour.previous()
         return hour
 
     def __str__(self) -> str:
-        """Tell the hour as users read it: `2021-09-14 15:00`."""
+        """Name the hour as users read it: `2021-09-14 15:00`."""
         return f"{self.wall:%Y-%m-%d %H:00}"
+
+    @property
+    def passes(self) -> tuple[Span, ...]:
+        """When clocks show it, in order: twice for some hours, never for one that they skip."""
+        return _passes(self.wall, self.zone)
 
     @property
     def exists(self) -> bool:
         """Whether clocks ever show any part of it."""
-        return any(_quarters(self.wall, self.zone))
+        return bool(self.passes)
 
     @property
     def start(self) -> datetime:
         """Its first instant."""
-        return min(first for first, *_ in filter(None, _quarters(self.wall, self.zone)))
+        return self.passes[0][0]
 
     @property
     def end(self) -> datetime:
         """The end of its last pass."""
-        return max(q[-1] for q in _quarters(self.wall, self.zone) if q) + QUARTER
+        return self.passes[-1][1]
 
     @property
     def repeated(self) -> bool:
         """Whether clocks show any part of it twice."""
-        return any(len(quarter) > 1 for quarter in _quarters(self.wall, self.zone))
+        return sum((end - start for start, end in self.passes), timedelta()) > HOUR
 
     def next(self) -> Self:
         """The next hour that exists."""
-        return self._step(HOUR)
+        return self._step(1)
 
     def previous(self) -> Self:
         """The last hour before it that exists."""
-        return self._step(-HOUR)
+        return self._step(-1)
 
-    def _step(self, step: timedelta) -> Self:
-        hour = dataclasses.replace(self, wall=self.wall + step)
-        while not hour.exists:
-            hour = dataclasses.replace(hour, wall=hour.wall + step)
-        return hour
-
-
-def last_due(now: datetime, settle: timedelta, zone: ZoneInfo) -> Hour:
-    """The newest hour whose last pass has been over for the settling time."""
-    hour = Hour.showing(now - settle, zone)
-    while hour.end > now - settle:
-        hour = hour.previous()
-    return hour
+    def _step(self, hours: int) -> Self:
+        wall = pendulum.instance(self.wall, tz=None).add(hours=hours)
+        while not _passes(wall, self.zone):
+            wall = wall.add(hours=hours)
+        return dataclasses.replace(self, wall=wall)
 
 
-Span = tuple[datetime, datetime]
-"""From an instant up to, and without, another."""
-
-
-def without(spans: Iterable[Span], gone: Span) -> list[Span]:
-    """The spans less one stretch of time."""
-    start, end = gone
-    return [
-        piece
-        for s, e in spans
-        for piece in ((s, min(e, start)), (max(s, end), e))
-        if piece[0] < piece[1]
-    ]
-
-
-def within(spans: Iterable[Span], start: datetime, end: datetime = FOREVER) -> list[Span]:
-    """The parts of the spans between two instants."""
-    return [(max(s, start), min(e, end)) for s, e in spans if max(s, start) < min(e, end)]
-
-
-def whole_hours(spans: Iterable[Span], zone: ZoneInfo) -> list[Span]:
-    """The spans widened to the starts of hours, in order, those that meet joined."""
-    joined: list[Span] = []
-    for s, e in sorted(spans):
-        start = s if Hour.showing(s, zone).start == s else Hour.first_after(s, zone).start
-        end = e if e == FOREVER else Hour.last_before(e, zone).next().start
-        while joined and start <= joined[-1][1]:
-            before = joined.pop()
-            start, end = min(start, before[0]), max(end, before[1])
-        joined.append((start, end))
-    return joined
-
-
-class Backlog:
-    """The time that is still to be read, by a bookmark and in one run."""
-
-    def __init__(
-        self,
-        unread: Iterable[Span],
-        *,
-        start: datetime,
-        end: datetime = FOREVER,
-        lookback: int,
-        zone: ZoneInfo,
-    ) -> None:
-        """Take what a bookmark leaves unread (nothing read yet: no spans), from `start` on.
-
-        The last of the spans has no end; what is asked for in this run has one. `lookback` is how
-        many finished hours to read again.
-        """
-        self._zone = zone
-        first = Hour.first_after(start, zone).start
-        self.unread = within(unread, first) or [(first, FOREVER)]
-        """In order; what the bookmark says, so it need not begin or end on the hour."""
-        again = Hour.showing(self.unread[-1][0], zone)
-        for _ in range(lookback):
-            if again.start <= first:
-                break
-            again = again.previous()
-        spans = [*self.unread, (again.start, FOREVER)] if lookback else self.unread
-        # Cut before it is widened: of an hour that was read up to the end, nothing is left.
-        self._to_ask = within(whole_hours(within(spans, NEVER, end), zone), first)
-
-    def to_ask(self, limit: datetime) -> list[Span]:
-        """What this run has still to ask for before the limit, in order."""
-        return within(self._to_ask, NEVER, limit)
-
-    def finish(self, hour: Hour, limit: datetime) -> None:
-        """Note that this hour was read, as far as it lies before the limit."""
-        end = hour.next().start
-        self._to_ask = without(self._to_ask, (hour.start, end))
-        if hour.end > limit:
-            # What is unread must not begin with the next hour, as if this one were done: its
-            # second pass may lie after the next hour's start.
-            end = min(end - timedelta.resolution, limit)
-        self.unread = without(self.unread, (hour.start, end))
-
-
-def count(spans: Iterable[Span], zone: ZoneInfo) -> int:
-    """How many hours begin within spans that start on the hour and have an end."""
-    return sum(
-        _count(Hour.showing(s, zone).wall, Hour.last_before(e, zone).next().wall, zone)
-        for s, e in spans
-    )
-
-
-def _count(first: datetime, stop: datetime, zone: ZoneInfo) -> int:
-    """Count in days, for there are years: hours are missing only where a day changes offset."""
-    midnight = first.replace(hour=0)
-    missing = 0
+def count_between(first: Hour, last: Hour) -> int:
+    """How many hours exist from one to another, both included."""
+    start, stop = _plain(first.wall), _plain(last.wall) + HOUR
+    midnight = start.replace(hour=0)
+    skipped = 0
+    # By days, since there may be years: hours are skipped only where a day's offset changes.
     while midnight < stop:
         following = midnight + timedelta(days=1)
-        if midnight.replace(tzinfo=zone).utcoffset() != following.replace(tzinfo=zone).utcoffset():
+        if _offset(midnight, first.zone) != _offset(following, first.zone):
             walls = (midnight + k * HOUR for k in range(24))
-            missing += sum(first <= w < stop and not Hour(w, zone).exists for w in walls)
+            skipped += sum(start <= w < stop and not Hour(w, first.zone).exists for w in walls)
         midnight = following
-    return (stop - first) // HOUR - missing
+    return (stop - start) // HOUR - skipped
+
+
+def _offset(wall: datetime, zone: ZoneInfo) -> timedelta:
+    return cast("timedelta", wall.replace(tzinfo=zone).utcoffset())

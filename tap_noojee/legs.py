@@ -1,74 +1,41 @@
-"""What the legs of an answer say: strings from the PBX into the values of the schema."""
+"""What the legs of an answer say: strings of the PBX into the values of the schema."""
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import astuple
 
-from tap_noojee.client import NoojeeError
-from tap_noojee.dates import read_date_as_iso
+from tap_noojee.dates import parse_date
+from tap_noojee.errors import RecordError
 from tap_noojee.hours import instants
+from tap_noojee.secrecy import safe_excerpt
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterable, Mapping
     from zoneinfo import ZoneInfo
 
-    from tap_noojee.hours import Hour
+    from tap_noojee.hours import Hour, Span
 
 REMEMBERED = 10_000
-"""Legs, at the least, that are known again when they come with another hour, too."""
+"""Legs, at the least, that are recognised when they come with another hour, too."""
 
-_WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+_WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 
 
-class AnswerDecoder:
-    """Decodes an array of legs into structs, a field for each of the schema's.
+def leg_type(schema: Mapping[str, Any]) -> type[msgspec.Struct]:
+    """A struct with a field for each of the schema's, of any type.
 
-    Their values are strings, as the PBX sends them, or integers, or None. A struct takes half the
-    memory of a dictionary.
+    It takes half the memory of a dictionary.
     """
-
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        """Take the stream's schema."""
-        fields = schema["properties"]
-        self._texts = [name for name, kind in fields.items() if _is_text(kind)]
-        number = str | int | None
-        self._legs = list[  # type: ignore[misc]
-            msgspec.defstruct(
-                "Leg",
-                [(name, str | None if name in self._texts else number, None) for name in fields],
-                gc=False,
-            )
-        ]
-        self._decoder = msgspec.json.Decoder(self._legs)
-
-    def decode(self, answer: bytes) -> list[Any]:
-        """Decode an answer.
-
-        Raises:
-            msgspec.ValidationError: it is JSON, but no array of such objects.
-            msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no JSON.
-        """
-        try:
-            legs: list[Any] = self._decoder.decode(answer)
-        except msgspec.ValidationError as error:
-            try:
-                legs = msgspec.json.decode(answer)
-            except msgspec.ValidationError:  # a number out of range; the first error says where
-                raise error from None
-        else:
-            return legs
-        # Ids that come as numbers are no reason to stop.
-        for leg in legs:
-            for name in self._texts:
-                if isinstance(leg, dict) and type(leg.get(name)) is int:
-                    leg[name] = str(leg[name])
-        return list(msgspec.convert(legs, self._legs))
+    return msgspec.defstruct("Leg", [(name, Any, None) for name in schema["properties"]], gc=False)
 
 
 class LegReader:
@@ -76,92 +43,108 @@ class LegReader:
 
     def __init__(
         self,
-        schema: dict[str, Any],
+        schema: Mapping[str, Any],
         zone: ZoneInfo,
-        quote: Callable[[str], str],
-        logger: logging.Logger,
+        key: str,
+        logger: logging.Logger | logging.LoggerAdapter[Any],
     ) -> None:
-        """Take the stream's schema, and how to quote what the PBX sent."""
-        fields: dict[str, Any] = schema["properties"]
-        self._required: list[str] = schema["required"]
-        self._numbers = [name for name, kind in fields.items() if "integer" in kind["type"]]
-        self._dates = [name for name, kind in fields.items() if "format" in kind]
+        """Take the stream's schema, the PBX's zone, and the API key, which is not to be quoted."""
+        self.leg_type = leg_type(schema)
+        self._readers = [
+            (name, _field_reader(self._reader(prop), required=name in schema["required"]))
+            for name, prop in schema["properties"].items()
+        ]
         self._zone = zone
-        self._quote = quote
+        self._key = key
         self._logger = logger
-        self._old_name = ""
-        self._vague = False
-        self._recent: set[str] = set()
-        self._older: set[str] = set()
+        self._legacy_name = ""
+        self._ambiguous = False
+        self._recent: dict[tuple[str, int], int] = {}
+        self._older: dict[tuple[str, int], int] = {}
 
     def read(self, hour: Hour, legs: list[Any]) -> list[Any]:
         """Turn an hour's legs, in place, into values of the schema, in order of their end.
 
-        Dates become ISO 8601 in UTC, which sort as text. Legs that came before are left out.
+        Dates become ISO 8601 in UTC, which sort as text. Legs that have come before, and have not
+        changed since, are left out.
 
         Raises:
-            NoojeeError: one of them cannot be read; names it.
+            RecordError: one of them cannot be read.
         """
-        self._vague = False
+        self._ambiguous = False
         for place, leg in enumerate(legs, 1):
-            if problem := self._read_leg(leg):
-                raise NoojeeError(f"{hour}: record {place}: {problem}")
-        legs = sorted(filter(self._is_new, legs), key=attrgetter("callend"))
-        if hour.repeated:
-            self._check_passes(hour, legs)
-        start, end = hour.start.isoformat(), hour.end.isoformat()
-        strays = sum(not start <= leg.callend < end for leg in legs)
-        if strays:
-            self._logger.warning("%s: legs that ended in another hour came: %d", hour, strays)
-        return legs
-
-    def _read_leg(self, leg: Any) -> str:  # noqa: ANN401 - its fields are the schema's
-        """Read a leg in place; say what is wrong with it, if anything."""
-        for name in self._required:
-            if getattr(leg, name) in _NOTHING:
-                return f"{name}: is missing"
-        for names, read in ((self._numbers, _number), (self._dates, self._instant)):
-            for name in names:
+            if type(leg) is not self.leg_type:
+                raise RecordError(f"{hour}: record {place}: is not an object")
+            for name, read in self._readers:
                 value = getattr(leg, name)
                 try:
-                    setattr(leg, name, None if value in _NOTHING else read(str(value)))
+                    setattr(leg, name, read(value))
                 except ValueError as error:
-                    return f"{name}: {self._quote(repr(value))} {error}"
-        return ""
+                    reason = f"{name}: {self._show(value)}{error}"
+                    raise RecordError(f"{hour}: record {place}: {reason}") from None
+        legs = sorted(legs, key=attrgetter("callend"))
+        legs = list(filter(self._is_news, legs))
+        if hour.repeated:
+            self._check_passes(hour, legs)
+        passes = iso_spans(hour.passes)
+        strays = sum(not any(s <= leg.callend < e for s, e in passes) for leg in legs)
+        if strays:
+            self._logger.warning("%s: %d legs came that ended in another hour", hour, strays)
+        return legs
 
-    def _instant(self, text: str) -> str:
-        instant, vague, old_name = read_date_as_iso(text, self._zone)
-        self._vague |= vague
-        if old_name and not self._old_name:
-            self._old_name = old_name
+    def _reader(self, prop: Mapping[str, Any]) -> Callable[[str], Any]:
+        """What turns a field's string into the schema's value, or raises ValueError."""
+        if "integer" in prop["type"]:
+            return partial(_whole_number, minimum=prop["minimum"], maximum=prop["maximum"])
+        if "format" in prop:
+            return self._read_date
+        return partial(_bounded, max_length=prop["maxLength"]) if "maxLength" in prop else str
+
+    def _show(self, value: Any) -> str:  # noqa: ANN401 - any JSON
+        """A value for an error, as it came, with a space behind it; nothing for a missing one."""
+        if value is None or value == "":
+            return ""
+        try:
+            text = repr(value) if isinstance(value, str) else json.dumps(value)
+        except RecursionError:
+            text = "the value"
+        return f"{safe_excerpt(text, self._key)} "
+
+    def _read_date(self, text: str) -> str:
+        iso, ambiguous, legacy_name = parse_date(text, self._zone)
+        self._ambiguous |= ambiguous
+        if legacy_name and not self._legacy_name:
+            self._legacy_name = legacy_name
             self._logger.warning(
                 "The PBX names its time zone %s, as a JVM older than 2014 does in summer and "
                 "winter alike: its wall-clock time is taken as it stands",
-                old_name,
+                legacy_name,
             )
-        return instant
+        return iso
 
-    def _is_new(self, leg: Any) -> bool:  # noqa: ANN401
-        """Whether this leg has not come before, as far as is remembered.
+    def _is_news(self, leg: Any) -> bool:  # noqa: ANN401 - a struct of the schema's fields
+        """Whether this leg has not come before, or has changed since, as far as is remembered.
 
-        Two sets take turns, so that a leg that keeps coming stays known and memory is bounded.
+        Two dictionaries take turns, so that a leg that keeps coming stays known and memory is
+        bounded.
         """
-        key = f"{leg.CallRecordId} {leg.Leg}"
-        known = key in self._recent or key in self._older
-        self._recent.add(key)
+        key = (leg.CallRecordId, leg.Leg)
+        content = hash(astuple(leg))
+        last = self._recent.get(key) or self._older.get(key)
+        self._recent[key] = content
         if len(self._recent) > REMEMBERED:
-            self._older, self._recent = self._recent, set()
-        return not known
+            self._older, self._recent = self._recent, {}
+        return content != last
 
     def _check_passes(self, hour: Hour, legs: Iterable[Any]) -> None:
-        """Warn where a repeated hour's passes are not told apart, or one does not show.
+        """Warn if a repeated hour's passes cannot be told apart, or one of them is not there.
 
         What the server does on such a day is not known: it may return one pass only.
         """
-        if self._vague:
+        if self._ambiguous:
             self._logger.warning(
-                "%s: this hour came twice, and the PBX's dates do not tell which time is meant: "
-                "the first is taken",
+                "%s: this hour came twice, and the PBX's dates do not say which pass they are of: "
+                "the first is assumed",
                 hour,
             )
             return
@@ -173,20 +156,46 @@ class LegReader:
         }
         if len(passes) == 1:
             self._logger.warning(
-                "%s: this hour came twice, and all its legs are of the %s time: the PBX may not "
+                "%s: this hour came twice, and all its legs are of the %s pass: the PBX may not "
                 "be able to return those of the other",
                 *(hour, "second" if passes.pop() else "first"),
             )
 
 
-_NOTHING = (None, "")
+def iso_spans(spans: Iterable[Span]) -> list[tuple[str, str]]:
+    """Spans of time as ISO 8601, to compare with a leg's dates."""
+    return [(start.isoformat(), end.isoformat()) for start, end in spans]
 
 
-def _is_text(kind: Mapping[str, Any]) -> bool:
-    return "format" not in kind and "integer" not in kind["type"]
+def _field_reader(convert: Callable[[str], Any], *, required: bool) -> Callable[[Any], Any]:
+    """What reads a field of any JSON value: it returns the schema's, or raises ValueError."""
+    # A string may be empty; an empty number or date is a missing one.
+    empty = "" if convert is str and not required else None
+
+    def read(value: Any) -> Any:  # noqa: ANN401
+        if value is None or value == "":
+            if required:
+                raise ValueError("is missing")
+            return value if value is None else empty
+        if type(value) is int:
+            value = str(value)  # ids may come as numbers
+        elif type(value) is not str:
+            raise ValueError("is not a string")
+        return convert(value)
+
+    return read
 
 
-def _number(text: str) -> int:
+def _whole_number(text: str, minimum: int, maximum: int) -> int:
     if not _WHOLE_NUMBER.fullmatch(text):
         raise ValueError("is not a whole number")
-    return int(text)
+    number = int(text)
+    if not minimum <= number <= maximum:
+        raise ValueError(f"is not from {minimum} to {maximum}")
+    return number
+
+
+def _bounded(text: str, max_length: int) -> str:
+    if len(text) > max_length:
+        raise ValueError(f"is longer than {max_length} characters")
+    return text

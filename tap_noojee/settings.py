@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import os
+import ipaddress
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+import pendulum
+import requests
 import singer_sdk.typing as th
 
-from tap_noojee.client import NoojeeError, api_url
-from tap_noojee.dates import DateError, read_instant
+from tap_noojee.dates import parse_instant
+from tap_noojee.errors import DateError, SettingsError
+from tap_noojee.secrecy import WITHHELD, safe_excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-LARGEST = 1_000_000
-"""Of any number; as seconds eleven days, as hours a century."""
+API_PATH = "/njadmin/rest/RecordingAPI"
+
+MAX_NUMBER = 1_000_000
+"""As seconds eleven days, as hours a century."""
 
 SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
@@ -43,7 +50,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         required=True,
         title="Start date",
         description=(
-            "Earliest end of a leg. A date, or a time without an offset, is in `timezone`."
+            "Earliest end of a leg; may be moved at any time. A date, or a time without an "
+            "offset, is in `timezone`."
         ),
     ),
     th.Property(
@@ -71,37 +79,37 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     ),
     th.Property(
         "request_interval",
-        th.IntegerType(minimum=0, maximum=LARGEST),
+        th.IntegerType(minimum=0, maximum=MAX_NUMBER),
         default=60,
         title="Request interval",
         description="Least time between two requests, in seconds. The PBX allows one a minute.",
     ),
     th.Property(
         "settle_minutes",
-        th.IntegerType(minimum=0, maximum=LARGEST),
+        th.IntegerType(minimum=0, maximum=MAX_NUMBER),
         default=5,
         title="Settle minutes",
-        description="How long after the end of an hour to ask for it, in minutes.",
+        description="How long after the end of an hour to request it, in minutes.",
     ),
     th.Property(
         "lookback_hours",
-        th.IntegerType(minimum=0, maximum=LARGEST),
+        th.IntegerType(minimum=0, maximum=MAX_NUMBER),
         default=0,
         title="Lookback hours",
         description="How many finished hours to read again at each run, for late arrivals.",
     ),
     th.Property(
         "max_hours_per_run",
-        th.IntegerType(minimum=1, maximum=LARGEST),
+        th.IntegerType(minimum=1, maximum=MAX_NUMBER),
         title="Maximum hours per run",
-        description="Stop, successfully, after so many hours. Without it: at the present.",
+        description="Stop, successfully, after that many hours. Without it: at the present.",
     ),
     th.Property(
         "request_timeout",
-        th.IntegerType(minimum=1, maximum=LARGEST),
+        th.IntegerType(minimum=1, maximum=MAX_NUMBER),
         default=120,
         title="Request timeout",
-        description="How long to wait for an answer, in seconds.",
+        description="How long to wait for a complete response, in seconds.",
     ),
     th.Property(
         "user_agent",
@@ -112,82 +120,153 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
 ).to_dict()
 
 _PROPERTIES: dict[str, dict[str, Any]] = dict(SCHEMA["properties"])
-"""Of the tap alone: the SDK adds its own to the schema."""
+"""The tap's own; the SDK adds its settings to the schema."""
 
-
-class SettingsError(NoojeeError):
-    """Settings that cannot be used; an argument for each, in a line."""
+_MAYBE_KEY = re.compile(r"[0-9A-Za-z_-]{16,}")
+"""What may be the API key, given for another setting, where there is no `api_key` to compare."""
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with defaults for those that are missing or null."""
-    defaults = {name: kind["default"] for name, kind in _PROPERTIES.items() if "default" in kind}
-    return defaults | {name: value for name, value in config.items() if value is not None}
+    """The settings, with defaults for those that are missing, null or empty.
+
+    A required setting stays empty: `check` rejects it.
+    """
+    defaults = {name: prop["default"] for name, prop in _PROPERTIES.items() if "default" in prop}
+    return defaults | {
+        name: value
+        for name, value in config.items()
+        if value is not None and not (value == "" and name not in SCHEMA["required"])
+    }
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise SettingsError if any setting of the tap cannot be used.
+    """Check the tap's settings.
 
-    The error names the setting, what is wrong and what is right. It shows no URL and no key.
+    Raises:
+        SettingsError: some cannot be used. For each it names the setting, what is wrong and what
+            is right; it shows no URL, and nothing that has a part of the API key in it.
     """
     errors = {}
-    for name, kind in _PROPERTIES.items():
+    for name, prop in _PROPERTIES.items():
         try:
             if name in config:
-                _check(name, kind, config[name])
+                _check(name, prop, config[name])
             elif name in SCHEMA["required"]:
-                errors[name] = f"is missing: {kind['description']}"
+                errors[name] = f"is missing: {prop['description']}"
         except ValueError as error:
-            errors[name] = str(error)
+            value = repr(config[name])
+            errors[name] = str(error).replace(value, _excerpt(value, config.get("api_key")))
     if not errors:
         errors.update(_conflicts(config))
     if errors:
         raise SettingsError(*(f"{name}: {reason}" for name, reason in errors.items()))
 
 
-def check_environment(prefix: str) -> None:
-    """Raise SettingsError if a variable of the environment should be a number and is not.
+def _excerpt(value: str, key: object) -> str:
+    if isinstance(key, str) and key:
+        return safe_excerpt(value, key)
+    return WITHHELD if _MAYBE_KEY.search(value) else safe_excerpt(value, "")
 
-    The SDK makes numbers of them without a look.
+
+def integers_as_strings(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema by which the SDK reads the environment, without making integers of its texts.
+
+    It does so without a look: one that is empty, or not a number, would end in a traceback.
     """
-    errors = []
-    for name, kind in _PROPERTIES.items():
-        text = os.environ.get(f"{prefix}{name.upper()}", "0")
-        try:
-            _ = "integer" in kind["type"] and int(text)
-        except ValueError:
-            errors.append(f"{name}: {_not_in_range(text, kind)}")
-    if errors:
-        raise SettingsError(*errors)
+    properties = {
+        name: {"type": ["string"]} if "integer" in prop["type"] else prop
+        for name, prop in schema["properties"].items()
+    }
+    return {**schema, "properties": properties}
 
 
-def _check(name: str, kind: Mapping[str, Any], value: object) -> None:
-    if "integer" in kind["type"]:
+def parse_integers(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings from the environment, those that should be integers as such.
+
+    One that is empty is left out; one that is not a number stays a text, for `check` to reject.
+    """
+    parsed = {}
+    for name, value in config.items():
+        if "integer" not in schema["properties"][name]["type"]:
+            parsed[name] = value
+        elif value:
+            parsed[name] = int(value) if value.lstrip("+-").isdecimal() else value
+    return parsed
+
+
+def api_url(text: str) -> str:
+    """The URL of the recordings API that a user's `api_url` stands for.
+
+    Raises:
+        ValueError: it cannot be used; says what is wrong, without the text.
+    """
+    hint = "give the address of the PBX, such as https://pbx.example.com"
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname or "", url.port
+        # What requests and the name look-up would reject, and other hosts than they seem to be.
+        host.encode("idna")
+        requests.Request("POST", text).prepare()
+    except (ValueError, requests.RequestException):
+        raise ValueError(f"is not a URL: {hint}") from None
+    if not host or port == 0 or not text.isprintable() or " " in text:
+        raise ValueError(f"is not a URL: {hint}")
+    if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
+        raise ValueError(f"does not begin with https:// (the API key is in every request): {hint}")
+    if "@" in url.netloc or "?" in text or "#" in text:
+        raise ValueError(f"has a user, a query or a fragment: {hint}")
+    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/') or API_PATH}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def time_zone(name: str) -> ZoneInfo:
+    """The time zone of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return pendulum.timezone(name)
+    except (ValueError, OSError):
+        raise ValueError(
+            f"{name!r} is not a time zone: give an IANA name such as Australia/Melbourne"
+        ) from None
+
+
+def _check(name: str, prop: Mapping[str, Any], value: object) -> None:
+    if "integer" in prop["type"]:
         # Python takes True for a number.
-        if type(value) is not int or not kind["minimum"] <= value <= kind["maximum"]:
-            raise ValueError(_not_in_range(value, kind))
+        if type(value) is not int or not prop["minimum"] <= value <= prop["maximum"]:
+            limits = f"from {prop['minimum']} to {prop['maximum']}"
+            raise ValueError(f"{value!r} is not a whole number {limits}")
         return
     if not isinstance(value, str):
-        raise ValueError(f"is not a text: {kind['description']}")  # noqa: TRY004 - as all others
-    if not value:
-        raise ValueError(f"is empty: {kind['description']}")
-    if value not in kind.get("enum", [value]):
-        raise ValueError(f"{value!r} is not one of {', '.join(kind['enum'])}")
+        raise ValueError(f"is not a string: {prop['description']}")  # noqa: TRY004 - as all others
+    if not value.strip():
+        raise ValueError(f"is empty: {prop['description']}")
+    if value not in prop.get("enum", [value]):
+        raise ValueError(f"{value!r} is not one of {', '.join(prop['enum'])}")
     if name in _CHECKS:
         _CHECKS[name](value)
 
 
 def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    zone = _zone(config["timezone"])
+    zone = time_zone(config["timezone"])
     if "end_date" in config:
-        start, end = (read_instant(config[name], zone) for name in ("start_date", "end_date"))
+        start, end = (parse_instant(config[name], zone) for name in ("start_date", "end_date"))
         if end <= start:
             yield "end_date", f"{config['end_date']!r} is not after start_date"
-    most = config.get("max_hours_per_run")
-    if most is not None and config["lookback_hours"] >= most:
+    limit = config.get("max_hours_per_run")
+    if limit is not None and config["lookback_hours"] >= limit:
         yield (
             "max_hours_per_run",
-            f"{most} is not more than lookback_hours: no run would get ahead",
+            f"{limit} is not more than lookback_hours: no run would get ahead",
         )
 
 
@@ -198,22 +277,14 @@ def _check_key(value: str) -> None:
 
 def _check_date(value: str) -> None:
     try:
-        read_instant(value, ZoneInfo("UTC"))
+        parse_instant(value, ZoneInfo("UTC"))
     except DateError as error:
         raise ValueError(f"{value!r} {error}") from None
 
 
 def _check_header(value: str) -> None:
-    if not (value.isascii() and value.isprintable()):
+    if not (value.isascii() and value.isprintable() and value == value.strip()):
         raise ValueError(f"{value!r} is not printable ASCII, as a header has to be")
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        reason = f"{name!r} is not a time zone: give an IANA name such as Australia/Melbourne"
-    raise ValueError(reason)
 
 
 _CHECKS: dict[str, Callable[[str], object]] = {
@@ -221,10 +292,6 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "api_key": _check_key,
     "start_date": _check_date,
     "end_date": _check_date,
-    "timezone": _zone,
+    "timezone": time_zone,
     "user_agent": _check_header,
 }
-
-
-def _not_in_range(value: object, kind: Mapping[str, Any]) -> str:
-    return f"{value!r} is not a whole number from {kind['minimum']} to {kind['maximum']}"

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from datetime import datetime, timedelta
+from datetime import timedelta
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
-from zoneinfo import ZoneInfo
 
 from msgspec.structs import asdict
-from singer_sdk import SchemaDirectory, Stream, StreamSchema
+from singer_sdk import SchemaDirectory, Stream, StreamSchema, metrics
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.singerlib import StateMessage
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 from typing_extensions import override
 
-from tap_noojee.client import Client, Clock, NoojeeError, Stopped
-from tap_noojee.dates import DateError, read_instant
-from tap_noojee.hours import FOREVER, NEVER, Backlog, Hour, Span, count, last_due, within
-from tap_noojee.legs import AnswerDecoder, LegReader
+from tap_noojee.answers import AnswerReader
+from tap_noojee.client import METHOD, Client
+from tap_noojee.coverage import FOREVER, Backlog, Coverage, count_hours, subtract
+from tap_noojee.dates import parse_instant
+from tap_noojee.errors import HourNotOverError, NoojeeError, Stopped
+from tap_noojee.hours import Hour
+from tap_noojee.legs import LegReader, iso_spans
+from tap_noojee.progress import Progress, number
+from tap_noojee.settings import time_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from singer_sdk import Tap
     from singer_sdk.helpers.types import Context, Record
+    from singer_sdk.singerlib import Catalog
+
+    from tap_noojee.waiting import Clock
 
 
 class RecordingsStream(Stream):
@@ -47,6 +56,8 @@ class RecordingsStream(Stream):
         """Take the time from this clock, and stop when it says so."""
         super().__init__(tap)
         self._clock = clock
+        # How far the PBX's clock is behind, where that has been seen.
+        self._pbx_behind = timedelta()
 
     @override
     def get_batch_config(self, config: Mapping[str, Any]) -> None:
@@ -64,154 +75,177 @@ class RecordingsStream(Stream):
         return ()
 
     @override
+    def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
+        # The SDK calls every error unhandled before it is handled: in one line, at the end.
+        if level < logging.ERROR or sys.exception() is None:
+            super().log(message, *args, level=level, **kwargs)
+
+    @override
+    def apply_catalog(self, catalog: Catalog) -> None:
+        super().apply_catalog(catalog)
+        if self.replication_key != type(self).replication_key:
+            raise NoojeeError(f"catalog: replication_key: is not {type(self).replication_key}")
+        for field in self.schema["required"]:
+            if not self.mask[("properties", field)]:
+                raise NoojeeError(f"catalog: {field}: is excluded, but needed in each record")
+
+    @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
         # The SDK's marker of where a run began would else be in each STATE.
         self.stream_state.pop("starting_replication_value", None)
         self._bookmark = dict(self.stream_state)
-        self._hours_read = 0
-        self._zone = ZoneInfo(self.config["timezone"])
+        self._zone = time_zone(self.config["timezone"])
+        reader = LegReader(self.schema, self._zone, self.config["api_key"], self.logger)
         agent = {"user_agent": f"{self.tap_name}/{self._tap.plugin_version}"}
-        client = Client(
-            agent | dict(self.config), AnswerDecoder(self.schema).decode, self._clock, self.logger
-        )
-        reader = LegReader(self.schema, self._zone, client.quote, self.logger)
-        try:
-            if self.ABORT_AT_RECORD_COUNT is None:
-                yield from self._read_hours(client, reader)
+        with metrics.http_request_counter(self.name, METHOD) as self._request_counter:
+            client = Client(
+                agent | dict(self.config),
+                AnswerReader(reader.leg_type, self.config["api_key"], self._clock.now),
+                self._clock,
+                self.logger,
+                self._count_request,
+            )
+            read = self._read_hours if self.ABORT_AT_RECORD_COUNT is None else self._read_one
+            try:
+                yield from read(client, reader)
+                self._clock.raise_if_stopped()
+            except Stopped:
+                self.log("Stopped; what has been written need not be read again")
             else:
-                yield from self._test_connection(client, reader)
-            self._clock.check()
-        except Stopped:
-            self.log("Stopped; the next run goes on from here")
-        else:
-            return
-        if not self._hours_read:
-            self._write_bookmark(self._bookmark)
+                return
+        # The last message is a STATE, even if no hour has been read.
+        self._emit_state(self._bookmark)
         raise SystemExit(128 + (self._clock.stop_signal or 0))
 
-    def _test_connection(self, client: Client[Any], reader: LegReader) -> Iterator[Record]:
-        """Ask for the newest hour that is due, whatever the bookmark says, for one record."""
+    def _read_one(self, client: Client, reader: LegReader) -> Iterator[Record]:
+        """Test the connection with the newest hour that is due, whatever the bookmark says."""
         hour = self._last_due()
-        legs = reader.read(hour, client.fetch(hour))
-        self.log("%s: %s; the connection works", hour, _number(len(legs), "leg"))
+        try:
+            legs = reader.read(hour, client.fetch(hour, max_attempts=1))
+        except HourNotOverError as error:
+            self._leave_for_later(hour, error)
+            legs = []
+        self.log("%s: %s; the connection works", hour, number(len(legs), "leg"))
         yield from map(asdict, legs[:1])
-        self._write_bookmark(self._bookmark)
+        self._emit_state(self._bookmark)
 
-    def _read_hours(self, client: Client[Any], reader: LegReader) -> Iterator[Record]:
-        """Ask for each hour that is due and unread, and write STATE after it."""
-        config = self.config
-        start = read_instant(config["start_date"], self._zone)
-        end = read_instant(config["end_date"], self._zone) if "end_date" in config else FOREVER
+    def _read_hours(self, client: Client, reader: LegReader) -> Iterator[Record]:
+        """Request each hour that is due and wanted, and write STATE after it."""
         incremental = self.replication_method == REPLICATION_INCREMENTAL
+        start, end = self._dates()
+        first, last = start.isoformat(), end.isoformat()
+        backlog = self._backlog(start, end, self._bookmark if incremental else {})
+        progress = Progress(self.config, self._clock, self._zone)
+        self.log(progress.outlook(backlog.count(self._last_due())))
+        while progress.hours_left_in_run:
+            if not self._next_hour(backlog, progress):
+                break
+            client.wait_for_slot()
+            # Chosen after the wait: meanwhile a newer hour may have fallen due.
+            hour = self._next_hour(backlog, progress)
+            if hour is None:  # the clock was put back
+                continue
+            try:
+                legs = reader.read(hour, client.fetch(hour))
+            except HourNotOverError as error:
+                self._leave_for_later(hour, error)
+                continue
+            excluded = iso_spans(backlog.excluded(hour))
+            legs = [
+                leg
+                for leg in legs
+                if first <= leg.callend < last
+                and not any(s <= leg.callend < e for s, e in excluded)
+            ]
+            yield from map(asdict, legs)
+            backlog.finish(hour)
+            self._emit_state(
+                backlog.coverage.make_bookmark(self.replication_key)
+                if incremental
+                else self._bookmark
+            )
+            progress.hours_read += 1
+            outlook = progress.outlook(backlog.count(self._last_due()))
+            self.log("%s: %s; %s", hour, number(len(legs), "leg"), outlook)
+
+    def _dates(self) -> tuple[datetime, datetime]:
+        """The earliest and the latest end of a leg."""
+        start = parse_instant(self.config["start_date"], self._zone)
+        if "end_date" not in self.config:
+            return start, FOREVER
+        return start, parse_instant(self.config["end_date"], self._zone)
+
+    def _backlog(self, start: datetime, end: datetime, bookmark: dict[str, Any]) -> Backlog:
+        """What there is to read, by the dates of this run and the bookmark of earlier ones."""
+        claimed = Coverage.parse_bookmark(bookmark, start, self._zone)
+        coverage = claimed.clipped(self._clock.now(), self._zone)
+        if claimed != coverage:
+            self.logger.warning(
+                "state: the bookmark %s is later than now: hours that are not over are read when "
+                "they are",
+                claimed.until.isoformat(),
+            )
+        earlier = subtract([(start, min(coverage.since, end))], coverage.read)
+        if coverage.read and earlier:
+            self.log(
+                "History goes back further than before: %s to read",
+                number(count_hours(earlier, self._zone), "hour"),
+            )
         backlog = Backlog(
-            read_bookmark(self._bookmark) if incremental else [],
+            coverage,
             start=start,
             end=end,
-            lookback=config["lookback_hours"],
+            lookback=self.config["lookback_hours"],
             zone=self._zone,
         )
-        first, limit = start.isoformat(), end.isoformat()
-        said = ""
-        began = self._clock.monotonic()
-        while True:
-            left = count(self._due(backlog, end), self._zone)
-            elapsed = self._clock.monotonic() - began
-            self.log("%s%s", said, self._outlook(left, elapsed))
-            if not left or self._hours_read == config.get("max_hours_per_run"):
-                break
-            client.keep_pace()
-            # Looked up again after the wait: meanwhile a newer hour may have fallen due.
-            due = self._due(backlog, end)
-            if not due:  # the clock was put back
-                continue
-            if config["backfill_order"] == "newest_first":
-                hour = Hour.last_before(due[-1][1], self._zone)
-            else:
-                hour = Hour.showing(due[0][0], self._zone)
-            legs = reader.read(hour, client.fetch(hour))
-            legs = [leg for leg in legs if first <= leg.callend < limit]
-            yield from map(asdict, legs)
-            backlog.finish(hour, end)
-            self._write_bookmark(write_bookmark(backlog.unread) if incremental else self._bookmark)
-            self._hours_read += 1
-            said = f"{hour}: {_number(len(legs), 'leg')}; "
+        if left_out := backlog.left_out:
+            self.log(
+                "%s left out of this run by start_date or end_date: STATE still owes what it owed",
+                number(count_hours(left_out, self._zone), "hour"),
+            )
+        return backlog
 
-    def _due(self, backlog: Backlog, end: datetime) -> list[Span]:
-        return backlog.to_ask(min(self._last_due().next().start, end))
+    def _next_hour(self, backlog: Backlog, progress: Progress) -> Hour | None:
+        return backlog.next_hour(
+            self._last_due(),
+            newest_first=self.config["backfill_order"] == "newest_first",
+            # Else `lookback_hours` could take up every run, and history would never be read.
+            unread_only=progress.hours_left_in_run == 1,
+        )
 
     def _last_due(self) -> Hour:
         settle = timedelta(minutes=self.config["settle_minutes"])
-        return last_due(self._clock.now(), settle, self._zone)
+        return Hour.last_due(self._clock.now() - self._pbx_behind, settle, self._zone)
 
-    def _outlook(self, left: int, elapsed: float) -> str:
-        """Tell how many hours are left and when they will be read, at the pace so far."""
-        if not left:
-            return "nothing left to read"
-        done = self._hours_read
-        now = min(left, self.config.get("max_hours_per_run", done + left) - done)
-        what = _number(left, "hour")
-        if self.config["backfill_order"] == "newest_first":
-            what += " of history"
-        if not now:
-            return f"{what} left for later runs"
-        in_this_run = "" if now == left else f", {now} of them in this run"
-        pace = max(self.config["request_interval"], elapsed / done if done else 0)
-        at = self._clock.now() + timedelta(seconds=now * pace)
-        return f"{what} left{in_this_run}, done at about {self._local(at)}"
+    def _leave_for_later(self, hour: Hour, error: HourNotOverError) -> None:
+        self._pbx_behind = timedelta(seconds=error.seconds_behind)
+        self.logger.warning(
+            "%s: the clock of this machine is %d minutes ahead of the PBX's, where this hour is "
+            "not over: it is left for later. Set the clock",
+            *(hour, error.seconds_behind / 60),
+        )
 
-    def _local(self, instant: datetime) -> str:
-        return f"{instant.astimezone(self._zone):%Y-%m-%d %H:%M %Z}"
+    def _count_request(self, status: int, seconds: float) -> None:
+        """Measure a request in the way of the SDK's own HTTP streams."""
+        self._request_counter.increment()
+        failed = status >= 400  # noqa: PLR2004 - as HTTP has it
+        tags: dict[str, Any] = {
+            metrics.Tag.STREAM: self.name,
+            metrics.Tag.ENDPOINT: METHOD,
+            metrics.Tag.HTTP_STATUS_CODE: status,
+            metrics.Tag.STATUS: metrics.Status.FAILED if failed else metrics.Status.SUCCEEDED,
+        }
+        duration = metrics.Metric.HTTP_REQUEST_DURATION
+        self._log_metric(metrics.Point("timer", metric=duration, value=seconds, tags=tags))
 
-    def _write_bookmark(self, bookmark: dict[str, Any]) -> None:
+    def _emit_state(self, bookmark: dict[str, Any]) -> None:
         """Write STATE, even if it is the same as before: targets forget it at the next RECORD."""
         # With each record the SDK has moved the bookmark to the record's end.
         self.stream_state.clear()
         self.stream_state.update(bookmark)
         if bookmark == self._bookmark:
+            # `write_state` drops a STATE that equals the last one.
             self._tap.write_message(StateMessage(self.tap_state))
         else:
             self._tap.state_writer.write_state(self.tap_state)
         self._bookmark = bookmark
-
-
-def _number(count: int, thing: str) -> str:
-    return f"{count} {thing}{'s' * (count != 1)}"
-
-
-def read_bookmark(bookmark: Mapping[str, Any]) -> list[Span]:
-    """What a stream's bookmark leaves unread, in order; nothing for the bookmark of no run.
-
-    `replication_key_value`: each leg that ended before has been read, but for those that ended in
-    one of the intervals of `owed`.
-
-    Raises:
-        NoojeeError: the bookmark cannot be read.
-    """
-    try:
-        if not bookmark.get("replication_key_value"):
-            return []
-        value = _instant(bookmark["replication_key_value"])
-        owed = [
-            (_instant(span["start"]), _instant(span["end"])) for span in bookmark.get("owed", [])
-        ]
-    except (DateError, AttributeError, TypeError, KeyError) as error:
-        reason = f"state: the bookmark {bookmark!r} of recordings cannot be read: {error}"
-    else:
-        return [*within(sorted(owed), NEVER, value), (value, FOREVER)]
-    raise NoojeeError(reason)
-
-
-def _instant(text: str) -> datetime:
-    return read_instant(text, ZoneInfo("UTC"))
-
-
-def write_bookmark(unread: list[Span]) -> dict[str, Any]:
-    """The bookmark that leaves this unread: the opposite of `read_bookmark`."""
-    *owed, (value, _) = unread
-    bookmark: dict[str, Any] = {
-        "replication_key": RecordingsStream.replication_key,
-        "replication_key_value": value.isoformat(),
-    }
-    if owed:
-        bookmark["owed"] = [{"start": s.isoformat(), "end": e.isoformat()} for s, e in owed]
-    return bookmark

@@ -2,45 +2,101 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
+import traceback
 from pathlib import PurePath
 from types import NoneType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
+import click
 from singer_sdk import Tap
-from singer_sdk.exceptions import SingerSDKError
+from singer_sdk.configuration._dict_config import parse_environment_config
+from singer_sdk.exceptions import (
+    ConfigValidationError,
+    MapExpressionError,
+    SingerSDKError,
+    StreamMapConfigError,
+)
+from singer_sdk.helpers._classproperty import classproperty
 from singer_sdk.helpers.capabilities import PluginCapabilities
 from singer_sdk.plugin_base import SingerCommand
+from singer_sdk.singerlib import Catalog
 from typing_extensions import override
 
 from tap_noojee import settings
-from tap_noojee.client import Clock, NoojeeError
-from tap_noojee.streams import RecordingsStream, read_bookmark, write_bookmark
+from tap_noojee.coverage import Coverage
+from tap_noojee.dates import parse_instant
+from tap_noojee.errors import NoojeeError, SettingsError, StateError
+from tap_noojee.secrecy import safe_excerpt
+from tap_noojee.streams import RecordingsStream
+from tap_noojee.waiting import Clock
 from tap_noojee.writer import LineWriter
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    import click
-
 
 class NoojeeCommand(SingerCommand):
-    """Tells what the user can mend in a line, without a traceback."""
+    """Reports errors that the user can fix in one line, without a traceback."""
 
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().main(*args, **kwargs)
-        except (NoojeeError, SingerSDKError) as error:
+        except NoojeeError as error:
+            lines = error.args
+        except (MapExpressionError, StreamMapConfigError) as error:
+            lines = (f"stream_maps: {error} {error.__cause__ or ''}".strip(),)
+        except SingerSDKError as error:
             lines = error.args or (type(error).__name__,)
-        except ValueError as error:
-            # There are two of this name, and the SDK uses either.
-            if type(error).__name__ != "JSONDecodeError":
+        except Exception as error:
+            if not (expression := _failed_expression(error)):
                 raise
-            lines = (f"a file given on the command line is no JSON: {error}",)
+            # Without the error's own words: a record's values may be in them.
+            lines = (f"stream_maps: recordings: {expression} fails: {type(error).__name__}",)
         for line in lines:
             self.logger.error(line)
         sys.exit(1)
+
+    @override
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            # Of what was given, nothing is repeated: the API key may stand in the wrong place.
+            param = getattr(error, "param", None)
+            what = f"{param.opts[0]}: what was given" if param else "an argument"
+        raise NoojeeError(f"command line: {what} cannot be used; see tap-noojee --help")
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        for name in ("state", "catalog"):
+            if file := ctx.params.get(name):
+                ctx.params[name] = io.StringIO(_read_json_object(name, file))
+        return super().invoke(ctx)
+
+
+def _read_json_object(name: str, file: IO[str]) -> str:
+    try:
+        text = file.read()
+        if isinstance(json.loads(text), dict):
+            return text
+        reason = "is not a JSON object"
+    except RecursionError:
+        reason = "is nested too deeply"
+    except ValueError:
+        reason = "is not JSON"
+    raise NoojeeError(f"{name}: the file {reason}")
+
+
+def _failed_expression(error: Exception) -> str | None:
+    """The expression of a stream map that raised the error, if one did."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__") == "singer_sdk.mapper" and "expr" in frame.f_locals:
+            return repr(frame.f_locals["expr"])
+    return None
 
 
 class TapNoojee(Tap):
@@ -60,16 +116,14 @@ class TapNoojee(Tap):
 
         Raises:
             SettingsError: a setting cannot be used.
-            NoojeeError: the state cannot be read.
+            StateError: the STATE cannot be read.
         """
         self._clock = clock or Clock()
         if not isinstance(kwargs.get("state"), (dict, str, PurePath, NoneType)):
-            raise NoojeeError("state: is not a JSON object")
-        try:
-            super().__init__(**kwargs)
-        except ValueError:
-            settings.check_environment(self._env_var_prefix)
-            raise
+            raise StateError("state: is not a JSON object")
+        if isinstance(catalog := kwargs.get("catalog"), dict):
+            kwargs["catalog"] = _read_catalog(catalog)
+        super().__init__(**kwargs)
 
     @override
     def discover_streams(self) -> list[RecordingsStream]:
@@ -78,11 +132,17 @@ class TapNoojee(Tap):
     @override
     def load_state(self, state: dict[str, Any]) -> None:
         bookmarks = state.get("bookmarks", {})
-        if not isinstance(bookmarks, dict):
-            raise NoojeeError(f"state: the bookmarks {bookmarks!r} cannot be read")
-        if bookmark := bookmarks.get(RecordingsStream.name):
-            unread = read_bookmark(bookmark)
-            bookmark = write_bookmark(unread) if unread else {}
+        if not isinstance(bookmarks, dict) or not all(
+            isinstance(bookmark, dict) for bookmark in bookmarks.values()
+        ):
+            raise StateError("state: `bookmarks` is not an object of objects")
+        bookmark = bookmarks.get(RecordingsStream.name, {})
+        if bookmark.get("replication_key_value"):
+            # From now on it says since when: of an older release's, only this run knows that.
+            zone = settings.time_zone(self.config["timezone"])
+            start = parse_instant(self.config["start_date"], zone)
+            coverage = Coverage.parse_bookmark(bookmark, start, zone)
+            bookmark = coverage.make_bookmark(RecordingsStream.replication_key)
             state = {"bookmarks": bookmarks | {RecordingsStream.name: bookmark}}
         super().load_state(state)
 
@@ -97,18 +157,32 @@ class TapNoojee(Tap):
         self._config = settings.with_defaults(self._config)
         if raise_errors:
             settings.check(self._config)
-        return super()._validate_config(raise_errors=raise_errors)
+        try:
+            return super()._validate_config(raise_errors=raise_errors)
+        except ConfigValidationError as error:
+            # A setting of the SDK's own; its value may be the key all the same.
+            errors = [safe_excerpt(line, self._config["api_key"]) for line in error.errors]
+        raise SettingsError(*errors)
+
+    @override
+    @classproperty
+    def _env_var_config(cls) -> dict[str, Any]:  # noqa: N805 - as the SDK has it
+        schema = cls.config_jsonschema
+        cls.append_builtin_config(schema)
+        texts = parse_environment_config(settings.integers_as_strings(schema), cls._env_var_prefix)
+        return settings.parse_integers(texts, schema)
 
     @override
     @classmethod
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
-        # The SDK's tells what it was given, and settings in place of a file's name hold the key.
+        # The SDK's repeats what it was given, and settings in place of a file's name hold the key.
         try:
             return super().cb_config(ctx, param, value)
-        except (OSError, TypeError, ValueError) as error:
-            told = isinstance(error, OSError) and "{" not in str(error)
-            why = str(error) if told else "what was given is no file with a JSON object"
-        raise NoojeeError(f"config: {why}")
+        except FileNotFoundError:
+            reason = "there is no such file"
+        except (OSError, TypeError, ValueError, RecursionError):
+            reason = "what was given is not a file with a JSON object"
+        raise NoojeeError(f"config: {reason}")
 
     @override
     @classmethod
@@ -122,3 +196,11 @@ class TapNoojee(Tap):
             help=command.help,
             logger=cls.logger,
         )
+
+
+def _read_catalog(catalog: dict[str, Any]) -> Catalog:
+    try:
+        return Catalog.from_dict(catalog)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"catalog: cannot be read ({type(error).__name__}: {error})"
+    raise NoojeeError(reason)

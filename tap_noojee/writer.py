@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib import RecordMessage
 from typing_extensions import override
 
-from tap_noojee.client import NoojeeError
+from tap_noojee.errors import OutputError
 
 if TYPE_CHECKING:
     from singer_sdk.singerlib import Message
@@ -44,20 +43,34 @@ class LineWriter(MsgSpecWriter):
         """Write what was gathered.
 
         Raises:
-            NoojeeError: it cannot be written.
+            OutputError: it cannot be written.
         """
         lines, self._lines = self._lines, bytearray()
         if not lines:
             return
         if sys.stdout is None:
-            raise NoojeeError("there is no standard output to write to")
+            raise OutputError("there is no standard output to write to")
         try:
-            sys.stdout.buffer.write(lines)
-            sys.stdout.buffer.flush()
+            _write(memoryview(lines))
         except OSError as error:
-            reason = f"the target takes no more messages: {error.strerror}"
-            # Python would try once more at exit, and complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            reason = f"cannot write to the target: {error.strerror or error}"
         else:
             return
-        raise NoojeeError(reason)
+        raise OutputError(reason)
+
+
+def _write(data: memoryview) -> None:
+    """Write all of it to standard output, past Python's own buffer.
+
+    With PYTHONUNBUFFERED there is no such buffer, and a raw file writes as much as it likes.
+    """
+    output = sys.stdout.buffer
+    raw = getattr(output, "raw", output)
+    while data:
+        written = raw.write(data)
+        if written is None:  # a full pipe that does not block
+            select.select([], [raw], [])
+        elif written:
+            data = data[written:]
+        else:
+            raise OSError("nothing was written")
