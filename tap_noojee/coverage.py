@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
+_MAX_YEARS_AHEAD = 10
+
 FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -134,8 +136,14 @@ class Coverage:
         """This, without claims of hours that are not over.
 
         Such a claim was made under a clock that was ahead; what it claims was never read.
+
+        Raises:
+            StateError: it is so late that no clock can have been that far ahead.
         """
-        if self.until <= now:
+        if self.until.year > now.year + _MAX_YEARS_AHEAD:
+            raise StateError(f"state: the bookmark {self.until.isoformat()} was never written by a run")
+        # Where it is the present clock that is wrong, long ago, nothing is due and nothing lost.
+        if self.until <= now or now <= self.since:
             return self
         limit = Hour.containing(now, zone).start
         return dataclasses.replace(self, until=limit, read=clip(self.read, BEGINNING, limit))

@@ -111,7 +111,8 @@ _DECODERS: list[Callable[[str], str]] = [
     html.unescape,
     unquote,
     lambda text: unquote(text, "latin-1"),
-    lambda text: text.encode("latin-1", "backslashreplace").decode("unicode_escape", "replace"),
+    lambda text: re.sub(r"\\(?:u00|x)([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), text),
+    lambda text: text.replace("\\", ""),
     _decode_base64,
 ]
 """Back from the ways in which text from a server may be encoded."""

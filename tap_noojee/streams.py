@@ -177,14 +177,7 @@ class RecordingsStream(Stream):
 
     def _backlog(self, start: datetime, end: datetime, bookmark: dict[str, Any]) -> Backlog:
         """What there is to read, by the dates of this run and the bookmark of earlier ones."""
-        claimed = Coverage.parse_bookmark(bookmark, start, self._zone)
-        coverage = claimed.clipped(self._clock.now(), self._zone)
-        if claimed != coverage:
-            self.logger.warning(
-                "state: the bookmark %s is later than now: hours that are not over are read when "
-                "they are",
-                claimed.until.isoformat(),
-            )
+        coverage = Coverage.parse_bookmark(bookmark, start, self._zone)
         earlier = subtract([(start, min(coverage.since, end))], coverage.read)
         if coverage.read and earlier:
             self.log(

@@ -141,7 +141,12 @@ class TapNoojee(Tap):
             # From now on it says since when: of an older release's, only this run knows that.
             zone = settings.time_zone(self.config["timezone"])
             start = parse_instant(self.config["start_date"], zone)
-            coverage = Coverage.parse_bookmark(bookmark, start, zone)
+            claimed = Coverage.parse_bookmark(bookmark, start, zone)
+            # In the first STATE already: any later run would take the claim for true.
+            coverage = claimed.clipped(self._clock.now(), zone)
+            if coverage != claimed:
+                until = claimed.until.isoformat()
+                self.logger.warning("state: %s is later than now, and has been set back", until)
             bookmark = coverage.make_bookmark(RecordingsStream.replication_key)
             state = {"bookmarks": bookmarks | {RecordingsStream.name: bookmark}}
         super().load_state(state)

@@ -6,16 +6,17 @@ import contextlib
 import dataclasses
 import io
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import pendulum
 import pytest
 from typing_extensions import override
 
-from tap_noojee.client import Clock
 from tap_noojee.simulator import Simulator, legs
 from tap_noojee.tap import TapNoojee
+from tap_noojee.waiting import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,11 +30,11 @@ class FakeClock(Clock):
     def __init__(self, now: str = "2022-06-01T00:00:00+00:00") -> None:
         """Begin at an instant."""
         super().__init__()
-        self.began = self.instant = datetime.fromisoformat(now)
+        self.began = self.instant = pendulum.instance(datetime.fromisoformat(now))
         self.sleeps: list[float] = []
 
     @override
-    def now(self) -> datetime:
+    def now(self) -> pendulum.DateTime:
         return self.instant
 
     @override
@@ -42,9 +43,9 @@ class FakeClock(Clock):
 
     @override
     def sleep(self, seconds: float) -> None:
-        self.check()
+        self.raise_if_stopped()
         self.sleeps.append(max(0, seconds))
-        self.instant += timedelta(seconds=self.sleeps[-1])
+        self.instant = self.instant.add(seconds=self.sleeps[-1])
 
 
 @dataclasses.dataclass

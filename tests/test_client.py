@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import FakeClock, as_records, asked, run_tap, told, truth
 
-from tap_noojee.client import NoojeeError, api_url
+from tap_noojee.errors import NoojeeError
+from tap_noojee.settings import api_url
 from tap_noojee.simulator import Fault, Simulator
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 DAY: dict[str, Any] = {"start_date": "2021-09-14T08:00", "end_date": "2021-09-14T20:00"}
 AT = ("2021-09-14", 15)
+HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
 HOURS = "https://pbx.example.com/njadmin/rest/RecordingAPI/retrieveMetaDataByHour"
 
 BROKEN_ONCE = [
@@ -39,28 +41,72 @@ BROKEN_ONCE = [
 ]
 """What a later attempt may mend."""
 
-REFUSED = [
-    (Fault("status", status=401), "check `api_key`, and that Noojee support has put"),
-    (Fault("status", status=403), "check `api_key`, and that Noojee support has put"),
+CHECK_KEY = "check `api_key`, and that Noojee support has put"
+NOT_A_LIST = "not a list of recordings: check `api_url`"
+LOGIN_PAGE = b"<form>Please wait and try again</form>"
+
+FINAL = [
+    (Fault("status", status=401), CHECK_KEY),
+    (Fault("status", status=401, body=LOGIN_PAGE), CHECK_KEY),
     (Fault("status", status=404), "check `api_url`"),
-    (Fault("status", status=400), "the PBX refuses the call (status 400)"),
-    (Fault("status", status=405), "the PBX refuses the call (status 405)"),
-    (Fault("status", status=201), "the PBX refuses the call (status 201)"),
+    (Fault("status", status=404, body=LOGIN_PAGE), "check `api_url`"),
     (Fault("redirect"), "which is not followed: check `api_url`"),
-    (Fault("html"), "the answer is no list of recordings but a web page"),
-    (Fault("code"), "the answer is no list of recordings but a message (status 200, Code -1: "),
-    (Fault("null"), "the answer is no list of recordings but something else"),
-    (Fault("body", body=b"42"), "the answer is no list of recordings but something else"),
+    (Fault("status", status=304), "which is not followed: check `api_url`"),
+    (Fault("html"), f"the answer is a web page, {NOT_A_LIST}"),
+    (Fault("body", body=LOGIN_PAGE), f"the answer is a web page, {NOT_A_LIST}"),
+    (Fault("null"), f"the answer is something else, {NOT_A_LIST}"),
+    (Fault("body", body=b"42"), f"the answer is something else, {NOT_A_LIST}"),
+    (Fault("body", body=b'{"error": "no"}'), f"the answer is something else, {NOT_A_LIST}"),
     (Fault("body", body=b'["a"]'), "record 1: is not an object"),
-    (Fault("body", body=b'[{"Leg": [1]}]'), "record 1: Leg: [1] is not a text"),
+    (Fault("body", body=b'[{"Leg": [1]}]'), "record 1: callend: is missing"),
+    (Fault("body", body=b'[{"Duration": 1e999}]'), "a number in the answer is out of range"),
 ]
-"""What no attempt will mend, and what is said of it."""
+"""What no further request will mend, and what the error says of it."""
+
+REJECTIONS = [
+    Fault("status", status=201),
+    Fault("status", status=400),
+    Fault("status", status=403),
+    Fault("status", status=405),
+    Fault("status", status=406),
+    Fault("status", status=409),
+    Fault("status", status=418),
+    Fault("code"),
+    Fault("body", body=b'{"Code": 0, "Message": "success"}'),
+    Fault("body", body=b'{"Message": "no"}'),
+]
+"""What may be the rate limit's own error: worth one more request."""
+
+LIMITS = [
+    (400, b"API may only be called every 60 seconds"),
+    (400, b'{"Code": 107, "Message": "wait a bit and retry"}'),
+    (403, b"Rate limit exceeded"),
+    (406, b'{"Code": -1, "Message": "You have exceeded the limit"}'),
+    (409, b"limit reached"),
+    (420, b"<html><h1>Enhance Your Calm</h1></html>"),
+    (429, b""),
+    (200, b"limit exceeded"),
+    (200, b'{"Code": -1, "Message": "The request limit has been exceeded"}'),
+    (401, b'{"Code": -1, "Message": "too many requests"}'),
+    (500, b"Only one request per minute"),
+    (400, b"one call a minute"),
+    (400, b"called too soon"),
+    (400, b"called too often"),
+    (400, b"too frequent"),
+    (400, b"throttled"),
+    (400, b"slow down"),
+    (400, b"please wait some time, then retry"),
+    (400, b"please wait before you try again"),
+    (400, b"once a minute"),
+    (400, b"calls each minute: 1"),
+]
+"""Ways in which a rate limit may word its error: status and body."""
 
 
 def name(case: Any) -> str:
     """A readable id for a case."""
     fault = case[0] if isinstance(case, tuple) else case
-    return f"{fault.kind}-{fault.status or (fault.body or b'')[:12].decode(errors='replace')}"
+    return f"{fault.kind}-{fault.status}-{(fault.body or b'')[:16].decode(errors='replace')}"
 
 
 @pytest.mark.parametrize("fault", BROKEN_ONCE, ids=name)
@@ -93,18 +139,56 @@ def test_a_lasting_fault_ends_the_run_after_five_attempts(fault: Fault) -> None:
     assert told(run) + told(rest) == as_records(true_legs)
 
 
-@pytest.mark.parametrize("case", REFUSED, ids=name)
-def test_a_refusal_is_not_tried_again(case: tuple[Fault, str]) -> None:
+@pytest.mark.parametrize("case", FINAL, ids=name)
+def test_what_will_not_pass_ends_the_run_at_once(case: tuple[Fault, str]) -> None:
     """What will not pass ends the run at once, with the hour, the cause and what to check."""
-    fault, said = case
+    fault, reason = case
     at_hour = dataclasses.replace(fault, at=AT, times=None)
     with Simulator(faults=[at_hour]) as pbx:
         run = run_tap(pbx, **DAY)
         assert [hour for _, hour in asked(pbx)] == list(range(8, 16))
     assert isinstance(run.error, NoojeeError)
     assert str(run.error).startswith("2021-09-14 15:00: ")
-    assert said in str(run.error)
+    assert reason in str(run.error)
     assert run.bookmarks[-1] == "2021-09-14T05:00:00+00:00"
+
+
+@pytest.mark.parametrize("fault", REJECTIONS, ids=name)
+def test_a_rejection_is_reported_and_tried_once_more(
+    fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rejection is reported at once with what to check, and ends the run if it stands."""
+    at_hour = dataclasses.replace(fault, at=AT, times=None)
+    with Simulator(faults=[at_hour]) as pbx:
+        run = run_tap(pbx, **DAY, request_interval=60)
+        assert [hour for _, hour in asked(pbx)] == [*range(8, 16), 15]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert CHECK_KEY in warning
+    assert warning.endswith("asking again in 60 s (attempt 2 of 5)")
+    assert CHECK_KEY in str(run.error)
+    assert str(run.error).endswith("(2 attempts)")
+
+
+@pytest.mark.parametrize("fault", REJECTIONS, ids=name)
+def test_a_rejection_that_passes_loses_nothing(fault: Fault) -> None:
+    """A rejection that was the rate limit's own error passes with the next request."""
+    at_hour = dataclasses.replace(fault, at=AT, times=1)
+    with Simulator(faults=[at_hour]) as pbx:
+        run = run_tap(pbx, **DAY)
+        assert told(run) == as_records(truth(pbx, DAY["start_date"], DAY["end_date"]))
+
+
+@pytest.mark.parametrize(("status", "body"), LIMITS, ids=lambda value: str(value)[:40])
+def test_a_rate_limit_in_any_words_is_waited_out(
+    status: int, body: bytes, requests_mock: Mocker
+) -> None:
+    """Whatever status and words the rate limit's error has, five requests are made."""
+    rejection = {"status_code": status, "content": body}
+    requests_mock.post(HOURS, [*[rejection] * 4, {"json": []}])
+    with Simulator() as pbx:
+        run = run_tap(pbx, api_url="https://pbx.example.com", **HOUR)
+    assert run.error is None
+    assert len(requests_mock.request_history) == 5
 
 
 def test_no_content_is_an_empty_hour() -> None:
@@ -135,8 +219,7 @@ def run_on(answer: Any, **config: Any) -> Any:
     """Run the tap on one hour whose answer is this."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     with Simulator(faults=[Fault("body", body=body, times=None)]) as pbx:
-        hour = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
-        return run_tap(pbx, **hour | config)
+        return run_tap(pbx, **HOUR | config)
 
 
 @pytest.mark.parametrize(
@@ -145,22 +228,24 @@ def run_on(answer: Any, **config: Any) -> Any:
         ("Duration", "x12", "'x12' is not a whole number"),
         ("Duration", "1.5", "'1.5' is not a whole number"),
         ("Duration", "9" * 5000, "is not a whole number"),
-        ("Duration", 1.5, "1.5 is not a text"),
-        ("Duration", True, "true is not a text"),
+        ("Duration", 1.5, "1.5 is not a string"),
+        ("Duration", True, "true is not a string"),
         ("Leg", "", "is missing"),
         ("Leg", None, "is missing"),
         ("Leg", "one", "'one' is not a whole number"),
         ("CallRecordId", None, "is missing"),
         ("CallRecordId", "", "is missing"),
-        ("CallRecordId", {"id": 1}, '{"id": 1} is not a text'),
+        ("CallRecordId", "x" * 256, "is longer than 255 characters"),
+        ("Leg", "9223372036854775808", "is not from -9223372036854775808 to 9223372036854775807"),
+        ("CallRecordId", {"id": 1}, '{"id": 1} is not a string'),
         ("callend", None, "is missing"),
         ("callend", "yesterday", "'yesterday' is not a date"),
         ("callend", "Tue Sep 31 15:03:34 AEST 2021", "is not a date"),
-        ("callend", "Tue Sep 14 15:03:34 XYZT 2021", "has a time zone name that is not known"),
+        ("callend", "Tue Sep 14 15:03:34 XYZT 2021", "has an unknown time zone name"),
         ("callend", "Mon Jan 01 00:00:00 AEST 0001", "is not a date"),
         ("callend", 1631595787, "1631595787 is not a date"),
         ("Start", "Tue Sep 14 13:03:34 AWST 2021", "set `timezone`"),
-        ("Username", ["a"], '["a"] is not a text'),
+        ("Username", ["a"], '["a"] is not a string'),
     ],
 )
 def test_an_odd_record_is_named(field: str, value: Any, said: str) -> None:
@@ -186,6 +271,8 @@ def test_an_odd_record_is_named(field: str, value: Any, said: str) -> None:
         ("Tag", None, None),
         ("Tag", "", ""),
         ("CallRecordId", 6468, "6468"),
+        ("CallRecordId", "x" * 255, "x" * 255),
+        ("Leg", "9223372036854775807", 9223372036854775807),
         ("UniqueId", None, None),
         ("callend", "2021-09-14 15:03:34.25", "2021-09-14T05:03:34.250000+00:00"),
     ],

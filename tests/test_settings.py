@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import FakeClock, asked, run_tap, settings
 
-from tap_noojee.settings import SettingsError
+from tap_noojee.errors import SettingsError
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     [
         ("api_url", None, "is missing: Address of the PBX"),
         ("api_url", "", "is empty: Address of the PBX"),
-        ("api_url", 5, "is not a text: Address of the PBX"),
+        ("api_url", 5, "is not a string: Address of the PBX"),
         ("api_url", "http://pbx.example.com", "does not begin with https://"),
         ("api_key", None, "is missing: The key from Noojee support"),
         ("api_key", "", "is empty: The key from Noojee support"),
         ("api_key", "key\n", "has white space around it"),
-        ("api_key", 12345678, "is not a text: The key from Noojee support"),
+        ("api_key", 12345678, "is not a string: The key from Noojee support"),
         ("start_date", None, "is missing: Earliest end of a leg"),
         ("start_date", "", "is empty: Earliest end of a leg"),
         ("start_date", "14/09/2021", "'14/09/2021' is not a date or time such as 2021-09-14"),
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         ("timezone", "Melbourne", "'Melbourne' is not a time zone: give an IANA name"),
         ("timezone", "Australia", "'Australia' is not a time zone"),
         ("timezone", "../etc/passwd", "'../etc/passwd' is not a time zone"),
-        ("timezone", "", "is empty: IANA name"),
+        ("timezone", " ", "is empty: IANA name"),
         ("backfill_order", "random", "'random' is not one of oldest_first, newest_first"),
         ("request_interval", -1, "-1 is not a whole number from 0 to 1000000"),
         ("request_interval", "60", "'60' is not a whole number from 0 to 1000000"),
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         ("max_hours_per_run", 0, "0 is not a whole number from 1 to 1000000"),
         ("request_timeout", 0, "0 is not a whole number from 1 to 1000000"),
         ("user_agent", "tap\r\nX: y", "is not printable ASCII"),
+        ("user_agent", "  ", "is empty: The User-Agent header"),
+        ("user_agent", " tap", "is not printable ASCII"),
     ],
 )
 def test_a_bad_setting_is_told_before_any_request(

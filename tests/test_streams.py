@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import FakeClock, Run, as_records, asked, run_tap, told, truth
 
-from tap_noojee.client import NoojeeError
+from tap_noojee.errors import NoojeeError
 from tap_noojee.simulator import Fault, Leg, Simulator
 from tap_noojee.tap import TapNoojee
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DAY: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
 
 
-def state(value: str, **more: Any) -> dict[str, Any]:
+START = "2021-09-13T14:00:00+00:00"
+"""2021-09-14 in Melbourne, where `run_tap` begins unless it is given a start_date."""
+
+
+def state(value: str, since: str = START, owed: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """A STATE's value with this bookmark."""
+    bookmark = {
+        "replication_key": "callend",
+        "replication_key_value": value,
+        "since": since,
+        "owed": [{"start": start, "end": end} for start, end in owed],
+    }
+    return {"bookmarks": {"recordings": bookmark}}
+
+
+def state_of_release_0_1(value: str, **more: Any) -> dict[str, Any]:
+    """A STATE's value as release 0.1 wrote it."""
     bookmark = {"replication_key": "callend", "replication_key_value": value, **more}
     return {"bookmarks": {"recordings": bookmark}}
 
@@ -144,11 +162,13 @@ def test_start_and_end_cut_legs_within_an_hour() -> None:
         assert told(run) == as_records(legs[2:13])
         assert run.bookmarks[-1] == "2021-09-14T07:10:00+00:00"
         del pbx.requests[:]
-        again = run_tap(pbx, end_date="2021-09-14T17:10", state=run.states[-1])
+        dates = {"start_date": "2021-09-14T15:20", "end_date": "2021-09-14T17:10"}
+        again = run_tap(pbx, **dates, state=run.states[-1])
         assert again.bookmarks == run.bookmarks[-1:]
         assert asked(pbx) == []
-        rest = run_tap(pbx, end_date="2021-09-14T18:00", state=run.states[-1])
-    assert told(rest) == as_records(legs[12:])
+        dates["end_date"] = "2021-09-14T18:00"
+        rest = run_tap(pbx, **dates, state=run.states[-1])
+    assert told(rest) == as_records(legs[13:])
 
 
 def test_a_leg_that_ends_on_the_hour_comes_once_in_two_runs() -> None:
@@ -157,7 +177,12 @@ def test_a_leg_that_ends_on_the_hour_comes_once_in_two_runs() -> None:
     legs = every(timedelta(minutes=30), start, start + timedelta(hours=2))
     with Simulator(legs=legs) as pbx:
         first = run_tap(pbx, start_date="2021-09-14T15:00", end_date="2021-09-14T16:00")
-        second = run_tap(pbx, end_date="2021-09-14T17:00", state=first.states[-1])
+        second = run_tap(
+            pbx,
+            start_date="2021-09-14T15:00",
+            end_date="2021-09-14T17:00",
+            state=first.states[-1],
+        )
     assert first.keys + second.keys == [(str(k), 1) for k in range(4)]
 
 
@@ -202,10 +227,10 @@ def test_hours_that_fall_due_during_a_run_are_read(pbx: Simulator) -> None:
 def test_nothing_due_is_a_success_without_requests(pbx: Simulator) -> None:
     """A run with nothing to read makes no request, and keeps its STATE."""
     now = "2021-09-14T06:06:00+00:00"
-    for bookmark in ("2021-09-14T06:00:00+00:00", "2031-01-01T00:00:00+00:00"):
-        run = run_tap(pbx, clock=FakeClock(now), state=state(bookmark))
-        assert run.error is None
-        assert run.bookmarks == [bookmark]
+    bookmark = "2021-09-14T06:00:00+00:00"
+    run = run_tap(pbx, clock=FakeClock(now), state=state(bookmark))
+    assert run.error is None
+    assert run.bookmarks == [bookmark]
     assert run_tap(pbx, clock=FakeClock("2021-09-13T00:00:00+00:00")).error is None
     assert asked(pbx) == []
 
@@ -248,10 +273,12 @@ def test_no_state_claims_what_is_not_written(pbx: Simulator) -> None:
 )
 def test_any_instant_resumes_its_hour(pbx: Simulator, value: str) -> None:
     """Whatever instant of an hour STATE holds, the run resumes at the start of that hour."""
-    run = run_tap(pbx, end_date="2021-09-15", state=state(value))
-    assert run.error is None
-    assert asked(pbx)[0] == ("2021-09-14", 15)
-    assert run.bookmarks == sorted(run.bookmarks)
+    for bookmark in (state(value), state_of_release_0_1(value)):
+        del pbx.requests[:]
+        run = run_tap(pbx, end_date="2021-09-15", state=bookmark)
+        assert run.error is None
+        assert asked(pbx)[0] == ("2021-09-14", 15)
+        assert run.bookmarks == sorted(run.bookmarks)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +287,7 @@ def test_any_instant_resumes_its_hour(pbx: Simulator, value: str) -> None:
         {"replication_key_value": "yesterday"},
         {"replication_key_value": 1631595787},
         {"replication_key_value": "0001-01-01"},
+        {"replication_key_value": "8998-01-01"},
         {"replication_key_value": "2021-09-14", "owed": [{"start": "2021-09-13"}]},
         {"replication_key_value": "2021-09-14", "owed": "all"},
         "2021-09-14",
@@ -319,15 +347,127 @@ def test_runs_of_a_few_hours_add_up(pbx: Simulator, order: str) -> None:
     assert sorted(found) == sorted((leg.call_record_id, leg.leg) for leg in true_legs)
 
 
-def test_a_later_start_skips_what_is_before(pbx: Simulator) -> None:
-    """A start_date after the bookmark is where the run begins."""
-    run_tap(
+def test_an_earlier_start_date_reads_just_the_missing_hours(
+    pbx: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An earlier start_date reads the hours before `since` and those after the bookmark."""
+    caplog.set_level("INFO")
+    run = run_tap(
+        pbx,
+        start_date="2021-09-13T22:00",
+        end_date="2021-09-14T06:00",
+        state=state("2021-09-13T18:00:00+00:00"),  # 00:00 to 04:00
+    )
+    hours = [("2021-09-13", 22), ("2021-09-13", 23), ("2021-09-14", 4), ("2021-09-14", 5)]
+    assert asked(pbx) == hours
+    assert run.states[1] == state(
+        "2021-09-13T18:00:00+00:00",
+        since="2021-09-13T12:00:00+00:00",
+        owed=[("2021-09-13T13:00:00+00:00", START)],
+    )
+    assert run.states[-1] == state("2021-09-13T20:00:00+00:00", since="2021-09-13T12:00:00+00:00")
+    assert "History goes back further than before: 2 hours to read" in caplog.messages
+
+
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_a_later_start_date_leaves_hours_out_without_claiming_them(
+    pbx: Simulator, order: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A later start_date leaves hours out, which stay owed until it is moved back."""
+    caplog.set_level("INFO")
+    run = run_tap(
         pbx,
         start_date="2021-09-14T10:00",
         end_date="2021-09-14T12:00",
-        state=state("2021-09-13T20:00:00+00:00"),
+        backfill_order=order,
+        state=state("2021-09-13T20:00:00+00:00"),  # 06:00
     )
-    assert [hour for _, hour in asked(pbx)] == [10, 11]
+    assert sorted(hour or 0 for _, hour in asked(pbx)) == [10, 11]
+    owed = [("2021-09-13T20:00:00+00:00", "2021-09-14T00:00:00+00:00")]
+    assert run.states[-1] == state("2021-09-14T02:00:00+00:00", owed=owed)
+    assert any(message.startswith("4 hours left out of this run") for message in caplog.messages)
+    del pbx.requests[:]
+    back = run_tap(pbx, end_date="2021-09-14T12:00", backfill_order=order, state=run.states[-1])
+    assert sorted(hour or 0 for _, hour in asked(pbx)) == [6, 7, 8, 9]
+    assert back.states[-1] == state("2021-09-14T02:00:00+00:00")
+
+
+def test_an_earlier_end_date_leaves_owed_hours_out(pbx: Simulator) -> None:
+    """What is owed after an end_date is left alone, and read when it is moved back."""
+    owed = [("2021-09-13T16:00:00+00:00", "2021-09-13T19:00:00+00:00")]  # 02:00 to 05:00
+    before = state("2021-09-14T00:00:00+00:00", owed=owed)
+    run = run_tap(pbx, end_date="2021-09-14T03:00", state=before)
+    assert asked(pbx) == [("2021-09-14", 2)]
+    owed = [("2021-09-13T17:00:00+00:00", "2021-09-13T19:00:00+00:00")]
+    assert run.states[-1] == state("2021-09-14T00:00:00+00:00", owed=owed)
+    run = run_tap(pbx, end_date="2021-09-14T10:00", state=run.states[-1])
+    assert asked(pbx)[1:] == [("2021-09-14", 3), ("2021-09-14", 4)]
+    assert run.states[-1] == state("2021-09-14T00:00:00+00:00")
+
+
+def test_an_end_date_within_an_hour_emits_each_leg_once() -> None:
+    """Moved on within an hour, end_date brings only what has not been emitted."""
+    start = local("2021-09-14T15:00", "Australia/Melbourne")
+    legs = every(timedelta(minutes=10), start, start + timedelta(hours=1))
+    last: dict[str, Any] | None = None
+    found: list[tuple[str, int]] = []
+    with Simulator(legs=legs) as pbx:
+        for minute in (15, 30, 45, 59):
+            run = run_tap(
+                pbx,
+                start_date="2021-09-14T15:05",
+                end_date=f"2021-09-14T15:{minute}",
+                state=last,
+            )
+            last = run.states[-1]
+            found += run.keys
+    assert found == [(str(k), 1) for k in range(1, 6)]
+
+
+def test_a_state_of_release_0_1_reads_as_since_the_start_date(pbx: Simulator) -> None:
+    """A STATE without `since` claims what ended since this run's start_date, and then says so."""
+    run = run_tap(
+        pbx,
+        start_date="2021-09-10",
+        end_date="2021-09-14T08:00",
+        state=state_of_release_0_1("2021-09-13T20:00:00+00:00"),
+    )
+    since = "2021-09-09T14:00:00+00:00"
+    assert run.states[0] == state("2021-09-13T20:00:00+00:00", since=since)
+    assert [hour for _, hour in asked(pbx)] == [6, 7]
+
+
+def test_a_bookmark_later_than_now_claims_nothing_that_is_not_over(
+    pbx: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Hours that a STATE claims before they are over are read when they are, with a warning."""
+    now = FakeClock("2021-09-14T03:30:00+00:00")  # 13:30
+    run = run_tap(pbx, clock=now, state=state("2021-09-14T08:00:00+00:00"))
+    assert asked(pbx) == []
+    assert run.states[-1] == state("2021-09-14T03:00:00+00:00")
+    assert "later than now" in caplog.text
+    later = FakeClock("2021-09-14T05:06:00+00:00")
+    run_tap(pbx, clock=later, state=run.states[-1])
+    assert [hour for _, hour in asked(pbx)] == [13, 14]
+
+
+def test_the_last_hour_of_a_limited_run_is_one_that_was_never_read(pbx: Simulator) -> None:
+    """With newest_first, lookback_hours never take up all of max_hours_per_run."""
+    last: dict[str, Any] | None = state(
+        "2021-09-14T05:00:00+00:00", owed=[(START, "2021-09-13T18:00:00+00:00")]
+    )
+    for hour in range(6, 10):  # an hour falls due before each run
+        run = run_tap(
+            pbx,
+            clock=FakeClock(f"2021-09-14T{hour:02}:06:00+00:00"),
+            backfill_order="newest_first",
+            lookback_hours=3,
+            max_hours_per_run=4,
+            state=last,
+        )
+        last = run.states[-1]
+    assert [hour for _, hour in asked(pbx)[3::4]] == [3, 2, 1, 0]
+    assert last == state("2021-09-14T09:00:00+00:00")
 
 
 def test_newest_first_begins_with_the_last_hour(pbx: Simulator) -> None:
@@ -336,9 +476,9 @@ def test_newest_first_begins_with_the_last_hour(pbx: Simulator) -> None:
     run = run_tap(pbx, clock=clock, backfill_order="newest_first")
     assert asked(pbx) == [("2021-09-14", hour) for hour in range(15, -1, -1)]
     assert set(run.bookmarks) == {"2021-09-14T06:00:00+00:00"}
-    assert run.states[0]["bookmarks"]["recordings"]["owed"] == [
-        {"start": "2021-09-13T14:00:00+00:00", "end": "2021-09-14T05:00:00+00:00"}
-    ]
+    assert run.states[0] == state(
+        "2021-09-14T06:00:00+00:00", owed=[(START, "2021-09-14T05:00:00+00:00")]
+    )
     assert run.states[-1] == state("2021-09-14T06:00:00+00:00")
 
 
@@ -375,8 +515,8 @@ def test_an_outage_leaves_two_debts(pbx: Simulator) -> None:
     assert second.states[-1] == state(
         "2021-09-14T10:00:00+00:00",
         owed=[
-            {"start": "2021-09-13T14:00:00+00:00", "end": "2021-09-14T04:00:00+00:00"},
-            {"start": "2021-09-14T06:00:00+00:00", "end": "2021-09-14T09:00:00+00:00"},
+            (START, "2021-09-14T04:00:00+00:00"),
+            ("2021-09-14T06:00:00+00:00", "2021-09-14T09:00:00+00:00"),
         ],
     )
 
@@ -425,7 +565,7 @@ def test_a_full_table_run_reads_from_the_start(pbx: Simulator) -> None:
     """Forced to FULL_TABLE, the run begins at start_date and leaves the bookmark alone."""
     catalog = TapNoojee(config={}, validate_config=False).catalog_dict
     catalog["streams"][0]["replication_method"] = "FULL_TABLE"
-    before = state("2021-09-14T10:00:00+00:00")
+    before = state("2021-09-14T10:00:00+00:00", since="2021-09-01T00:00:00+00:00")
     run = run_tap(pbx, **DAY, catalog=catalog, state=before)
     assert run.error is None
     assert len(asked(pbx)) == 24
@@ -455,7 +595,7 @@ def test_a_repeated_hour_with_one_pass_is_warned_of(
         run_tap(pbx, start_date="2021-04-04", end_date="2021-04-04T06:00")
     named = [w for w in _warnings(caplog) if w.startswith(f"2021-04-04 {hour:02}:00: this hour")]
     assert len(named) == 1
-    assert f"of the {which} time" in named[0]
+    assert f"of the {which} pass" in named[0]
 
 
 def test_a_repeated_hour_with_both_passes_is_not_warned_of(
@@ -513,7 +653,7 @@ def test_progress_tells_hour_legs_rest_and_end(
     legs = [len(truth(pbx, f"2021-09-14T{h}:00", f"2021-09-14T{h + 1}:00")) for h in (15, 16, 17)]
     lines = [r.getMessage() for r in caplog.records if r.name == "tap-noojee.recordings"]
     assert lines[-4:] == [
-        "3 hours left, done at about 2021-09-20 10:03 AEST",
+        "3 hours of history to read, about 3 minutes",
         f"2021-09-14 15:00: {legs[0]} legs; 2 hours left, done at about 2021-09-20 10:02 AEST",
         f"2021-09-14 16:00: {legs[1]} legs; 1 hour left, done at about 2021-09-20 10:02 AEST",
         f"2021-09-14 17:00: {legs[2]} legs; nothing left to read",
