@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tap_noojee.errors import (
@@ -122,7 +123,7 @@ class Client:
         began = self._clock.monotonic()
         try:
             response = self._clock.run(
-                lambda: self._transport.post(path, attempt), self._transport.time_limit
+                partial(self._transport.post, path, attempt), self._transport.time_limit
             )
         except TimeoutError:
             failure = self._transport.timed_out()

@@ -5,17 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import socket
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import FakeClock, as_records, asked, run_tap, told, truth
+from typing_extensions import override
 
-from tap_noojee.errors import NoojeeError
+from tap_noojee.errors import NoojeeError, Stopped, TransientError
 from tap_noojee.settings import api_url
 from tap_noojee.simulator import Fault, Simulator
+from tap_noojee.transport import Attempt, Transport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from requests_mock import Mocker
+
+    from tap_noojee.simulator import Leg
 
 DAY: dict[str, Any] = {"start_date": "2021-09-14T08:00", "end_date": "2021-09-14T20:00"}
 AT = ("2021-09-14", 15)
@@ -338,21 +351,305 @@ def test_a_server_error_page_with_a_retry_after_date_is_heeded(requests_mock: Mo
     assert [sleep for sleep in clock.sleeps if sleep] == [600, 3600, 60]
 
 
-def test_a_clock_ahead_of_the_pbx_is_warned_of(
+class SlowClock(FakeClock):
+    """A clock that each request moves, too."""
+
+    def __init__(self, latency: float) -> None:
+        """Take the seconds that each answer takes."""
+        super().__init__()
+        self.latency = latency
+
+    @override
+    def run(self, task: Callable[[], Any], timeout: float) -> Any:
+        result = super().run(task, timeout)
+        self.instant = self.instant.add(seconds=self.latency)
+        return result
+
+
+def gaps_between_requests(latency: float, *faults: Fault, interval: int = 60) -> list[float]:
+    """The seconds between requests, as they arrive, of a run over some hours."""
+    clock = SlowClock(latency)
+    arrivals: list[float] = []
+
+    def note_arrival(_start: object, _end: object) -> list[Leg]:
+        arrivals.append(clock.monotonic())
+        return []
+
+    with Simulator(legs=note_arrival, faults=list(faults)) as pbx:
+        run = run_tap(pbx, **DAY, clock=clock, request_interval=interval)
+    assert run.error is None
+    return [later - earlier for earlier, later in pairwise(arrivals)]
+
+
+@pytest.mark.parametrize("latency", [0.3, 0.7, 20, 59])
+def test_the_interval_counts_from_the_sending(latency: float) -> None:
+    """A slow answer costs no pace: the interval, and a little, lies between two arrivals."""
+    assert gaps_between_requests(latency) == pytest.approx([60.5] * 11)
+
+
+def test_the_margin_of_a_short_interval_is_a_small_part_of_it() -> None:
+    """What is added for the network's jitter leaves more than 98 % of the allowed requests."""
+    assert gaps_between_requests(0.3, interval=1) == pytest.approx([1.015] * 11)
+
+
+def test_an_answer_slower_than_the_interval_delays_nothing_more() -> None:
+    """After an answer that took longer than the interval, the next request leaves at once."""
+    assert gaps_between_requests(90) == pytest.approx([90] * 11)
+
+
+@pytest.mark.parametrize("rejection", [Fault("rate", at=AT), Fault("status", status=403, at=AT)])
+def test_after_a_rejection_the_interval_counts_from_the_answer(rejection: Fault) -> None:
+    """A PBX that rejects what kept the interval may count from its answers: from then on so."""
+    gaps = gaps_between_requests(20, rejection)
+    # The rejected request itself is not among the arrivals.
+    assert gaps == pytest.approx([60.5] * 6 + [60.5 + 80] + [80] * 4)
+
+
+def test_after_a_failure_the_interval_counts_from_its_end() -> None:
+    """When a failed attempt arrived is not known: the next leaves an interval after its end."""
+    gaps = gaps_between_requests(20, Fault("status", status=500, at=AT))
+    assert gaps == pytest.approx([60.5] * 6 + [60.5 + 80] + [60.5] * 4)
+
+
+def test_an_abandoned_attempt_is_not_sent(pbx: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that was given up while the name look-up hung sends nothing later."""
+    transport = Transport(
+        f"{pbx.url}/njadmin/rest/RecordingAPI",
+        api_key=pbx.api_key,
+        user_agent="test",
+        timeout=5,
+        monotonic=time.monotonic,
+    )
+    attempt = Attempt()
+    look_up = socket.getaddrinfo
+
+    def abandon_meanwhile(*args: Any, **kwargs: Any) -> Any:
+        attempt.abandoned = True
+        return look_up(*args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", abandon_meanwhile)
+    with pytest.raises(TransientError):
+        transport.post("retrieveMetaDataByHour?date=2021/09/14&hour=15", attempt)
+    assert asked(pbx) == []
+    assert attempt.sent_at is None
+
+
+@pytest.mark.parametrize("end", [TimeoutError, Stopped])
+def test_an_attempt_that_is_not_waited_for_is_abandoned(end: type[Exception]) -> None:
+    """When the wait for an answer ends, by time or by a signal, the attempt counts as given up."""
+    attempts: list[Attempt] = []
+
+    class ImpatientClock(FakeClock):
+        @override
+        def run(self, task: Callable[[], Any], timeout: float) -> Any:
+            assert isinstance(task, partial)
+            attempts.extend(arg for arg in task.args if isinstance(arg, Attempt))
+            raise end
+
+    with Simulator() as pbx, suppress(SystemExit):
+        run_tap(pbx, **HOUR, clock=ImpatientClock())
+    assert attempts
+    assert all(attempt.abandoned for attempt in attempts)
+
+
+def test_an_hour_that_is_not_over_on_the_pbx_is_left_for_later(
     requests_mock: Mocker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When by the PBX's clock an hour is asked for before it is over, a warning says so, once."""
-    requests_mock.post(HOURS, json=[], headers={"Date": "Tue, 14 Sep 2021 04:56:00 GMT"})
+    """Nothing of an hour is emitted or claimed that is not over by the answer's Date header."""
+    requests_mock.post(
+        HOURS,
+        json=[RECORD],
+        headers={"Date": "Tue, 14 Sep 2021 03:55:00 GMT"},
+    )
     with Simulator() as pbx:
-        run_tap(
+        run = run_tap(
             pbx,
-            clock=FakeClock("2021-09-14T06:06:00+00:00"),
+            clock=FakeClock("2021-09-14T06:06:00+00:00"),  # 16:06
             api_url="https://pbx.example.com",
             start_date="2021-09-14T13:00",
         )
-    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(lines) == 1
-    assert lines[0].startswith("2021-09-14 14:00: the clock of this machine is 70 minutes ahead")
+    assert run.error is None
+    assert run.states == [{"bookmarks": {"recordings": {}}}]
+    assert run.records == []
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warning.startswith("2021-09-14 13:00: the clock of this machine is 131 minutes ahead")
+
+
+def test_history_is_read_while_the_clock_is_ahead_of_the_pbx(requests_mock: Mocker) -> None:
+    """With newest_first, an hour that is left for later does not keep history from being read."""
+    now = {"Date": "Tue, 14 Sep 2021 04:56:00 GMT"}
+    requests_mock.post(HOURS, json=[], headers=now)
+    with Simulator() as pbx:
+        run = run_tap(
+            pbx,
+            clock=FakeClock("2021-09-14T05:06:00+00:00"),
+            api_url="https://pbx.example.com",
+            start_date="2021-09-14T11:00",
+            backfill_order="newest_first",
+        )
+    hours = [request.qs["hour"][0] for request in requests_mock.request_history]
+    assert hours == ["14", "13", "12", "11"]
+    assert run.bookmarks[-1] == "2021-09-14T04:00:00+00:00"
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Tue, 14 Sep 2021 05:00:00 -0000"])
+def test_a_date_header_that_says_nothing_else_changes_nothing(
+    date: str, requests_mock: Mocker
+) -> None:
+    """Without a Date, or with one at or after the hour's end, the hour is read."""
+    requests_mock.post(HOURS, json=[], headers={"Date": date})
+    with Simulator() as pbx:
+        run = run_tap(
+            pbx,
+            clock=FakeClock("2021-09-14T05:06:00+00:00"),
+            api_url="https://pbx.example.com",
+            start_date="2021-09-14T14:00",
+        )
+    assert run.bookmarks == ["2021-09-14T05:00:00+00:00"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Tag": "invoice 7"},
+        {"Duration": "99"},
+        {"callend": "Tue Sep 14 16:20:00 AEST 2021"},
+    ],
+)
+def test_a_leg_that_comes_again_changed_is_emitted_again(
+    change: dict[str, str], requests_mock: Mocker
+) -> None:
+    """A leg that comes with two hours is emitted once if it is the same, else twice."""
+    later = RECORD | change
+    requests_mock.post(HOURS, [{"json": [RECORD, RECORD]}, {"json": [RECORD, later]}])
+    with Simulator() as pbx:
+        run = run_tap(
+            pbx,
+            api_url="https://pbx.example.com",
+            start_date="2021-09-14T15:00",
+            end_date="2021-09-14T17:00",
+        )
+    assert run.keys == [("6468", 1)] * 2
+    assert run.records[0] != run.records[1]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/./njadmin/rest/RecordingAPI", "/x/../njadmin/rest/RecordingAPI", "/a|b", "/ä", "/%7e/"],
+)
+def test_the_key_goes_with_every_address(path: str) -> None:
+    """However requests rewrites the URL, the call is sent with the key."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(self.path)
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with Simulator() as pbx:
+            run = run_tap(pbx, api_url=f"http://127.0.0.1:{server.server_port}{path}", **HOUR)
+        server.shutdown()
+    assert run.error is None
+    (target,) = seen
+    assert f"?apiKey={pbx.api_key}&date=2021/09/14&hour=15" in target
+
+
+def test_an_internationalised_host_gets_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host beyond ASCII is looked up as IDNA has it, and the call is sent with the key."""
+    sent: list[str] = []
+
+    def note(_: object, method: str, url: str, **__: object) -> None:
+        sent.append(f"{method} {url}")
+        raise ConnectionResetError
+
+    monkeypatch.setattr("urllib3.connection.HTTPConnection.request", note)
+    monkeypatch.setattr("urllib3.connection.HTTPSConnection.connect", lambda _: None)
+    with Simulator() as pbx:
+        run_tap(pbx, api_url="https://münchen.example", **HOUR)
+    assert len(sent) == 5
+    assert all(f"?apiKey={pbx.api_key}&" in line for line in sent)
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_plain_http_call_goes_to_no_proxy(
+    pbx: Simulator, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A call by plain http stays on this machine, whatever proxy the environment names."""
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    run = run_tap(pbx, **HOUR)
+    assert run.error is None
+    assert len(run.records) == 4
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("HTTPS_PROXY", "socks9://127.0.0.1:9", "check HTTPS_PROXY"),
+        ("HTTPS_PROXY", "http://", "check HTTPS_PROXY"),
+        ("HTTPS_PROXY", "http://:80:80", "check HTTPS_PROXY"),
+        ("REQUESTS_CA_BUNDLE", "/no/such/file", "REQUESTS_CA_BUNDLE"),
+    ],
+)
+def test_a_bad_environment_is_named_and_not_tried_again(
+    pbx: Simulator, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    """What is wrong with the environment is named, and ends the run at once."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv(variable, value)
+    run = run_tap(pbx, api_url="https://localhost:9", **HOUR)
+    assert reason in str(run.error)
+    assert "attempts" not in str(run.error)
+
+
+def test_early_hints_are_not_an_answer() -> None:
+    """Interim responses are passed over; what follows them is the answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            for status in (102, 103, 100, 103):
+                self.wfile.write(f"HTTP/1.1 {status} x\r\nLink: </a>\r\n\r\n".encode())
+            body = json.dumps([RECORD]).encode()
+            self.wfile.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with Simulator() as pbx:
+            run = run_tap(pbx, api_url=f"http://127.0.0.1:{server.server_port}", **HOUR)
+        server.shutdown()
+    assert run.error is None
+    assert run.keys == [("6468", 1)]
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" + b"{}," * 500_000 + b"{}]", b'[{"a":[' + b"0," * 6_000_000 + b"0]}]"]
+)
+def test_an_answer_of_too_many_values_is_not_decoded(body: bytes, requests_mock: Mocker) -> None:
+    """An answer that would cost many times its bytes in memory ends the run undecoded."""
+    requests_mock.post(HOURS, content=body)
+    with Simulator() as pbx:
+        run = run_tap(pbx, api_url="https://pbx.example.com", **HOUR)
+    assert "the answer has more than 350,000 legs" in str(run.error)
+
+
+def test_of_a_refusal_a_few_kilobytes_are_read(requests_mock: Mocker) -> None:
+    """Of what is not an answer, no more is read than a message can have."""
+    requests_mock.post(HOURS, status_code=500, content=b"x" * 10_000_000)
+    with Simulator() as pbx:
+        run = run_tap(pbx, api_url="https://pbx.example.com", **HOUR)
+    assert "the PBX failed (status 500)" in str(run.error)
 
 
 def test_a_wait_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:

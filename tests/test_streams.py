@@ -162,7 +162,10 @@ def test_start_and_end_cut_legs_within_an_hour() -> None:
         assert told(run) == as_records(legs[2:13])
         assert run.bookmarks[-1] == "2021-09-14T07:10:00+00:00"
         del pbx.requests[:]
-        dates = {"start_date": "2021-09-14T15:20", "end_date": "2021-09-14T17:10"}
+        dates: dict[str, Any] = {
+            "start_date": "2021-09-14T15:20",
+            "end_date": "2021-09-14T17:10",
+        }
         again = run_tap(pbx, **dates, state=run.states[-1])
         assert again.bookmarks == run.bookmarks[-1:]
         assert asked(pbx) == []
