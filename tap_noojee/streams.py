@@ -94,6 +94,7 @@ class RecordingsStream(Stream):
         # The SDK's marker of where a run began would else be in each STATE.
         self.stream_state.pop("starting_replication_value", None)
         self._bookmark = dict(self.stream_state)
+        self._state_emitted = False
         self._zone = time_zone(self.config["timezone"])
         reader = LegReader(self.schema, self._zone, self.config["api_key"], self.logger)
         agent = {"user_agent": f"{self.tap_name}/{self._tap.plugin_version}"}
@@ -113,8 +114,8 @@ class RecordingsStream(Stream):
                 self.log("Stopped; what has been written need not be read again")
             else:
                 return
-        # The last message is a STATE, even if no hour has been read.
-        self._emit_state(self._bookmark)
+        if not self._state_emitted:  # The last message is a STATE, even if no hour has been read.
+            self._emit_state(self._bookmark)
         raise SystemExit(128 + (self._clock.stop_signal or 0))
 
     def _read_one(self, client: Client, reader: LegReader) -> Iterator[Record]:
@@ -242,3 +243,4 @@ class RecordingsStream(Stream):
         else:
             self._tap.state_writer.write_state(self.tap_state)
         self._bookmark = bookmark
+        self._state_emitted = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import select
 import signal
 import socket
@@ -15,6 +16,7 @@ from conftest import Run, as_records, asked, told, truth
 from processes import TAP, command, environment, finished, last_line
 
 from tap_noojee.simulator import API_KEY, Fault, Leg, Simulator
+from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,10 +85,12 @@ def test_a_bad_setting_ends_with_1_and_one_line(pbx: Simulator, tmp_path: Path) 
 
 def test_a_fault_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) -> None:
     """A lasting fault exits with 1; the last line names hour and cause, without a traceback."""
-    pbx.faults.append(Fault("status", status=403, at=("2021-09-14", 9)))
+    pbx.faults.append(Fault("status", status=403, at=("2021-09-14", 9), times=2))
     run, done = finished(command(tmp_path, pbx, **DAY))
     assert done.returncode == 1
-    assert last_line(done).startswith("2021-09-14 09:00: the PBX refuses access: check `api_key`")
+    assert last_line(done).startswith(
+        "2021-09-14 09:00: the PBX rejects the request: check `api_key`"
+    )
     assert "Traceback" not in done.stderr
     assert run.bookmarks[-1] == "2021-09-13T23:00:00+00:00"
 
@@ -94,15 +98,27 @@ def test_a_fault_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--config", "missing.json"], "missing.json"),
-        (["--config", "broken.json"], "config: what was given is no file with a JSON object"),
-        (["--config", "list.json"], "config: what was given is no file with a JSON object"),
-        (["--config", "good.json", "--state", "broken.json"], "is no JSON"),
+        (["--config", "missing.json"], "config: there is no such file"),
+        (["--config", "broken.json"], "config: what was given is not a file with a JSON object"),
+        (["--config", "list.json"], "config: what was given is not a file with a JSON object"),
+        (["--config", "good.json", "--state", "broken.json"], "state: the file is not JSON"),
+        (
+            ["--config", "good.json", "--state", "deep.json"],
+            "state: the file is nested too deeply",
+        ),
+        (["--config", "good.json", "--state", "missing.json"], "--state: what was given cannot"),
+        (["--config", "good.json", "--state", "none.json"], "state: `bookmarks` is not an object"),
+        (["--config", "good.json", "--catalog", "broken.json"], "catalog: the file is not JSON"),
+        (["--config", "good.json", "--catalog", "streams.json"], "catalog: cannot be read"),
+        (["--config", "good.json", "--catalog", "key.json"], "catalog: replication_key: is not"),
+        (["--config", "good.json", "--catalog", "less.json"], "catalog: callend: is excluded"),
+        (["--config", "good.json", "more"], "command line: an argument cannot be used"),
+        (["--config", "good.json", "--more"], "command line: an argument cannot be used"),
         (["--config", "good.json", "--state", "odd.json"], "state: "),
         (["--config", "good.json", "--state", "list.json"], "state: "),
     ],
 )
-def test_unreadable_files_are_told_without_a_traceback(
+def test_what_cannot_be_read_is_reported_without_a_traceback(
     pbx: Simulator, tmp_path: Path, arguments: list[str], said: str
 ) -> None:
     """A file that is missing or cannot be read exits with 1 and one line."""
@@ -113,6 +129,17 @@ def test_unreadable_files_are_told_without_a_traceback(
         '{"bookmarks": {"recordings": {"replication_key_value": 5}}}'
     )
     (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "none.json").write_text('{"bookmarks": []}')
+    (tmp_path / "deep.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    (tmp_path / "streams.json").write_text('{"streams": [{"stream": "recordings"}]}')
+    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
+    metadata = catalog["streams"][0]["metadata"]
+    (callend,) = (m for m in metadata if list(m["breadcrumb"]) == ["properties", "callend"])
+    callend["metadata"] = {"inclusion": "available", "selected": False}
+    (tmp_path / "less.json").write_text(json.dumps(catalog))
+    callend["metadata"] = {"inclusion": "automatic"}
+    catalog["streams"][0]["replication_key"] = "Start"
+    (tmp_path / "key.json").write_text(json.dumps(catalog))
     _, done = finished([*TAP, *arguments], cwd=tmp_path)
     assert done.returncode == 1
     assert said in last_line(done)
@@ -244,7 +271,7 @@ def test_a_target_that_goes_away_ends_the_run(
     log = process.stderr.read().decode()
     process.stderr.close()
     assert process.wait(60) == 1
-    assert "the target takes no more messages: Broken pipe" in log.splitlines()[-1]
+    assert "cannot write to the target: Broken pipe" in log.splitlines()[-1]
     assert "Traceback" not in log
     assert "Exception ignored" not in log
 

@@ -195,6 +195,8 @@ def test_a_state_of_an_older_release_is_read(pbx: Simulator) -> None:
         run = run_tap(pbx, **HOURS, state={"bookmarks": {"recordings": value | more}})
         assert [hour for _, hour in asked(pbx)] == [12, 13]
         assert run.states[-1]["bookmarks"]["recordings"].keys() == {
+            "since",
+            "owed",
             "replication_key",
             "replication_key_value",
         }
