@@ -20,7 +20,8 @@ TAP = [sys.executable, "-m", "tap_noojee"]
 
 def environment(**more: str) -> dict[str, str]:
     """This environment without settings of the tap, and with these."""
-    rest = {n: v for n, v in os.environ.items() if not n.startswith(("TAP_NOOJEE_", "LOGLEVEL"))}
+    drop = ("TAP_NOOJEE_", "LOGLEVEL", "PYTHONUNBUFFERED")
+    rest = {n: v for n, v in os.environ.items() if not n.startswith(drop)}
     return rest | more
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
-import select
 import signal
-import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,7 @@ import pytest
 from conftest import Run, as_records, asked, told, truth
 from processes import TAP, command, environment, finished, last_line
 
-from tap_noojee.simulator import API_KEY, Fault, Leg, Simulator
+from tap_noojee.simulator import API_KEY, Fault, Simulator
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
@@ -259,60 +257,115 @@ def test_a_signal_amid_records_finishes_the_hour(
     assert len(run.bookmarks) == len(asked(pbx))
 
 
-def test_a_target_that_goes_away_ends_the_run(
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_second_signal_ends_the_tap_at_once(
+    pbx: Simulator, tap: Callable[..., subprocess.Popen[bytes]], signum: signal.Signals
+) -> None:
+    """Stopped twice, the tap ends with 128 + the signal, though its target does not read."""
+    pbx.volume = 30
+    process = tap(**DAY)
+    until(lambda: len(asked(pbx)) > 5 and _stays(lambda: len(asked(pbx))))
+    process.terminate()
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signum)
+    assert process.wait(10) == 128 + signum
+    ended(process)
+
+
+def test_the_state_of_an_hour_is_there_while_the_tap_waits(
     tap: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
-    """When nobody reads any more, the tap ends with 1 and a line, without a traceback."""
-    process = tap(**DAY)
+    """An hour's STATE can be read from the pipe while the tap waits for the pace."""
+    process = tap(**DAY, request_interval=600)
     assert process.stdout
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr
-    log = process.stderr.read().decode()
-    process.stderr.close()
-    assert process.wait(60) == 1
-    assert "cannot write to the target: Broken pipe" in log.splitlines()[-1]
-    assert "Traceback" not in log
-    assert "Exception ignored" not in log
+    lines = [process.stdout.readline()]
+    while b'"STATE"' not in lines[-1]:
+        lines.append(process.stdout.readline())
+    assert b"2021-09-13T15:00:00+00:00" in lines[-1]
+    assert process.poll() is None
+    process.terminate()
+    ended(process)
 
 
-def test_output_is_written_in_whole_lines(pbx: Simulator, tmp_path: Path) -> None:
-    """Each write to the pipe is of whole lines, and of no more than a pipe takes as a whole."""
-    long_name = "x" * 10_000
-    pbx.legs = [
-        Leg(leg.start, leg.callend, str(k), tag=long_name if k % 50 == 0 else "")
-        for k, leg in enumerate(truth(pbx, "2021-09-14", "2021-09-15"))
+@pytest.mark.parametrize("name", ["END_DATE", "MAX_HOURS_PER_RUN", "USER_AGENT", "TIMEZONE"])
+def test_an_empty_variable_is_as_if_unset(pbx: Simulator, tmp_path: Path, name: str) -> None:
+    """An optional setting that is empty in the environment has its default."""
+    env = environment(
+        TAP_NOOJEE_API_URL=pbx.url,
+        TAP_NOOJEE_API_KEY=API_KEY,
+        TAP_NOOJEE_START_DATE="2021-09-14T15:00",
+        TAP_NOOJEE_END_DATE="2021-09-14T16:00",
+        TAP_NOOJEE_REQUEST_INTERVAL="0",
+        TAP_NOOJEE_SETTLE_MINUTES="",
+    )
+    if name == "END_DATE":
+        env["TAP_NOOJEE_START_DATE"] = "2999-01-01"
+    _, done = finished(
+        [*TAP, "--config", "ENV"], env=env | {f"TAP_NOOJEE_{name}": ""}, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_connection_test_makes_one_attempt(pbx: Simulator, tmp_path: Path) -> None:
+    """--test is not tried again, whatever goes wrong, and exits with 1."""
+    pbx.faults.append(Fault("status", status=503, times=None))
+    _, done = finished(command(tmp_path, pbx, "--test", request_interval=60))
+    assert done.returncode == 1
+    assert len(asked(pbx)) == 1
+    assert last_line(done).endswith("the PBX failed (status 503)")
+
+
+def test_requests_are_measured_as_by_any_tap_of_the_sdk(pbx: Simulator, tmp_path: Path) -> None:
+    """Each response's duration and the number of requests are logged as the SDK's metrics."""
+    pbx.faults.append(Fault("status", status=503, at=("2021-09-14", 15)))
+    hour = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
+    _, done = finished(command(tmp_path, pbx, **hour))
+    points = [
+        json.loads(line.split("METRIC: ")[1])
+        for line in done.stderr.splitlines()
+        if "METRIC: " in line
     ]
-    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with reader, writer:
-        process = subprocess.Popen(
-            command(tmp_path, pbx, **DAY),
-            stdout=writer.fileno(),
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-        )
-        writer.close()
-        writes = []
-        while write := reader.recv(1_000_000):
-            writes.append(write)
-        assert process.wait(60) == 0
-    assert all(write.endswith(b"\n") for write in writes)
-    assert all(len(write) <= select.PIPE_BUF or write.count(b"\n") == 1 for write in writes)
-    assert any(write.count(b"\n") > 5 for write in writes)
-    assert max(map(len, writes)) > 10_000
+    durations = [p for p in points if p["metric"] == "http_request_duration"]
+    assert [(p["tags"]["http_status_code"], p["tags"]["status"]) for p in durations] == [
+        (503, "failed"),
+        (200, "succeeded"),
+    ]
+    assert {p["tags"]["endpoint"] for p in durations} == {"retrieveMetaDataByHour"}
+    (count,) = [p for p in points if p["metric"] == "http_request_count"]
+    assert count["value"] == 2
 
 
-def test_stdout_on_a_full_disk_is_told(pbx: Simulator, tmp_path: Path) -> None:
-    """Output that cannot be written ends the run with 1 and the reason."""
-    with contextlib.suppress(FileNotFoundError), open("/dev/full", "wb") as full:  # noqa: PTH123
-        done = subprocess.run(
-            command(tmp_path, pbx, **DAY),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            env=environment(),
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        (
+            "sha256(config['salt'] + Source)",
+            "\"sha256(config['salt'] + Source)\" fails: TypeError",
+        ),
+        ("1/0", "'1/0' fails: ZeroDivisionError"),
+        ("Sorce", "'Sorce' is not defined"),
+    ],
+)
+def test_a_stream_map_that_fails_is_named(
+    pbx: Simulator, tmp_path: Path, expression: str, reason: str
+) -> None:
+    """A stream map that fails ends the run with one line: the expression and the cause."""
+    pbx.legs = [
+        dataclasses.replace(leg, source=None)  # type: ignore[arg-type]
+        for leg in truth(pbx, "2021-09-14T15:00", "2021-09-14T16:00")
+    ]
+    _, done = finished(
+        command(
+            tmp_path,
+            pbx,
+            **DAY,
+            stream_maps={"recordings": {"Source": expression}},
+            stream_map_config={"salt": "s"},
         )
-        assert done.returncode == 1
-        assert "No space left on device" in last_line(done)
-        assert "Traceback" not in done.stderr
+    )
+    assert done.returncode == 1
+    assert last_line(done).startswith("stream_maps: ")
+    assert reason in last_line(done)
+    assert sum("| ERROR " in line for line in done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
