@@ -99,7 +99,7 @@ class Coverage:
             if not bookmark.get("replication_key_value"):
                 return cls(start, start, [])
             until = _instant(bookmark["replication_key_value"])
-            owed = [(_instant(s["start"]), _instant(s["end"])) for s in bookmark.get("owed") or []]
+            owed = [_interval(owed["start"], owed["end"]) for owed in bookmark.get("owed") or []]
             if bookmark.get("since"):
                 since = _instant(bookmark["since"])
             else:
@@ -109,7 +109,8 @@ class Coverage:
         except (DateError, AttributeError, TypeError, KeyError) as error:
             reason = f"state: the bookmark of recordings cannot be read: {error}"
         else:
-            return cls(since, until, subtract([(since, until)] if since < until else [], owed))
+            read = merge([(since, until)])  # nothing, where `since` is later
+            return cls(since, until, subtract(read, merge(owed)))
         raise StateError(reason)
 
     def make_bookmark(self, replication_key: str) -> dict[str, Any]:
@@ -118,7 +119,7 @@ class Coverage:
         `owed` is there even if it is empty: where Meltano merges two states, it would else keep
         the older one's.
         """
-        owed = subtract([(self.since, self.until)], self.read) if self.since < self.until else []
+        owed = subtract(merge([(self.since, self.until)]), self.read)
         return {
             "replication_key": replication_key,
             "replication_key_value": self.until.isoformat(),
@@ -141,12 +142,20 @@ class Coverage:
             StateError: it is so late that no clock can have been that far ahead.
         """
         if self.until.year > now.year + _MAX_YEARS_AHEAD:
-            raise StateError(f"state: the bookmark {self.until.isoformat()} was never written by a run")
+            until = self.until.isoformat()
+            raise StateError(f"state: the bookmark {until} was never written by a run")
         # Where it is the present clock that is wrong, long ago, nothing is due and nothing lost.
         if self.until <= now or now <= self.since:
             return self
         limit = Hour.containing(now, zone).start
         return dataclasses.replace(self, until=limit, read=clip(self.read, BEGINNING, limit))
+
+
+def _interval(start: str, end: str) -> Span:
+    interval = _instant(start), _instant(end)
+    if interval[0] > interval[1]:
+        raise DateError("an interval of `owed` ends before it starts")
+    return interval
 
 
 def _instant(text: str) -> datetime:

@@ -319,7 +319,10 @@ def test_the_connection_test_makes_one_attempt(pbx: Simulator, tmp_path: Path) -
 def test_requests_are_measured_as_by_any_tap_of_the_sdk(pbx: Simulator, tmp_path: Path) -> None:
     """Each response's duration and the number of requests are logged as the SDK's metrics."""
     pbx.faults.append(Fault("status", status=503, at=("2021-09-14", 15)))
-    hour = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
+    hour: dict[str, Any] = {
+        "start_date": "2021-09-14T15:00",
+        "end_date": "2021-09-14T16:00",
+    }
     _, done = finished(command(tmp_path, pbx, **hour))
     points = [
         json.loads(line.split("METRIC: ")[1])

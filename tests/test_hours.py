@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from tap_noojee.hours import (
-    FOREVER,
-    NEVER,
-    Backlog,
-    Hour,
-    Span,
-    count,
-    instants,
-    last_due,
-    whole_hours,
-    within,
-    without,
-)
+from tap_noojee.hours import Hour, count_between, instants
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
 LORD_HOWE = ZoneInfo("Australia/Lord_Howe")
@@ -39,11 +26,6 @@ def at(text: str) -> datetime:
 def hour(zone: ZoneInfo, text: str) -> Hour:
     """Name an hour as clocks show it."""
     return Hour(datetime.fromisoformat(text), zone)
-
-
-def span(start: str, end: str) -> Span:
-    """Name the time between two times with an offset."""
-    return at(start), at(end)
 
 
 def hours_between(first: Hour, stop: Hour) -> list[Hour]:
@@ -272,17 +254,51 @@ def test_days_around_a_change_of_clocks_have_each_hour_once(
 )
 def test_an_instant_belongs_to_the_hour_that_clocks_show(instant: str, text: str) -> None:
     """The hour of an instant is what clocks show then, in either pass."""
-    assert Hour.showing(at(instant), MELBOURNE) == hour(MELBOURNE, text)
+    assert Hour.containing(at(instant), MELBOURNE) == hour(MELBOURNE, text)
+
+
+@pytest.mark.parametrize(
+    ("zone", "text", "passes"),
+    [
+        (MELBOURNE, "2021-09-14 15:00", [("2021-09-14 15:00+10:00", 60)]),
+        (MELBOURNE, "2021-04-04 02:00", [("2021-04-04 02:00+11:00", 120)]),
+        (MELBOURNE, "2021-10-03 02:00", []),
+        (LORD_HOWE, "2021-04-04 01:00", [("2021-04-04 01:00+11:00", 90)]),
+        (
+            CHATHAM,
+            "2021-04-04 02:00",
+            [("2021-04-04 02:00+13:45", 60), ("2021-04-04 02:45+12:45", 15)],
+        ),
+        (
+            CHATHAM,
+            "2021-04-04 03:00",
+            [("2021-04-04 03:00+13:45", 45), ("2021-04-04 03:00+12:45", 60)],
+        ),
+        (
+            TROLL,
+            "2021-10-31 01:00",
+            [("2021-10-31 01:00+02:00", 60), ("2021-10-31 01:00+00:00", 60)],
+        ),
+    ],
+)
+def test_an_hour_has_the_passes_in_which_clocks_show_it(
+    zone: ZoneInfo, text: str, passes: list[tuple[str, int]]
+) -> None:
+    """An hour's passes are the stretches of time in which clocks show it, in order."""
+    found = hour(zone, text).passes
+    assert list(found) == [
+        (at(start), at(start) + timedelta(minutes=minutes)) for start, minutes in passes
+    ]
 
 
 def test_hours_of_two_passes_are_one_hour() -> None:
-    """Both passes of a repeated hour give the same hour, as the API is asked for it once."""
+    """Both passes of a repeated hour give the same hour, as it is requested once."""
     passes = [at("2021-04-04 02:30+11:00"), at("2021-04-04 02:30+10:00")]
-    assert len({Hour.showing(one, MELBOURNE) for one in passes}) == 1
+    assert len({Hour.containing(one, MELBOURNE) for one in passes}) == 1
 
 
-def test_an_hour_tells_its_date_and_time_as_users_read_them() -> None:
-    """An hour is told by date and hour, with both digits."""
+def test_an_hour_is_named_by_its_date_and_time() -> None:
+    """An hour's name has its date and its hour, with both digits."""
     assert str(hour(MELBOURNE, "2021-09-04 03:00")) == "2021-09-04 03:00"
 
 
@@ -386,103 +402,14 @@ def test_an_hour_is_due_when_its_last_pass_has_settled(
     zone: ZoneInfo, now: str, text: str
 ) -> None:
     """An hour is due once the settling time has passed since the end of its last pass."""
-    assert last_due(at(now), timedelta(minutes=5), zone) == hour(zone, text)
+    assert Hour.last_due(at(now), timedelta(minutes=5), zone) == hour(zone, text)
 
 
 def test_an_hour_is_due_at_its_end_if_nothing_has_to_settle() -> None:
     """Without a settling time an hour is due as it ends, and no sooner."""
     end = at("2021-09-14 16:00+10:00")
-    assert last_due(end, timedelta(), MELBOURNE) == hour(MELBOURNE, "2021-09-14 15:00")
-    assert last_due(end - TICK, timedelta(), MELBOURNE) == hour(MELBOURNE, "2021-09-14 14:00")
-
-
-# Spans of time
-
-A, B, C, D, E = (at(f"2021-09-14 {hh}:00+10:00") for hh in range(10, 15))
-
-
-@pytest.mark.parametrize(
-    ("gone", "left"),
-    [
-        ((B, C), [(A, B), (C, D)]),
-        ((A, B), [(B, D)]),
-        ((C, D), [(A, C)]),
-        ((A, D), []),
-        ((NEVER, FOREVER), []),
-        ((D, E), [(A, D)]),
-        ((E, FOREVER), [(A, D)]),
-        ((NEVER, A), [(A, D)]),
-        ((NEVER, A - TICK), [(A, D)]),
-        ((B, B), [(A, B), (B, D)]),
-    ],
-)
-def test_time_taken_from_a_span_leaves_what_lies_before_and_after(
-    gone: Span, left: list[Span]
-) -> None:
-    """What is left of a span is its parts outside the time that is taken away."""
-    assert without([(A, D)], gone) == left
-
-
-def test_time_is_taken_from_each_span() -> None:
-    """Time taken away may end in one span and begin in another."""
-    assert without([(A, C), (D, FOREVER)], (B, E)) == [(A, B), (E, FOREVER)]
-
-
-def test_only_what_lies_between_the_bounds_is_within() -> None:
-    """Spans are cut at the bounds, and those outside or at a bound's far side are dropped."""
-    assert within([(NEVER, B), (B, C), (C, FOREVER)], B, D) == [(B, C), (C, D)]
-
-
-def test_spans_have_no_bound_above_unless_one_is_given() -> None:
-    """Without a second bound the spans go on as before."""
-    assert within([(A, FOREVER)], C) == [(C, FOREVER)]
-
-
-def test_spans_are_widened_to_whole_hours() -> None:
-    """A span that begins or ends in the middle of an hour takes in all of that hour."""
-    ragged = span("2021-09-14 10:20+10:00", "2021-09-14 12:00:01+10:00")
-    assert whole_hours([ragged], MELBOURNE) == [(A, D)]
-
-
-def test_spans_on_the_hour_are_not_widened() -> None:
-    """A span that begins and ends on the hour stays as it is."""
-    assert whole_hours([(A, B), (C, D)], MELBOURNE) == [(A, B), (C, D)]
-
-
-def test_a_span_without_an_end_stays_without_one() -> None:
-    """Only the start of a span without an end is widened."""
-    assert whole_hours([(A + TICK, FOREVER)], MELBOURNE) == [(A, FOREVER)]
-
-
-def test_widened_spans_that_meet_are_joined() -> None:
-    """Spans that come to share an hour, or to touch, become one, so no hour is asked twice."""
-    ragged = [(A, A + TICK), (A + 2 * TICK, B), (B, B + TICK), (D, E)]
-    assert whole_hours(ragged, MELBOURNE) == [(A, C), (D, E)]
-
-
-def test_a_span_within_another_does_not_shorten_it() -> None:
-    """Of two spans that overlap the later end counts."""
-    assert whole_hours([(A, FOREVER), (B, C)], MELBOURNE) == [(A, FOREVER)]
-
-
-def test_whole_hours_come_in_order() -> None:
-    """Spans are put in order of time."""
-    assert whole_hours([(C, D), (A, B)], MELBOURNE) == [(A, B), (C, D)]
-
-
-def test_a_span_inside_interleaved_hours_takes_in_the_earlier_one() -> None:
-    """From within the later of two interleaved hours the earlier is whole too: it comes again."""
-    ragged = span("2021-04-04 03:10+13:45", "2021-04-04 04:00+12:45")
-    whole = span("2021-04-04 02:00+13:45", "2021-04-04 04:00+12:45")
-    assert whole_hours([ragged], CHATHAM) == [whole]
-
-
-def test_a_span_that_is_widened_past_another_takes_it_in() -> None:
-    """A span that begins later may be widened to an earlier hour, and keeps that start."""
-    read_in_part = span("2021-04-04 03:00+13:45", "2021-04-04 03:10+13:45")
-    ragged = span("2021-04-04 02:50+12:45", "2021-04-04 04:00+12:45")
-    whole = span("2021-04-04 02:00+13:45", "2021-04-04 04:00+12:45")
-    assert whole_hours([read_in_part, ragged], CHATHAM) == [whole]
+    assert Hour.last_due(end, timedelta(), MELBOURNE) == hour(MELBOURNE, "2021-09-14 15:00")
+    assert Hour.last_due(end - TICK, timedelta(), MELBOURNE) == hour(MELBOURNE, "2021-09-14 14:00")
 
 
 # Counting
@@ -503,14 +430,15 @@ def test_a_span_that_is_widened_past_another_takes_it_in() -> None:
 def test_a_year_has_the_hours_that_its_clocks_show(key: str, number: int) -> None:
     """A year has 8760 hours less those that clocks skip whole; a repeated one counts once."""
     zone = ZoneInfo(key)
-    year = hour(zone, "2021-01-01 00:00").start, hour(zone, "2022-01-01 00:00").start
-    assert count([year], zone) == number
+    year = hour(zone, "2021-01-01 00:00"), hour(zone, "2021-12-31 23:00")
+    assert count_between(*year) == number
 
 
 def test_a_skipped_day_has_no_hours() -> None:
     """Where clocks skip a day, its 24 hours are not counted."""
-    days = span("2011-12-29 00:00-10:00", "2012-01-01 00:00+14:00")
-    assert count([days], ZoneInfo("Pacific/Apia")) == 48
+    apia = ZoneInfo("Pacific/Apia")
+    first, last = hour(apia, "2011-12-29 00:00"), hour(apia, "2011-12-31 23:00")
+    assert count_between(first, last) == 48
 
 
 @pytest.mark.parametrize(
@@ -533,230 +461,6 @@ def test_counting_and_stepping_agree(key: str, days: tuple[str, str]) -> None:
     hours = hours_between(first, stop)
     for skipped in (0, 1, 20, 49, 50, 51, 52, 70, 71):
         some = hours[skipped:]
-        assert count([(some[0].start, stop.start)], zone) == len(some)
+        assert count_between(some[0], hours[-1]) == len(some)
         some = hours[: len(hours) - skipped]
-        assert count([(first.start, some[-1].next().start)], zone) == len(some)
-
-
-def test_an_hour_that_is_begun_counts() -> None:
-    """A span that ends in the middle of an hour has that hour too."""
-    assert count([(A, B + TICK)], MELBOURNE) == 2
-
-
-def test_counts_of_several_spans_are_added() -> None:
-    """Several spans have the hours of all of them, and no spans have none."""
-    assert count([(A, B), (C, E)], MELBOURNE) == 3
-    assert count([], MELBOURNE) == 0
-
-
-# What is left to ask
-
-START = at("2021-09-14 10:00+10:00")
-
-
-def backlog(
-    *unread: Span, start: datetime = START, lookback: int = 0, zone: ZoneInfo = MELBOURNE
-) -> Backlog:
-    """What is left to ask by this bookmark."""
-    return Backlog(unread, start=start, lookback=lookback, zone=zone)
-
-
-def test_a_first_run_asks_from_the_hour_of_the_start() -> None:
-    """Without a bookmark all is unread from the start of the hour in which `start` lies."""
-    assert backlog(start=A + 30 * TICK).to_ask(D) == [(A, D)]
-
-
-def test_a_first_run_takes_in_an_hour_whose_second_pass_is_to_come() -> None:
-    """A start within the later of two interleaved hours begins with the earlier."""
-    start, limit = span("2021-04-04 03:10+13:45", "2021-04-04 05:00+12:45")
-    expected = [(at("2021-04-04 02:00+13:45"), limit)]
-    assert backlog(start=start, zone=CHATHAM).to_ask(limit) == expected
-
-
-def test_a_bookmark_on_the_hour_goes_on_with_that_hour() -> None:
-    """A bookmark on the hour does not ask for the hour before again."""
-    assert backlog((C, FOREVER)).to_ask(E) == [(C, E)]
-
-
-def test_a_bookmark_within_an_hour_goes_on_at_its_start() -> None:
-    """A bookmark in the middle of an hour asks for all of that hour."""
-    assert backlog((C + TICK, FOREVER)).to_ask(E) == [(C, E)]
-
-
-def test_a_bookmark_within_a_second_pass_goes_on_at_the_start_of_the_first() -> None:
-    """A bookmark in the second pass of an hour asks for all of that hour."""
-    bookmark, limit = span("2021-04-04 02:30+10:00", "2021-04-04 04:00+10:00")
-    start = at("2021-04-01 00:00+11:00")
-    expected = [(at("2021-04-04 02:00+11:00"), limit)]
-    assert backlog((bookmark, FOREVER), start=start).to_ask(limit) == expected
-
-
-@pytest.mark.parametrize(
-    ("bookmark", "first"),
-    [
-        ("03:00+13:45", "03:00+13:45"),
-        ("03:10+13:45", "02:00+13:45"),
-        ("02:45+12:45", "02:00+13:45"),
-        ("03:00+12:45", "03:00+13:45"),
-        ("03:30+12:45", "03:00+13:45"),
-        ("04:00+12:45", "04:00+12:45"),
-    ],
-)
-def test_a_bookmark_where_hours_interleave_tells_which_of_them_is_read(
-    bookmark: str, first: str
-) -> None:
-    """A bookmark at an hour's very start has read the hour before, second pass and all."""
-    start, limit = span("2021-04-01 00:00+13:45", "2021-04-04 06:00+12:45")
-    work = backlog((at(f"2021-04-04 {bookmark}"), FOREVER), start=start, zone=CHATHAM)
-    assert work.to_ask(limit) == [(at(f"2021-04-04 {first}"), limit)]
-
-
-def test_nothing_before_the_start_is_asked() -> None:
-    """A bookmark before the start does not bring back what lies before the start."""
-    work = backlog((A, B), (C, FOREVER), start=D)
-    assert work.to_ask(E) == [(D, E)]
-    assert work.unread == [(D, FOREVER)]
-
-
-def test_a_bookmark_after_the_start_is_followed() -> None:
-    """A start before the bookmark does not ask again for what was read."""
-    assert backlog((D, FOREVER), start=A).to_ask(E) == [(D, E)]
-
-
-def test_nothing_at_or_after_the_limit_is_asked() -> None:
-    """Where the limit is at or before what is unread there is nothing to ask."""
-    assert backlog((C, FOREVER)).to_ask(C) == []
-    assert backlog((C, FOREVER)).to_ask(B) == []
-
-
-def test_intervals_that_are_owed_are_asked_in_order() -> None:
-    """What is owed is asked for as well as what is new, in whole hours."""
-    work = backlog((A + TICK, B - TICK), (D, FOREVER))
-    assert work.to_ask(E) == [(A, B), (D, E)]
-
-
-def test_owed_intervals_in_one_hour_are_asked_once() -> None:
-    """Two owed parts of one hour are one hour to ask."""
-    work = backlog((A, A + TICK), (B - TICK, B), (D, FOREVER))
-    assert work.to_ask(D) == [(A, B)]
-
-
-def test_lookback_asks_again_for_the_last_finished_hours() -> None:
-    """Looking back reads as many finished hours again as it is told, and what is new."""
-    assert backlog((D, FOREVER), lookback=2).to_ask(E) == [(B, E)]
-
-
-def test_lookback_does_not_go_before_the_start() -> None:
-    """Looking back ends at the start."""
-    assert backlog((C, FOREVER), start=B, lookback=9).to_ask(E) == [(B, E)]
-
-
-def test_lookback_counts_from_the_hour_of_the_bookmark() -> None:
-    """An hour that is partly read does not count as one of the finished hours."""
-    assert backlog((D + TICK, FOREVER), lookback=1).to_ask(E) == [(C, E)]
-
-
-def test_lookback_counts_the_hours_that_exist() -> None:
-    """Looking back over an hour that clocks skipped goes one further."""
-    bookmark, limit = span("2021-10-03 04:00+11:00", "2021-10-03 05:00+11:00")
-    work = backlog((bookmark, FOREVER), lookback=2)
-    assert work.to_ask(limit) == [(at("2021-10-03 01:00+10:00"), limit)]
-
-
-def test_lookback_keeps_what_is_owed() -> None:
-    """Looking back from the newest bookmark asks for owed intervals too, no hour twice."""
-    work = backlog((A, B), (D, FOREVER), lookback=1)
-    assert work.to_ask(E) == [(A, B), (C, E)]
-
-
-def test_lookback_does_not_take_the_bookmark_back() -> None:
-    """What is read again was read before: it does not become unread."""
-    work = backlog((D, FOREVER), lookback=2)
-    assert work.unread == [(D, FOREVER)]
-    work.finish(Hour.showing(B, MELBOURNE), FOREVER)
-    assert work.unread == [(D, FOREVER)]
-
-
-def test_a_finished_hour_is_neither_asked_nor_unread() -> None:
-    """Finishing the oldest hour moves the bookmark to the start of the next."""
-    work = backlog((A, FOREVER))
-    work.finish(Hour.showing(A, MELBOURNE), FOREVER)
-    assert work.to_ask(D) == [(B, D)]
-    assert work.unread == [(B, FOREVER)]
-
-
-def test_finishing_a_newer_hour_leaves_the_older_ones_owed() -> None:
-    """Finishing an hour out of order leaves what lies before and what lies after."""
-    work = backlog((A, FOREVER))
-    work.finish(Hour.showing(C, MELBOURNE), FOREVER)
-    assert work.unread == [(A, C), (D, FOREVER)]
-    assert work.to_ask(E) == [(A, C), (D, E)]
-
-
-def test_finishing_what_is_owed_leaves_the_newest_bookmark_alone() -> None:
-    """Owed hours that are finished vanish, and the last span stays without an end."""
-    work = backlog((A, B), (D, FOREVER))
-    work.finish(Hour.showing(A, MELBOURNE), FOREVER)
-    assert work.unread == [(D, FOREVER)]
-
-
-def test_an_hour_before_one_that_is_skipped_is_finished_up_to_the_next_that_exists() -> None:
-    """Finishing the hour before a gap moves the bookmark to the hour after the gap."""
-    start, after = span("2021-10-03 01:00+10:00", "2021-10-03 03:00+11:00")
-    work = backlog(start=start)
-    work.finish(Hour.showing(start, MELBOURNE), FOREVER)
-    assert work.unread == [(after, FOREVER)]
-    assert after.astimezone(MELBOURNE).hour == 3
-
-
-def test_a_limit_within_an_hour_leaves_the_rest_of_it_unread() -> None:
-    """An hour that was read up to a limit is unread from there on, and not asked again now."""
-    work = backlog((A, FOREVER))
-    limit = A + timedelta(minutes=20)
-    work.finish(Hour.showing(A, MELBOURNE), limit)
-    assert work.unread == [(limit, FOREVER)]
-    assert work.to_ask(limit) == []
-
-
-def test_the_rest_of_an_hour_is_asked_by_the_next_run() -> None:
-    """A bookmark that a limit left within an hour asks for that hour again."""
-    work = backlog((A, FOREVER))
-    work.finish(Hour.showing(A, MELBOURNE), A + timedelta(minutes=20))
-    assert backlog(*work.unread).to_ask(C) == [(A, C)]
-
-
-@pytest.mark.parametrize(
-    ("zone", "hours", "limit", "second_pass"),
-    [
-        (MELBOURNE, ["02:00+11:00"], "02:00+10:00", "02:30+10:00"),
-        (CHATHAM, ["02:00+13:45", "03:00+13:45"], "03:30+13:45", "02:50+12:45"),
-        (CHATHAM, ["02:00+13:45"], "03:00+13:45", "02:50+12:45"),
-    ],
-    ids=["Melbourne, between the passes", "Chatham, within an hour", "Chatham, on the hour"],
-)
-def test_a_limit_before_a_second_pass_leaves_that_pass_unread(
-    zone: ZoneInfo, hours: list[str], limit: str, second_pass: str
-) -> None:
-    """Legs of a second pass after the limit were left out, so the next run asks for them."""
-    day = "2021-04-04"
-    starts = [at(f"{day} {one}") for one in hours]
-    work = backlog(start=starts[0], zone=zone)
-    for one in starts:
-        work.finish(Hour.showing(one, zone), at(f"{day} {limit}"))
-    later = backlog(*work.unread, start=starts[0], zone=zone)
-    (asked,) = later.to_ask(at(f"{day} 06:00+10:00"))
-    left_out = Hour.showing(at(f"{day} {second_pass}"), zone)
-    assert asked[0] <= left_out.start
-
-
-def test_hours_divide_all_time_even_where_they_interleave() -> None:
-    """Finishing hours one by one, newest or oldest first, uses up exactly their time."""
-    start, limit = span("2021-04-04 00:00+13:45", "2021-04-04 06:00+12:45")
-    hours = [Hour.showing(start, CHATHAM)]
-    while hours[-1].next().start < limit:
-        hours.append(hours[-1].next())
-    for one, following in pairwise(hours):
-        work = backlog(start=start, zone=CHATHAM)
-        work.finish(one, FOREVER)
-        rest = [(start, one.start), (following.start, FOREVER)]
-        assert work.unread == [piece for piece in rest if piece[0] < piece[1]]
+        assert count_between(first, some[-1]) == len(some)
