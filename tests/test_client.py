@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from tap_noojee.errors import NoojeeError, Stopped, TransientError
 from tap_noojee.settings import api_url
-from tap_noojee.simulator import Fault, Simulator
+from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.transport import Attempt, Transport
 
 if TYPE_CHECKING:
@@ -36,21 +36,21 @@ HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-1
 HOURS = "https://pbx.example.com/njadmin/rest/RecordingAPI/retrieveMetaDataByHour"
 
 BROKEN_ONCE = [
-    Fault("status", status=429),
-    Fault("status", status=500),
-    Fault("status", status=503, retry_after=7),
-    Fault("rate", status=200),
-    Fault("rate", status=400),
-    Fault("rate", status=403),
-    Fault("rate", status=429),
-    Fault("cut"),
-    Fault("cut-json"),
-    Fault("reset"),
-    Fault("stall"),
-    Fault("empty"),
-    Fault("body", body=b'[{"callend": "Tue Sep 14 15:03:3'),
-    Fault("body", body=b'{"Code": -1, "Mess'),
-    Fault("body", body=b'[{"Username": "\xff"}]'),
+    Failure("status", status=429),
+    Failure("status", status=500),
+    Failure("status", status=503, retry_after=7),
+    Failure("rate", status=200),
+    Failure("rate", status=400),
+    Failure("rate", status=403),
+    Failure("rate", status=429),
+    Failure("cut"),
+    Failure("cut-json"),
+    Failure("reset"),
+    Failure("stall"),
+    Failure("empty"),
+    Failure("body", body=b'[{"callend": "Tue Sep 14 15:03:3'),
+    Failure("body", body=b'{"Code": -1, "Mess'),
+    Failure("body", body=b'[{"Username": "\xff"}]'),
 ]
 """What a later attempt may mend."""
 
@@ -59,34 +59,34 @@ NOT_A_LIST = "not a list of recordings: check `api_url`"
 LOGIN_PAGE = b"<form>Please wait and try again</form>"
 
 FINAL = [
-    (Fault("status", status=401), CHECK_KEY),
-    (Fault("status", status=401, body=LOGIN_PAGE), CHECK_KEY),
-    (Fault("status", status=404), "check `api_url`"),
-    (Fault("status", status=404, body=LOGIN_PAGE), "check `api_url`"),
-    (Fault("redirect"), "which is not followed: check `api_url`"),
-    (Fault("status", status=304), "which is not followed: check `api_url`"),
-    (Fault("html"), f"the answer is a web page, {NOT_A_LIST}"),
-    (Fault("body", body=LOGIN_PAGE), f"the answer is a web page, {NOT_A_LIST}"),
-    (Fault("null"), f"the answer is something else, {NOT_A_LIST}"),
-    (Fault("body", body=b"42"), f"the answer is something else, {NOT_A_LIST}"),
-    (Fault("body", body=b'{"error": "no"}'), f"the answer is something else, {NOT_A_LIST}"),
-    (Fault("body", body=b'["a"]'), "record 1: is not an object"),
-    (Fault("body", body=b'[{"Leg": [1]}]'), "record 1: callend: is missing"),
-    (Fault("body", body=b'[{"Duration": 1e999}]'), "a number in the answer is out of range"),
+    (Failure("status", status=401), CHECK_KEY),
+    (Failure("status", status=401, body=LOGIN_PAGE), CHECK_KEY),
+    (Failure("status", status=404), "check `api_url`"),
+    (Failure("status", status=404, body=LOGIN_PAGE), "check `api_url`"),
+    (Failure("redirect"), "which is not followed: check `api_url`"),
+    (Failure("status", status=304), "which is not followed: check `api_url`"),
+    (Failure("html"), f"the answer is a web page, {NOT_A_LIST}"),
+    (Failure("body", body=LOGIN_PAGE), f"the answer is a web page, {NOT_A_LIST}"),
+    (Failure("null"), f"the answer is something else, {NOT_A_LIST}"),
+    (Failure("body", body=b"42"), f"the answer is something else, {NOT_A_LIST}"),
+    (Failure("body", body=b'{"error": "no"}'), f"the answer is something else, {NOT_A_LIST}"),
+    (Failure("body", body=b'["a"]'), "record 1: is not an object"),
+    (Failure("body", body=b'[{"Leg": [1]}]'), "record 1: callend: is missing"),
+    (Failure("body", body=b'[{"Duration": 1e999}]'), "a number in the answer is out of range"),
 ]
 """What no further request will mend, and what the error says of it."""
 
 REJECTIONS = [
-    Fault("status", status=201),
-    Fault("status", status=400),
-    Fault("status", status=403),
-    Fault("status", status=405),
-    Fault("status", status=406),
-    Fault("status", status=409),
-    Fault("status", status=418),
-    Fault("code"),
-    Fault("body", body=b'{"Code": 0, "Message": "success"}'),
-    Fault("body", body=b'{"Message": "no"}'),
+    Failure("status", status=201),
+    Failure("status", status=400),
+    Failure("status", status=403),
+    Failure("status", status=405),
+    Failure("status", status=406),
+    Failure("status", status=409),
+    Failure("status", status=418),
+    Failure("code"),
+    Failure("body", body=b'{"Code": 0, "Message": "success"}'),
+    Failure("body", body=b'{"Message": "no"}'),
 ]
 """What may be the rate limit's own error: worth one more request."""
 
@@ -118,16 +118,16 @@ LIMITS = [
 
 def name(case: Any) -> str:
     """A readable id for a case."""
-    fault = case[0] if isinstance(case, tuple) else case
-    return f"{fault.kind}-{fault.status}-{(fault.body or b'')[:16].decode(errors='replace')}"
+    failure = case[0] if isinstance(case, tuple) else case
+    return f"{failure.kind}-{failure.status}-{(failure.body or b'')[:16].decode(errors='replace')}"
 
 
-@pytest.mark.parametrize("fault", BROKEN_ONCE, ids=name)
-def test_a_passing_fault_is_tried_again(fault: Fault) -> None:
-    """A fault that may pass is tried again after the interval, and nothing is lost."""
+@pytest.mark.parametrize("failure", BROKEN_ONCE, ids=name)
+def test_a_passing_failure_is_tried_again(failure: Failure) -> None:
+    """A failure that may pass is tried again after the interval, and nothing is lost."""
     clock = FakeClock()
-    at_hour = dataclasses.replace(fault, at=AT, times=2)
-    with Simulator(faults=[at_hour]) as pbx:
+    at_hour = dataclasses.replace(failure, at=AT, times=2)
+    with Simulator(failures=[at_hour]) as pbx:
         run = run_tap(pbx, **DAY, clock=clock, request_interval=60, request_timeout=1)
         assert told(run) == as_records(truth(pbx, DAY["start_date"], DAY["end_date"]))
         assert [hour for _, hour in asked(pbx)] == [*range(8, 15), 15, 15, *range(15, 20)]
@@ -135,29 +135,29 @@ def test_a_passing_fault_is_tried_again(fault: Fault) -> None:
     assert sum(clock.sleeps) >= 60 * 13
 
 
-@pytest.mark.parametrize("fault", BROKEN_ONCE, ids=name)
-def test_a_lasting_fault_ends_the_run_after_five_attempts(fault: Fault) -> None:
-    """A fault that lasts ends the run with the hour and the cause; a later run loses nothing."""
-    at_hour = dataclasses.replace(fault, at=AT, times=None)
-    with Simulator(faults=[at_hour]) as pbx:
+@pytest.mark.parametrize("failure", BROKEN_ONCE, ids=name)
+def test_a_lasting_failure_ends_the_run_after_five_attempts(failure: Failure) -> None:
+    """A failure that lasts ends the run with the hour and the cause; a later run loses nothing."""
+    at_hour = dataclasses.replace(failure, at=AT, times=None)
+    with Simulator(failures=[at_hour]) as pbx:
         run = run_tap(pbx, **DAY, request_timeout=1)
         assert [hour for _, hour in asked(pbx)] == [*range(8, 15), *[15] * 5]
         assert isinstance(run.error, NoojeeError)
         assert str(run.error).startswith("2021-09-14 15:00: ")
         assert str(run.error).endswith("(5 attempts)")
         assert run.bookmarks[-1] == "2021-09-14T05:00:00+00:00"
-        pbx.faults.clear()
+        pbx.failures.clear()
         rest = run_tap(pbx, **DAY, state=run.states[-1])
         true_legs = truth(pbx, DAY["start_date"], DAY["end_date"])
     assert told(run) + told(rest) == as_records(true_legs)
 
 
 @pytest.mark.parametrize("case", FINAL, ids=name)
-def test_what_will_not_pass_ends_the_run_at_once(case: tuple[Fault, str]) -> None:
+def test_what_will_not_pass_ends_the_run_at_once(case: tuple[Failure, str]) -> None:
     """What will not pass ends the run at once, with the hour, the cause and what to check."""
-    fault, reason = case
-    at_hour = dataclasses.replace(fault, at=AT, times=None)
-    with Simulator(faults=[at_hour]) as pbx:
+    failure, reason = case
+    at_hour = dataclasses.replace(failure, at=AT, times=None)
+    with Simulator(failures=[at_hour]) as pbx:
         run = run_tap(pbx, **DAY)
         assert [hour for _, hour in asked(pbx)] == list(range(8, 16))
     assert isinstance(run.error, NoojeeError)
@@ -166,13 +166,13 @@ def test_what_will_not_pass_ends_the_run_at_once(case: tuple[Fault, str]) -> Non
     assert run.bookmarks[-1] == "2021-09-14T05:00:00+00:00"
 
 
-@pytest.mark.parametrize("fault", REJECTIONS, ids=name)
+@pytest.mark.parametrize("failure", REJECTIONS, ids=name)
 def test_a_rejection_is_reported_and_tried_once_more(
-    fault: Fault, caplog: pytest.LogCaptureFixture
+    failure: Failure, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A rejection is reported at once with what to check, and ends the run if it stands."""
-    at_hour = dataclasses.replace(fault, at=AT, times=None)
-    with Simulator(faults=[at_hour]) as pbx:
+    at_hour = dataclasses.replace(failure, at=AT, times=None)
+    with Simulator(failures=[at_hour]) as pbx:
         run = run_tap(pbx, **DAY, request_interval=60)
         assert [hour for _, hour in asked(pbx)] == [*range(8, 16), 15]
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
@@ -182,11 +182,11 @@ def test_a_rejection_is_reported_and_tried_once_more(
     assert str(run.error).endswith("(2 attempts)")
 
 
-@pytest.mark.parametrize("fault", REJECTIONS, ids=name)
-def test_a_rejection_that_passes_loses_nothing(fault: Fault) -> None:
+@pytest.mark.parametrize("failure", REJECTIONS, ids=name)
+def test_a_rejection_that_passes_loses_nothing(failure: Failure) -> None:
     """A rejection that was the rate limit's own error passes with the next request."""
-    at_hour = dataclasses.replace(fault, at=AT, times=1)
-    with Simulator(faults=[at_hour]) as pbx:
+    at_hour = dataclasses.replace(failure, at=AT, times=1)
+    with Simulator(failures=[at_hour]) as pbx:
         run = run_tap(pbx, **DAY)
         assert told(run) == as_records(truth(pbx, DAY["start_date"], DAY["end_date"]))
 
@@ -206,7 +206,7 @@ def test_a_rate_limit_in_any_words_is_waited_out(
 
 def test_no_content_is_an_empty_hour() -> None:
     """A 204 is an hour without calls."""
-    with Simulator(faults=[Fault("204", at=AT)]) as pbx:
+    with Simulator(failures=[Failure("204", at=AT)]) as pbx:
         run = run_tap(pbx, **DAY)
     assert run.error is None
     assert len(run.states) == 12
@@ -231,7 +231,7 @@ RECORD = {
 def run_on(answer: Any, **config: Any) -> Any:
     """Run the tap on one hour whose answer is this."""
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    with Simulator(faults=[Fault("body", body=body, times=None)]) as pbx:
+    with Simulator(failures=[Failure("body", body=body, times=None)]) as pbx:
         return run_tap(pbx, **HOUR | config)
 
 
@@ -366,7 +366,7 @@ class SlowClock(FakeClock):
         return result
 
 
-def gaps_between_requests(latency: float, *faults: Fault, interval: int = 60) -> list[float]:
+def gaps_between_requests(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
     """The seconds between requests, as they arrive, of a run over some hours."""
     clock = SlowClock(latency)
     arrivals: list[float] = []
@@ -375,7 +375,7 @@ def gaps_between_requests(latency: float, *faults: Fault, interval: int = 60) ->
         arrivals.append(clock.monotonic())
         return []
 
-    with Simulator(legs=note_arrival, faults=list(faults)) as pbx:
+    with Simulator(legs=note_arrival, failures=list(failures)) as pbx:
         run = run_tap(pbx, **DAY, clock=clock, request_interval=interval)
     assert run.error is None
     return [later - earlier for earlier, later in pairwise(arrivals)]
@@ -397,8 +397,10 @@ def test_an_answer_slower_than_the_interval_delays_nothing_more() -> None:
     assert gaps_between_requests(90) == pytest.approx([90] * 11)
 
 
-@pytest.mark.parametrize("rejection", [Fault("rate", at=AT), Fault("status", status=403, at=AT)])
-def test_after_a_rejection_the_interval_counts_from_the_answer(rejection: Fault) -> None:
+@pytest.mark.parametrize(
+    "rejection", [Failure("rate", at=AT), Failure("status", status=403, at=AT)]
+)
+def test_after_a_rejection_the_interval_counts_from_the_answer(rejection: Failure) -> None:
     """A PBX that rejects what kept the interval may count from its answers: from then on so."""
     gaps = gaps_between_requests(20, rejection)
     # The rejected request itself is not among the arrivals.
@@ -407,7 +409,7 @@ def test_after_a_rejection_the_interval_counts_from_the_answer(rejection: Fault)
 
 def test_after_a_failure_the_interval_counts_from_its_end() -> None:
     """When a failed attempt arrived is not known: the next leaves an interval after its end."""
-    gaps = gaps_between_requests(20, Fault("status", status=500, at=AT))
+    gaps = gaps_between_requests(20, Failure("status", status=500, at=AT))
     assert gaps == pytest.approx([60.5] * 6 + [60.5 + 80] + [60.5] * 4)
 
 
@@ -654,7 +656,7 @@ def test_of_a_refusal_a_few_kilobytes_are_read(requests_mock: Mocker) -> None:
 
 def test_a_wait_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
     """Each retry is announced in one line: the hour, the reason, the wait, the attempt."""
-    with Simulator(faults=[Fault("status", status=500, at=AT, times=2)]) as pbx:
+    with Simulator(failures=[Failure("status", status=500, at=AT, times=2)]) as pbx:
         run_tap(pbx, **DAY, request_interval=60)
     lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert lines == [

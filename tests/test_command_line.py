@@ -13,7 +13,7 @@ import pytest
 from conftest import Run, as_records, asked, told, truth
 from processes import TAP, command, environment, finished, last_line
 
-from tap_noojee.simulator import API_KEY, Fault, Simulator
+from tap_noojee.simulator import API_KEY, Failure, Simulator
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def test_a_bad_setting_ends_with_1_and_one_line(pbx: Simulator, tmp_path: Path) 
     assert asked(pbx) == []
 
 
-def test_a_fault_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) -> None:
-    """A lasting fault exits with 1; the last line names hour and cause, without a traceback."""
-    pbx.faults.append(Fault("status", status=403, at=("2021-09-14", 9), times=2))
+def test_a_failure_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) -> None:
+    """A lasting failure exits with 1; the last line names hour and cause, without a traceback."""
+    pbx.failures.append(Failure("status", status=403, at=("2021-09-14", 9), times=2))
     run, done = finished(command(tmp_path, pbx, **DAY))
     assert done.returncode == 1
     assert last_line(done).startswith(
@@ -175,7 +175,7 @@ def test_the_connection_test_is_one_request(pbx: Simulator, tmp_path: Path) -> N
     _, done = finished(command(tmp_path, pbx, "--test"))
     assert done.returncode == 0
     assert len(asked(pbx)) == 1
-    pbx.faults.append(Fault("status", status=401))
+    pbx.failures.append(Failure("status", status=401))
     _, done = finished(command(tmp_path, pbx, "--test"))
     assert done.returncode == 1
     assert "check `api_key`" in last_line(done)
@@ -209,7 +209,7 @@ def test_a_signal_ends_the_wait_for_the_server(
     kind: Any,
 ) -> None:
     """Stopped while it waits for an answer, the tap ends with a STATE and 128 + the signal."""
-    pbx.faults.append(Fault(kind, delay=30, at=("2021-09-14", 10)))
+    pbx.failures.append(Failure(kind, delay=30, at=("2021-09-14", 10)))
     process = tap(**DAY)
     until(lambda: ("2021-09-14", 10) in asked(pbx))
     process.send_signal(signum)
@@ -224,7 +224,7 @@ def test_a_signal_before_the_first_answer_claims_nothing(
     pbx: Simulator, tap: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     """Stopped before anything was read, the tap ends with a STATE that holds no bookmark."""
-    pbx.faults.append(Fault("stall"))
+    pbx.failures.append(Failure("stall"))
     process = tap(**DAY)
     until(lambda: asked(pbx))
     process.terminate()
@@ -309,7 +309,7 @@ def test_an_empty_variable_is_as_if_unset(pbx: Simulator, tmp_path: Path, name: 
 
 def test_the_connection_test_makes_one_attempt(pbx: Simulator, tmp_path: Path) -> None:
     """--test is not tried again, whatever goes wrong, and exits with 1."""
-    pbx.faults.append(Fault("status", status=503, times=None))
+    pbx.failures.append(Failure("status", status=503, times=None))
     _, done = finished(command(tmp_path, pbx, "--test", request_interval=60))
     assert done.returncode == 1
     assert len(asked(pbx)) == 1
@@ -318,7 +318,7 @@ def test_the_connection_test_makes_one_attempt(pbx: Simulator, tmp_path: Path) -
 
 def test_requests_are_measured_as_by_any_tap_of_the_sdk(pbx: Simulator, tmp_path: Path) -> None:
     """Each response's duration and the number of requests are logged as the SDK's metrics."""
-    pbx.faults.append(Fault("status", status=503, at=("2021-09-14", 15)))
+    pbx.failures.append(Failure("status", status=503, at=("2021-09-14", 15)))
     hour: dict[str, Any] = {
         "start_date": "2021-09-14T15:00",
         "end_date": "2021-09-14T16:00",

@@ -34,7 +34,7 @@ from typing_extensions import override
 from tap_noojee.client import LARGEST_ANSWER, Client, NoojeeError
 from tap_noojee.hours import Hour
 from tap_noojee.legs import AnswerDecoder, LegReader
-from tap_noojee.simulator import MELBOURNE, Fault, Simulator
+from tap_noojee.simulator import MELBOURNE, Failure, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -260,7 +260,7 @@ def quiet() -> Iterator[Simulator]:
 
 def run_on(simulator: Simulator, body: bytes) -> Outcome:
     """Run the tap on two hours: one without calls, and the one with this answer."""
-    simulator.faults[:] = [Fault("body", body=body, at=("2021-09-14", 15), times=None)]
+    simulator.failures[:] = [Failure("body", body=body, at=("2021-09-14", 15), times=None)]
     run = run_tap(simulator, start_date=START, max_hours_per_run=2)
     messages = [json.loads(line) for line in run.output.split("\n") if line]
     bookmarks = [

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import as_records, asked, truth
 
-from tap_noojee.simulator import Fault
+from tap_noojee.simulator import Failure
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def test_a_second_run_does_nothing_more(project: Project, pbx: Simulator) -> Non
 def test_a_failed_run_is_taken_up_where_it_failed(project: Project, pbx: Simulator) -> None:
     """Meltano tells of the failure and its reason, and nothing is lost or read twice."""
     project.read(pbx, *DAY)
-    pbx.faults.append(Fault("status", NOON, status=403))
+    pbx.failures.append(Failure("status", NOON, status=403))
     said = project.meltano(*RUN, status=1)
     assert "2021-09-14 12:00: the PBX refuses access: check `api_key`" in said
     assert "Extractor failed" in said
@@ -75,7 +75,7 @@ def test_a_failed_run_is_taken_up_where_it_failed(project: Project, pbx: Simulat
 def test_a_killed_run_loses_nothing(project: Project, pbx: Simulator) -> None:
     """Killed with all its parts amid the day, a run leaves whole lines; the next adds the rest."""
     project.read(pbx, *DAY)
-    pbx.faults.append(Fault("stall", NOON))
+    pbx.failures.append(Failure("stall", NOON))
     with project.start(*RUN) as process:
         while NOON not in asked(pbx) or not project.output.exists():
             assert process.poll() is None

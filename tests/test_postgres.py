@@ -12,7 +12,7 @@ import pytest
 from conftest import asked, truth
 from postgres import serve
 
-from tap_noojee.simulator import Fault, Leg, Simulator
+from tap_noojee.simulator import Failure, Leg, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,7 +103,7 @@ def test_a_failed_run_is_taken_up_where_it_failed(
 ) -> None:
     """What came before the failure is in the database, and the next run adds the rest."""
     project.read(pbx, *DAY)
-    pbx.faults.append(Fault("status", NOON, status=403))
+    pbx.failures.append(Failure("status", NOON, status=403))
     project.meltano(*RUN, status=1)
     assert rows(database) == as_rows(truth(pbx, "2021-09-14", "2021-09-14T12:00"))
     pbx.requests.clear()
@@ -115,7 +115,7 @@ def test_a_failed_run_is_taken_up_where_it_failed(
 def test_a_killed_run_loses_nothing(project: Project, pbx: Simulator, database: Postgres) -> None:
     """Killed with all its parts amid the day, a run leaves nothing that the next cannot mend."""
     project.read(pbx, *DAY)
-    pbx.faults.append(Fault("stall", NOON))
+    pbx.failures.append(Failure("stall", NOON))
     with project.start(*RUN) as process:
         while NOON not in asked(pbx):
             assert process.poll() is None

@@ -1,4 +1,4 @@
-"""The stand-in PBX, asked over real HTTP."""
+"""The simulated PBX, over real HTTP."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
 from zoneinfo import ZoneInfo
 
 import pytest
 import requests
 
-from tap_noojee.simulator import API_KEY, BASES, Fault, Leg, Simulator, legs
+from tap_noojee.simulator import API_KEY, Failure, Leg, Simulator, legs
+from tap_noojee.simulator.server import BASES, Fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tap_noojee.simulator import Dates, Fold, Gap, Kind
+    from tap_noojee.simulator.calls import Dates
+    from tap_noojee.simulator.failures import Kind
+    from tap_noojee.simulator.server import Gap
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
 SAMPLE_HOUR = (date(2021, 9, 14), 15)
@@ -170,7 +175,7 @@ def test_generated_calls() -> None:
 
 
 def test_rhythm() -> None:
-    """Mornings are busy, nights quiet, Saturdays thin and Sundays empty."""
+    """Mornings are busy, nights quiet, Saturdays thin, and Sundays have a few calls an hour."""
     start = datetime(2024, 3, 4, tzinfo=MELBOURNE).astimezone(UTC)  # a Monday
     ends = [
         leg.callend.astimezone(MELBOURNE)
@@ -178,10 +183,46 @@ def test_rhythm() -> None:
     ]
     day = Counter(end.weekday() for end in ends)
     hour = Counter(end.hour for end in ends)
-    assert day[6] == 0
     assert 0 < day[5] * 5 < day[0]
+    assert 0 < day[6] * 2 < day[0]
     assert hour[10] > hour[12] * 1.5
-    assert hour[3] < 20
+    assert hour[3] * 10 < hour[10]
+
+
+@pytest.mark.parametrize("zone", ["Australia/Melbourne", "Europe/London", "Pacific/Auckland"])
+def test_clock_changes_are_visible(zone: str) -> None:
+    """On the Sunday on which clocks go back, there are calls in both passes of the hour."""
+    repeated = {
+        "Australia/Melbourne": (date(2021, 4, 4), 2),
+        "Pacific/Auckland": (date(2021, 4, 4), 2),
+        "Europe/London": (date(2021, 10, 31), 1),
+    }
+    names = {}
+    for fold in get_args(Fold):
+        with Simulator(timezone=zone, fold=fold) as pbx:
+            found = records(pbx, *repeated[zone])
+        names[fold] = {record["callend"].split()[4] for record in found}
+    assert len(names["both"]) == 2
+    assert len(names["first"]) == len(names["second"]) == 1
+    assert names["first"] != names["second"]
+
+
+def test_limit_may_count_from_the_answer() -> None:
+    """With `counts_from`, the interval counts from the end of the last answer."""
+    with Simulator(interval=0.5, counts_from="answer", latency=0.3) as pbx:
+        statuses = []
+        for pause in (0, 0.4, 0.6):
+            time.sleep(pause)
+            statuses.append(ask(pbx, *SAMPLE_HOUR).status_code)
+    assert statuses == [200, 429, 200]
+
+
+def test_date_header() -> None:
+    """With a clock, answers say what time it is by that clock."""
+    now = datetime(2021, 9, 14, 5, 59, 30, tzinfo=UTC)
+    with Simulator(clock=lambda: now) as pbx:
+        answer = ask(pbx, *SAMPLE_HOUR)
+    assert answer.headers["Date"] == "Tue, 14 Sep 2021 05:59:30 GMT"
 
 
 def test_deterministic() -> None:
@@ -219,28 +260,11 @@ def test_volume() -> None:
 
 
 def test_sample() -> None:
-    """The documented hour answers with the documented legs and no others."""
+    """The documented hour answers with the documented legs, to the letter, and no others."""
     with Simulator() as pbx:
         found = records(pbx, *SAMPLE_HOUR)
-    assert [record["CallRecordId"] for record in found] == ["6468", "6469", "6470", "6471"]
-    assert [record["Duration"] for record in found] == ["4", "4", "15", "68"]
-    assert found[0] == {
-        "callend": "Tue Sep 14 15:03:34 AEST 2021",
-        "CallRecordId": "6468",
-        "DID": "7601",
-        "Destination": "123",
-        "Direction": "Inbound",
-        "Duration": "4",
-        "Leg": "1",
-        "Source": "500",
-        "Start": "Tue Sep 14 15:03:30 AEST 2021",
-        "Tag": "",
-        "UniqueId": "1631595787.5",
-        "Username": "NoojeeAdmin",
-    }
-    start = datetime(2021, 9, 14, 5, tzinfo=UTC)
-    truth = legs(start, start + timedelta(hours=1), zone=MELBOURNE)
-    assert [leg.record(MELBOURNE) for leg in truth] == found
+    documented = Path(__file__).with_name("documented-answer.json").read_text()
+    assert found == json.loads(documented)
 
 
 def test_legs_by_callable() -> None:
@@ -344,7 +368,7 @@ def test_rate_limit() -> None:
 
 def test_rate_limit_message() -> None:
     """Too soon is told in words, under 429 unless told otherwise; a faulted call counts."""
-    with Simulator(interval=60, faults=[Fault("status")]) as pbx:
+    with Simulator(interval=60, failures=[Failure("status")]) as pbx:
         answers = [ask(pbx, *SAMPLE_HOUR) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [503, 429]
     assert answers[1].json() == {"Code": -1, "Message": "wait a bit and retry"}
@@ -352,7 +376,7 @@ def test_rate_limit_message() -> None:
 
 def test_requests_are_noted() -> None:
     """Every request is noted in order, with what it asked and how it was answered."""
-    with Simulator(faults=[Fault("reset", at=("2021-09-14", 4))]) as pbx:
+    with Simulator(failures=[Failure("reset", at=("2021-09-14", 4))]) as pbx:
         records(pbx, date(2021, 9, 14), 3)
         with pytest.raises(requests.ConnectionError):
             ask(pbx, date(2021, 9, 14), 4)
@@ -367,32 +391,32 @@ def test_requests_are_noted() -> None:
 
 @pytest.fixture
 def faulty() -> Iterator[Simulator]:
-    """Give a PBX to add faults to."""
+    """Give a PBX to add failures to."""
     with Simulator() as pbx:
         yield pbx
 
 
 def test_faults_in_order(faulty: Simulator) -> None:
-    """The first fault that fits and has times left is served, then the right answer."""
-    faulty.faults += [
-        Fault("status", status=500, times=2),
-        Fault("status", status=502, at=("2021-09-14", 16)),
-        Fault("status", status=504),
+    """The first failure that fits and has times left is served, then the right answer."""
+    faulty.failures += [
+        Failure("status", status=500, times=2),
+        Failure("status", status=502, at=("2021-09-14", 16)),
+        Failure("status", status=504),
     ]
     answers = [ask(faulty, *SAMPLE_HOUR).status_code for _ in range(4)]
     assert answers == [500, 500, 504, 200]
     assert ask(faulty, date(2021, 9, 14), 16).status_code == 502
 
 
-def test_fault_for_ever(faulty: Simulator) -> None:
-    """A fault with times=None does not wear out."""
-    faulty.faults.append(Fault("empty", times=None))
+def test_failure_for_ever(faulty: Simulator) -> None:
+    """A failure with times=None does not wear out."""
+    faulty.failures.append(Failure("empty", times=None))
     assert [ask(faulty, *SAMPLE_HOUR).content for _ in range(5)] == [b""] * 5
 
 
 def test_status(faulty: Simulator) -> None:
     """An error is an HTML page, may ask to wait, and may echo the whole URL."""
-    faulty.faults.append(Fault("status", status=502, retry_after=7, echo=True))
+    faulty.failures.append(Failure("status", status=502, retry_after=7, echo=True))
     answer = ask(faulty, *SAMPLE_HOUR)
     assert answer.status_code == 502
     assert answer.headers["Retry-After"] == "7"
@@ -402,46 +426,46 @@ def test_status(faulty: Simulator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "body"),
+    ("failure", "status", "body"),
     [
-        (Fault("status", body=b"oops"), 503, b"oops"),
-        (Fault("null"), 200, b"null"),
-        (Fault("empty"), 200, b""),
-        (Fault("204"), 204, b""),
-        (Fault("body", body=b"\xff["), 200, b"\xff["),
+        (Failure("status", body=b"oops"), 503, b"oops"),
+        (Failure("null"), 200, b"null"),
+        (Failure("empty"), 200, b""),
+        (Failure("204"), 204, b""),
+        (Failure("body", body=b"\xff["), 200, b"\xff["),
     ],
 )
-def test_bodies(faulty: Simulator, fault: Fault, status: int, body: bytes) -> None:
+def test_bodies(faulty: Simulator, failure: Failure, status: int, body: bytes) -> None:
     """A wrong body comes as it was given."""
-    faulty.faults.append(fault)
+    faulty.failures.append(failure)
     answer = ask(faulty, *SAMPLE_HOUR)
     assert (answer.status_code, answer.content) == (status, body)
 
 
 def test_html(faulty: Simulator) -> None:
     """A login page comes with 200."""
-    faulty.faults.append(Fault("html"))
+    faulty.failures.append(Failure("html"))
     answer = ask(faulty, *SAMPLE_HOUR)
     assert answer.status_code == 200
     assert answer.text.startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize(
-    ("fault", "status"),
-    [(Fault("code"), 200), (Fault("rate"), 429), (Fault("rate", status=200), 200)],
+    ("failure", "status"),
+    [(Failure("code"), 200), (Failure("rate"), 429), (Failure("rate", status=200), 200)],
 )
-def test_codes(faulty: Simulator, fault: Fault, status: int) -> None:
+def test_codes(faulty: Simulator, failure: Failure, status: int) -> None:
     """A refusal in words comes as Code and Message, whatever the status."""
-    faulty.faults.append(fault)
+    faulty.failures.append(failure)
     answer = ask(faulty, *SAMPLE_HOUR)
     assert answer.status_code == status
     assert answer.json()["Code"] == -1
-    assert ("wait a bit" in answer.json()["Message"]) == (fault.kind == "rate")
+    assert ("wait a bit" in answer.json()["Message"]) == (failure.kind == "rate")
 
 
 def test_redirect(faulty: Simulator) -> None:
     """A redirect leads elsewhere and takes the key along."""
-    faulty.faults.append(Fault("redirect"))
+    faulty.failures.append(Failure("redirect"))
     answer = ask(faulty, *SAMPLE_HOUR, allow_redirects=False)
     assert answer.status_code == 302
     assert API_KEY in answer.headers["Location"]
@@ -456,7 +480,7 @@ def test_redirect(faulty: Simulator) -> None:
 )
 def test_broken(faulty: Simulator, kind: Kind, error: type[Exception]) -> None:
     """An answer cut short, or a connection reset, is seen by the client as such."""
-    faulty.faults.append(Fault(kind))
+    faulty.failures.append(Failure(kind))
     with pytest.raises(error) as caught:
         ask(faulty, *SAMPLE_HOUR)
     assert ("reset by peer" in str(caught.value)) == (kind == "reset")
@@ -466,7 +490,7 @@ def test_broken(faulty: Simulator, kind: Kind, error: type[Exception]) -> None:
 def test_cut_json(faulty: Simulator) -> None:
     """Half an answer with a clean end looks whole until it is read as JSON."""
     whole = ask(faulty, *SAMPLE_HOUR).content
-    faulty.faults.append(Fault("cut-json"))
+    faulty.failures.append(Failure("cut-json"))
     answer = ask(faulty, *SAMPLE_HOUR)
     assert "Content-Length" not in answer.headers
     assert "Transfer-Encoding" not in answer.headers
@@ -475,7 +499,7 @@ def test_cut_json(faulty: Simulator) -> None:
 
 def test_slow(faulty: Simulator) -> None:
     """A slow answer is the right one, if waited for."""
-    faulty.faults.append(Fault("slow", delay=0.5, times=2))
+    faulty.failures.append(Failure("slow", delay=0.5, times=2))
     with pytest.raises(requests.ReadTimeout):
         ask(faulty, *SAMPLE_HOUR, timeout=0.1)
     assert len(records(faulty, *SAMPLE_HOUR)) == 4
@@ -483,7 +507,7 @@ def test_slow(faulty: Simulator) -> None:
 
 def test_stall(faulty: Simulator) -> None:
     """A stalled request is never answered."""
-    faulty.faults.append(Fault("stall"))
+    faulty.failures.append(Failure("stall"))
     with pytest.raises(requests.ReadTimeout):
         ask(faulty, *SAMPLE_HOUR, timeout=0.3)
     assert faulty.requests[0].status is None
@@ -492,7 +516,7 @@ def test_stall(faulty: Simulator) -> None:
 @pytest.mark.parametrize(("kind", "enough"), [("trickle", 2), ("endless", 300_000)])
 def test_unending(faulty: Simulator, kind: Kind, enough: int) -> None:
     """An answer that comes byte by byte, or never ends, begins like a right one."""
-    faulty.faults.append(Fault(kind))
+    faulty.failures.append(Failure(kind))
     with ask(faulty, *SAMPLE_HOUR, stream=True) as answer:
         begun = next(answer.iter_content(chunk_size=enough))
     assert begun.startswith(b"[{")
@@ -511,7 +535,7 @@ def test_latency() -> None:
 def test_stop(kind: Kind) -> None:
     """Stopping breaks off every answer and idle connection, and leaves no thread behind."""
     before = threading.active_count()
-    pbx = Simulator(faults=[Fault(kind, delay=600)])
+    pbx = Simulator(failures=[Failure(kind, delay=600)])
     with pbx:
         port = int(pbx.url.rsplit(":", 1)[1])
         idle = socket.create_connection(("127.0.0.1", port))
@@ -533,30 +557,30 @@ def test_stop(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "failure"),
     [
-        ("reset", Fault("reset")),
-        ("reset*3", Fault("reset", times=3)),
-        ("cut-json*", Fault("cut-json", times=None)),
-        ("slow=2.5", Fault("slow", delay=2.5)),
-        ("status=502@2021-09-14T05*2", Fault("status", ("2021-09-14", 5), 2, status=502)),
-        ("rate=400", Fault("rate", status=400)),
-        ("body=[1]", Fault("body", body=b"[1]")),
+        ("reset", Failure("reset")),
+        ("reset*3", Failure("reset", times=3)),
+        ("cut-json*", Failure("cut-json", times=None)),
+        ("slow=2.5", Failure("slow", delay=2.5)),
+        ("status=502@2021-09-14T05*2", Failure("status", ("2021-09-14", 5), 2, status=502)),
+        ("rate=400", Failure("rate", status=400)),
+        ("body=[1]", Failure("body", body=b"[1]")),
     ],
 )
-def test_fault_text(text: str, fault: Fault) -> None:
-    """A fault can be written as text."""
-    assert Fault.parse(text) == fault
+def test_failure_text(text: str, failure: Failure) -> None:
+    """A failure can be written as text."""
+    assert Failure.parse(text) == failure
 
 
 @pytest.mark.parametrize("text", ["", "boom", "status=x", "reset=1", "reset@2021", "reset*x"])
-def test_bad_fault_text(text: str) -> None:
-    """A fault that is not understood is refused, on the command line in words."""
+def test_bad_failure_text(text: str) -> None:
+    """A failure that is not understood is refused, on the command line in words."""
     with pytest.raises(ValueError):  # noqa: PT011 - which int() said may differ
-        Fault.parse(text)
-    done = simulate("--fault", text, "--", "true")
+        Failure.parse(text)
+    done = simulate("--failure", text, "--", "true")
     assert done.returncode == 2
-    assert "--fault" in done.stderr
+    assert "--failure" in done.stderr
 
 
 CODE = (sys.executable, "-m", "tap_noojee.simulator")
@@ -618,9 +642,9 @@ def test_counts() -> None:
         "    except urllib.error.HTTPError:\n"
         "        pass\n"
     )
-    done = simulate("--fault", "code", "--interval", "0", "--", sys.executable, "-c", code)
+    done = simulate("--failure", "code", "--interval", "0", "--", sys.executable, "-c", code)
     assert done.stderr.splitlines() == [
-        "noojee-simulator: 1 requests served, 1 rejected, 1 with a fault"
+        "noojee-simulator: 1 requests served, 1 rejected, 1 failed on purpose"
     ]
     assert API_KEY not in done.stdout + done.stderr
 
@@ -698,7 +722,7 @@ def test_interrupt_from_terminal() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serves_until_stopped(number: signal.Signals) -> None:
     """Without a command it says where it serves, and ends with 0 when it is stopped."""
-    with start(*CODE, "--api-key", "abc", "--fault", "stall") as running:
+    with start(*CODE, "--api-key", "abc", "--failure", "stall") as running:
         assert running.stderr
         line = running.stderr.readline()
         address = line.split()[1]
@@ -709,7 +733,7 @@ def test_serves_until_stopped(number: signal.Signals) -> None:
         running.send_signal(number)
         _, rest = running.communicate(timeout=30)
     assert running.returncode == 0
-    assert rest == "noojee-simulator: 0 requests served, 0 rejected, 1 with a fault\n"
+    assert rest == "noojee-simulator: 0 requests served, 0 rejected, 1 failed on purpose\n"
 
 
 def test_bad_zone() -> None:
@@ -724,7 +748,7 @@ def test_without_werkzeug() -> None:
     """Without the extra, one line says what to install."""
     code = (
         "import sys; sys.modules['werkzeug'] = None\n"
-        "from tap_noojee.simulator import main; main(['--', 'true'])\n"
+        "from tap_noojee.simulator.cli import main; main(['--', 'true'])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

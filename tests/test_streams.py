@@ -11,7 +11,7 @@ import pytest
 from conftest import FakeClock, Run, as_records, asked, run_tap, told, truth
 
 from tap_noojee.errors import NoojeeError
-from tap_noojee.simulator import Fault, Leg, Simulator
+from tap_noojee.simulator import Failure, Leg, Simulator
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def test_a_leg_that_comes_with_several_hours_is_told_once() -> None:
     start = local("2021-09-14", zone.key)
     legs = every(timedelta(minutes=30), start, start + timedelta(hours=6))
     answer = json.dumps([leg.record(zone) for leg in legs] * 2).encode()
-    with Simulator(faults=[Fault("body", body=answer, times=None)]) as pbx:
+    with Simulator(failures=[Failure("body", body=answer, times=None)]) as pbx:
         run = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-14T12:00")
     assert sorted(told(run)) == sorted(as_records(legs))
 
