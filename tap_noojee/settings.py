@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -14,7 +13,7 @@ import singer_sdk.typing as th
 
 from tap_noojee.dates import parse_instant
 from tap_noojee.errors import DateError, SettingsError
-from tap_noojee.secrecy import WITHHELD, safe_excerpt
+from tap_noojee.secrecy import safe_excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -122,9 +121,6 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
 _PROPERTIES: dict[str, dict[str, Any]] = dict(SCHEMA["properties"])
 """The tap's own; the SDK adds its settings to the schema."""
 
-_MAYBE_KEY = re.compile(r"[0-9A-Za-z_-]{16,}")
-"""What may be the API key, given for another setting, where there is no `api_key` to compare."""
-
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, with defaults for those that are missing, null or empty.
@@ -155,17 +151,14 @@ def check(config: Mapping[str, Any]) -> None:
                 errors[name] = f"is missing: {prop['description']}"
         except ValueError as error:
             value = repr(config[name])
-            errors[name] = str(error).replace(value, _excerpt(value, config.get("api_key")))
+            # Without an `api_key` to compare, any value may be the key, given for another setting.
+            key = config.get("api_key")
+            shown = safe_excerpt(value, key) if key and isinstance(key, str) else "the value"
+            errors[name] = str(error).replace(value, shown)
     if not errors:
         errors.update(_conflicts(config))
     if errors:
         raise SettingsError(*(f"{name}: {reason}" for name, reason in errors.items()))
-
-
-def _excerpt(value: str, key: object) -> str:
-    if isinstance(key, str) and key:
-        return safe_excerpt(value, key)
-    return WITHHELD if _MAYBE_KEY.search(value) else safe_excerpt(value, "")
 
 
 def integers_as_strings(schema: Mapping[str, Any]) -> dict[str, Any]:

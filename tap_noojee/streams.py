@@ -85,7 +85,7 @@ class RecordingsStream(Stream):
         super().apply_catalog(catalog)
         if self.replication_key != type(self).replication_key:
             raise NoojeeError(f"catalog: replication_key: is not {type(self).replication_key}")
-        for field in self.schema["required"]:
+        for field in self.schema["required"] if self.selected else ():
             if not self.mask[("properties", field)]:
                 raise NoojeeError(f"catalog: {field}: is excluded, but needed in each record")
 

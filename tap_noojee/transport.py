@@ -149,7 +149,9 @@ _FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
     (requests.Timeout, TransientError, "no complete response within {timeout} s"),
     (TimeoutError, TransientError, "no complete response within {timeout} s"),
     (requests.exceptions.ProxyError, TransientError, "the proxy does not connect"),
-    (ConnectionError, TransientError, _BROKE_OFF),
+    (ConnectionResetError, TransientError, _BROKE_OFF),
+    (ConnectionAbortedError, TransientError, _BROKE_OFF),
+    (BrokenPipeError, TransientError, _BROKE_OFF),
 )
 """The first that any cause of a failure matches."""
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 HOURS: dict[str, Any] = {"start_date": "2021-09-14T06:00", "end_date": "2021-09-14T14:00"}
 ORDERS = ["oldest_first", "newest_first"]
 

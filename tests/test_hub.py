@@ -18,6 +18,8 @@ from uv import find_uv_bin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 (DEFINITION,) = (ROOT / "plugins" / "extractors").glob("tap-noojee--*.yml")
 ADDED_BY_SDK = ("stream_map", "faker_", "flattening_")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["projects"]
 
 ROOT = Path(__file__).parent.parent

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from postgres import Postgres
     from projects import Project
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["projects"]
 
 DAY = ("2021-09-14", "2021-09-15")

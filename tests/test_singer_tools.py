@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checker(tmp_path_factory: pytest.TempPathFactory) -> Path:
