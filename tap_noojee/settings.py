@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import pendulum
 import requests
@@ -17,6 +16,8 @@ from tap_noojee.secrecy import safe_excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
 
 API_PATH = "/njadmin/rest/RecordingAPI"
 
@@ -117,6 +118,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         description="The User-Agent header. Without it: tap-noojee/<version>.",
     ),
 ).to_dict()
+
+_UTC = pendulum.timezone("UTC")
 
 _PROPERTIES: dict[str, dict[str, Any]] = dict(SCHEMA["properties"])
 """The tap's own; the SDK adds its settings to the schema."""
@@ -232,6 +235,18 @@ def time_zone(name: str) -> ZoneInfo:
         ) from None
 
 
+def date(text: str, zone: ZoneInfo) -> datetime:
+    """The instant of `start_date` or `end_date`.
+
+    Without an offset it is in the PBX's zone. The exception has a fraction of a second: that is
+    how Meltano writes a relative date such as `6 months ago`, in UTC.
+
+    Raises:
+        DateError: it is not a date.
+    """
+    return parse_instant(text, _UTC if "." in text else zone)
+
+
 def _check(name: str, prop: Mapping[str, Any], value: object) -> None:
     if "integer" in prop["type"]:
         # Python takes True for a number.
@@ -252,7 +267,7 @@ def _check(name: str, prop: Mapping[str, Any], value: object) -> None:
 def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     zone = time_zone(config["timezone"])
     if "end_date" in config:
-        start, end = (parse_instant(config[name], zone) for name in ("start_date", "end_date"))
+        start, end = (date(config[name], zone) for name in ("start_date", "end_date"))
         if end <= start:
             yield "end_date", f"{config['end_date']!r} is not after start_date"
     limit = config.get("max_hours_per_run")
@@ -270,7 +285,7 @@ def _check_key(value: str) -> None:
 
 def _check_date(value: str) -> None:
     try:
-        parse_instant(value, ZoneInfo("UTC"))
+        date(value, _UTC)
     except DateError as error:
         raise ValueError(f"{value!r} {error}") from None
 

@@ -18,12 +18,11 @@ from typing_extensions import override
 from tap_noojee.answers import AnswerReader
 from tap_noojee.client import METHOD, Client
 from tap_noojee.coverage import FOREVER, Backlog, Coverage, count_hours, subtract
-from tap_noojee.dates import parse_instant
 from tap_noojee.errors import HourNotOverError, NoojeeError, Stopped
 from tap_noojee.hours import Hour
 from tap_noojee.legs import LegReader, iso_spans
 from tap_noojee.progress import Progress, number
-from tap_noojee.settings import time_zone
+from tap_noojee.settings import date, time_zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -171,10 +170,10 @@ class RecordingsStream(Stream):
 
     def _dates(self) -> tuple[datetime, datetime]:
         """The earliest and the latest end of a leg."""
-        start = parse_instant(self.config["start_date"], self._zone)
+        start = date(self.config["start_date"], self._zone)
         if "end_date" not in self.config:
             return start, FOREVER
-        return start, parse_instant(self.config["end_date"], self._zone)
+        return start, date(self.config["end_date"], self._zone)
 
     def _backlog(self, start: datetime, end: datetime, bookmark: dict[str, Any]) -> Backlog:
         """What there is to read, by the dates of this run and the bookmark of earlier ones."""

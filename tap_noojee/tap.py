@@ -27,7 +27,6 @@ from typing_extensions import override
 
 from tap_noojee import settings
 from tap_noojee.coverage import Coverage
-from tap_noojee.dates import parse_instant
 from tap_noojee.errors import NoojeeError, SettingsError, StateError
 from tap_noojee.secrecy import safe_excerpt
 from tap_noojee.streams import RecordingsStream
@@ -140,7 +139,7 @@ class TapNoojee(Tap):
         if bookmark.get("replication_key_value"):
             # From now on it says since when: of an older release's, only this run knows that.
             zone = settings.time_zone(self.config["timezone"])
-            start = parse_instant(self.config["start_date"], zone)
+            start = settings.date(self.config["start_date"], zone)
             claimed = Coverage.parse_bookmark(bookmark, start, zone)
             # In the first STATE already: any later run would take the claim for true.
             coverage = claimed.clipped(self._clock.now(), zone)

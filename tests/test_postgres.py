@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from postgres import Postgres
     from projects import Project
 
-pytestmark = pytest.mark.slow
+# Meltano is installed once, by one worker.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("meltano")]
 
 pytest_plugins = ["projects"]
 

@@ -37,6 +37,9 @@ from tap_noojee.tap import TapNoojee
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+# Its runs are done once, by one worker.
+pytestmark = pytest.mark.xdist_group("secrecy")
+
 UUID = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
 ODD = "k3y/wxyh+o0d=chqrs&m9rz%20"
 """A key whose every other character has to be encoded in a URL or a page."""
