@@ -122,9 +122,10 @@ class AnswerReader:
         """The error that a response stands for which is not an array."""
         status, wait = response.status, self._retry_after(response)
         content = _decode(body)
-        is_message = isinstance(content, dict) and not content.keys().isdisjoint(_MESSAGE)
         detail = f"status {status}"
-        if is_message:
+        is_message = False
+        if isinstance(content, dict) and not content.keys().isdisjoint(_MESSAGE):
+            is_message = True
             text = f"Code {content.get('Code')}: {content.get('Message')}"
             detail += f", {safe_excerpt(text, self._key)}"
         if requests.codes.multiple_choices <= status < requests.codes.bad_request:
@@ -159,7 +160,7 @@ class AnswerReader:
         return min(max(seconds, 0), MAX_RETRY_AFTER)
 
 
-def _decode(body: bytes) -> Any:  # noqa: ANN401 - any JSON
+def _decode(body: bytes) -> object:
     """Decode a message; UNSET where it is not JSON, or too long to be one."""
     if len(body) > MAX_MESSAGE_BYTES:
         return None

@@ -65,7 +65,7 @@ class Client:
         """The records of the legs that ended in this hour.
 
         Raises:
-            RequestError: there is no answer to be had, or none that can be read.
+            RequestError: no answer came, or none that can be read.
             HourNotOverError: by the PBX's clock it is too early to ask.
             Stopped: the run was asked to end before there was an answer.
         """

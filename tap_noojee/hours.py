@@ -47,11 +47,10 @@ def _plain(wall: datetime) -> datetime:
 def _passes(wall: datetime, zone: ZoneInfo) -> tuple[Span, ...]:
     starts = [t for k in range(4) for t in instants(wall + k * QUARTER, zone)]
     passes: list[Span] = []
-    for start in sorted(starts):
-        end = start + QUARTER
-        if passes and passes[-1][1] == start:
-            start = passes.pop()[0]  # noqa: PLW2901 - the two quarters are one stretch of time
-        passes.append((start, end))
+    for quarter in sorted(starts):
+        follows = passes and passes[-1][1] == quarter
+        start = passes.pop()[0] if follows else quarter
+        passes.append((start, quarter + QUARTER))
     return tuple(passes)
 
 

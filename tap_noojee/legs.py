@@ -83,7 +83,7 @@ class LegReader:
                     reason = f"{name}: {self._show(value)}{error}"
                     raise RecordError(f"{hour}: record {place}: {reason}") from None
         legs = sorted(legs, key=attrgetter("callend"))
-        legs = list(filter(self._is_news, legs))
+        legs = [leg for leg in legs if self._is_news((leg.CallRecordId, leg.Leg), astuple(leg))]
         if hour.repeated:
             self._check_passes(hour, legs)
         passes = iso_spans(hour.passes)
@@ -100,7 +100,7 @@ class LegReader:
             return self._read_date
         return partial(_bounded, max_length=prop["maxLength"]) if "maxLength" in prop else str
 
-    def _show(self, value: Any) -> str:  # noqa: ANN401 - any JSON
+    def _show(self, value: object) -> str:
         """A value for an error, as it came, with a space behind it; nothing for a missing one."""
         if value is None or value == "":
             return ""
@@ -122,14 +122,13 @@ class LegReader:
             )
         return iso
 
-    def _is_news(self, leg: Any) -> bool:  # noqa: ANN401 - a struct of the schema's fields
+    def _is_news(self, key: tuple[str, int], leg: tuple[Any, ...]) -> bool:
         """Whether this leg has not come before, or has changed since, as far as is remembered.
 
         Two dictionaries take turns, so that a leg that keeps coming stays known and memory is
         bounded.
         """
-        key = (leg.CallRecordId, leg.Leg)
-        content = hash(astuple(leg))
+        content = hash(leg)
         last = self._recent.get(key) or self._older.get(key)
         self._recent[key] = content
         if len(self._recent) > REMEMBERED:
@@ -137,7 +136,7 @@ class LegReader:
         return content != last
 
     def _check_passes(self, hour: Hour, legs: Iterable[Any]) -> None:
-        """Warn if a repeated hour's passes cannot be told apart, or one of them is not there.
+        """Warn if a repeated hour's passes look the same, or one of them is missing.
 
         What the server does on such a day is not known: it may return one pass only.
         """
@@ -172,7 +171,7 @@ def _field_reader(convert: Callable[[str], Any], *, required: bool) -> Callable[
     # A string may be empty; an empty number or date is a missing one.
     empty = "" if convert is str and not required else None
 
-    def read(value: Any) -> Any:  # noqa: ANN401
+    def read(value: object) -> object:
         if value is None or value == "":
             if required:
                 raise ValueError("is missing")

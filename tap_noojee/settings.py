@@ -30,11 +30,9 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         th.StringType,
         required=True,
         title="API URL",
-        description=(
-            "Address of the PBX, such as https://pbx.example.com. Without a path, "
-            "/njadmin/rest/RecordingAPI is used; older servers need "
-            "https://pbx.example.com/servicemanager/rest/RecordingAPI."
-        ),
+        description="Address of the PBX, such as https://pbx.example.com. Without a path, "
+        "/njadmin/rest/RecordingAPI is used; older servers need "
+        "https://pbx.example.com/servicemanager/rest/RecordingAPI.",
     ),
     th.Property(
         "api_key",
@@ -49,10 +47,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         th.DateTimeType,
         required=True,
         title="Start date",
-        description=(
-            "Earliest end of a leg; may be moved at any time. A date, or a time without an "
-            "offset, is in `timezone`."
-        ),
+        description="Earliest end of a leg; may be moved at any time. A date, or a time without "
+        "an offset, is in `timezone`.",
     ),
     th.Property(
         "end_date",
@@ -72,10 +68,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         th.StringType(allowed_values=["oldest_first", "newest_first"]),
         default="oldest_first",
         title="Backfill order",
-        description=(
-            "Whether to read history in order of time, or the newest hour first and then back "
-            "through history."
-        ),
+        description="Whether to read history in order of time, or the newest hour first and then "
+        "back through history.",
     ),
     th.Property(
         "request_interval",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import timedelta
+from http import HTTPStatus
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -221,7 +222,7 @@ class RecordingsStream(Stream):
     def _count_request(self, status: int, seconds: float) -> None:
         """Measure a request in the way of the SDK's own HTTP streams."""
         self._request_counter.increment()
-        failed = status >= 400  # noqa: PLR2004 - as HTTP has it
+        failed = status >= HTTPStatus.BAD_REQUEST
         tags: dict[str, Any] = {
             metrics.Tag.STREAM: self.name,
             metrics.Tag.ENDPOINT: METHOD,

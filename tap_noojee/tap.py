@@ -183,7 +183,7 @@ class TapNoojee(Tap):
         try:
             return super().cb_config(ctx, param, value)
         except FileNotFoundError:
-            reason = "there is no such file"
+            reason = "the file does not exist"
         except (OSError, TypeError, ValueError, RecursionError):
             reason = "what was given is not a file with a JSON object"
         raise NoojeeError(f"config: {reason}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import requests
 import urllib3
@@ -75,7 +75,7 @@ class Transport:
         """Send a request without a body.
 
         Raises:
-            RequestError: there is no response; a TransientError if that may pass.
+            RequestError: no response came; a TransientError if that may pass.
         """
         try:
             return self._post(path, attempt, self._monotonic() + self.time_limit)
@@ -125,7 +125,7 @@ class Transport:
             if isinstance(cause, OSError) and cause.strerror:
                 return TransientError(f"no connection: {cause.strerror}")
         if type(error) is OSError:  # requests has no better one for it
-            return RequestError("REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: there is no such file")
+            return RequestError("REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: the file does not exist")
         if isinstance(error, requests.RequestException):
             return TransientError(_BROKE_OFF)
         return TransientError(f"the request failed ({type(error).__name__})")
@@ -193,15 +193,25 @@ class _Adapter(KeyAdapter):
         cert: tuple[str, str] | str | None = None,
     ) -> urllib3.HTTPConnectionPool:
         pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-        assert isinstance(pool, urllib3.HTTPConnectionPool)  # noqa: S101 - for the type checker
+        pool = cast("urllib3.HTTPConnectionPool", pool)
         classes = (_Connection, pool.ConnectionCls)
         pool.ConnectionCls = type("Connection", classes, self._watch)
         return pool
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """Passes over interim responses such as 103 Early Hints, as http.client does over 100."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        is_interim = status in {http.client.PROCESSING, http.client.EARLY_HINTS}
+        return version, http.client.CONTINUE if is_interim else status, reason
+
+
 class _Connection(HTTPConnection):
     """Notes when a request is sent; sends none of an attempt that has been abandoned."""
 
+    response_class = _FinalResponse
     attempt: Attempt
     monotonic: Callable[[], float]
 
@@ -216,11 +226,3 @@ class _Connection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
         super().request(*args, **kwargs)
         self.attempt.sent_at = self.monotonic()
-
-    class response_class(http.client.HTTPResponse):  # noqa: N801 - http.client's name for it
-        """Passes over interim responses such as 103 Early Hints, as http.client does over 100."""
-
-        def _read_status(self) -> tuple[str, int, str]:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            is_interim = status in {http.client.PROCESSING, http.client.EARLY_HINTS}
-            return version, http.client.CONTINUE if is_interim else status, reason

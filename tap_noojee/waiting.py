@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pendulum
 
@@ -70,7 +70,7 @@ class Clock:
         does.
 
         Raises:
-            TimeoutError: there is no result yet.
+            TimeoutError: the task has not ended yet.
             Exception: whatever the task raised.
         """
         # A task that was abandoned still puts its result into the queue that it began with.
@@ -93,4 +93,4 @@ class Clock:
         result, error = item
         if error is not None:
             raise error
-        return result  # type: ignore[no-any-return] # the task's own
+        return cast("T", result)

@@ -49,7 +49,7 @@ class LineWriter(MsgSpecWriter):
         if not lines:
             return
         if sys.stdout is None:
-            raise OutputError("there is no standard output to write to")
+            raise OutputError("standard output is closed")
         try:
             _write(memoryview(lines))
         except OSError as error:
@@ -62,7 +62,7 @@ class LineWriter(MsgSpecWriter):
 def _write(data: memoryview) -> None:
     """Write all of it to standard output, past Python's own buffer.
 
-    With PYTHONUNBUFFERED there is no such buffer, and a raw file writes as much as it likes.
+    With PYTHONUNBUFFERED there is none, and a raw file writes as much as it likes.
     """
     output = sys.stdout.buffer
     raw = getattr(output, "raw", output)

@@ -96,7 +96,7 @@ def test_a_failure_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--config", "missing.json"], "config: there is no such file"),
+        (["--config", "missing.json"], "config: the file does not exist"),
         (["--config", "broken.json"], "config: what was given is not a file with a JSON object"),
         (["--config", "list.json"], "config: what was given is not a file with a JSON object"),
         (["--config", "good.json", "--state", "broken.json"], "state: the file is not JSON"),

@@ -106,7 +106,7 @@ def test_a_failed_run_is_taken_up_where_it_failed(
 ) -> None:
     """What came before the failure is in the database, and the next run adds the rest."""
     project.read(pbx, *DAY)
-    pbx.failures.append(Failure("status", NOON, status=403))
+    pbx.failures.append(Failure("status", NOON, status=401))
     project.meltano(*RUN, status=1)
     assert rows(database) == as_rows(truth(pbx, "2021-09-14", "2021-09-14T12:00"))
     pbx.requests.clear()

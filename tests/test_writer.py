@@ -88,7 +88,7 @@ def test_a_full_pipe_that_does_not_block_gets_everything(
     assert run.bookmarks[-1] == "2021-09-14T14:00:00+00:00"
 
 
-@pytest.mark.parametrize("bytes_left", [0, 1, 100, 1000, 50_000])
+@pytest.mark.parametrize("bytes_left", [0, 1000, 50_000])
 def test_a_file_that_cannot_grow_ends_the_run(
     pbx: Simulator, tmp_path: Path, env: dict[str, str], bytes_left: int
 ) -> None:
@@ -131,7 +131,7 @@ def test_a_full_disk_is_reported(pbx: Simulator, tmp_path: Path, env: dict[str, 
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("lines", [1, 30, 60])
+@pytest.mark.parametrize("lines", [1, 60])
 def test_a_target_that_goes_away_ends_the_run(
     pbx: Simulator, tmp_path: Path, env: dict[str, str], lines: int
 ) -> None:
@@ -177,5 +177,5 @@ def test_a_write_of_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 def test_no_standard_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that was started without a standard output is reported."""
     monkeypatch.setattr("sys.stdout", None)
-    with pytest.raises(OutputError, match="there is no standard output to write to"):
+    with pytest.raises(OutputError, match="standard output is closed"):
         LineWriter().write_message(StateMessage({}))

@@ -42,7 +42,7 @@ DAY = timedelta(days=1)
 class Simulator:
     """A PBX on a loopback port, for as long as the `with` block lasts.
 
-    `interval` 0 is no limit; it counts from the last request that was accepted, or from the end
+    `interval` 0 means no limit; it counts from the last request that was accepted, or from the end
     of its answer. `fold` and `gap` say what a repeated and a skipped hour answer with; the real
     server's way is not known. `legs` stands in for the invented calls, `clock` says what time it
     is. Failures are served in order, each to the first request that fits; more may be added at

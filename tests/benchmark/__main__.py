@@ -2,7 +2,7 @@
 
     uv run --extra simulator python tests/benchmark
 
---help tells how to run a part of it, and smaller. Everything runs on this machine: the tap and its
+--help says how to run a part of it, and smaller. Everything runs on this machine: the tap and its
 peers, each in a virtual environment of its own that uv makes in --cache, against a server in
 another process. Besides the table, all figures of all runs are written to --output as JSON.
 
@@ -15,7 +15,7 @@ records   legs a second, start-up and all, and the peak memory of the whole proc
 start-up  --version and --discover, next to a tap of one empty stream on the same SDK.
 growth    peak memory and time an hour for more and more hours.
 
-Figures of a machine that is busy otherwise are worth little: the load is told with them.
+Figures of a machine that is busy otherwise are worth little: the load is printed with them.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Pbx:
 
 @contextmanager
 def pbx(
-    hours: int, legs: int, *, even: bool = False, interval: int = 0, latency: float = 0
+    hours: int, legs: int, *, even: bool = False, interval: int = 0, **options: Any
 ) -> Iterator[Pbx]:
     """Serve so many legs in so many hours."""
     plan = {
@@ -133,7 +133,7 @@ def pbx(
         "legs": legs,
         "even": even,
         "interval": interval,
-        "latency": latency,
+        "options": options,
     }
     command: list[str | Path] = [sys.executable, HERE / "pbx.py", json.dumps(plan)]
     with subprocess.Popen(
@@ -142,8 +142,8 @@ def pbx(
         assert process.stdin
         assert process.stdout
         try:
-            said = json.loads(process.stdout.readline())
-            yield Pbx(said["url"], said["key"], said["legs"], lambda: process.communicate()[0])
+            facts = json.loads(process.stdout.readline())
+            yield Pbx(facts["url"], facts["key"], facts["legs"], lambda: process.communicate()[0])
         finally:
             process.stdin.close()
 
@@ -385,31 +385,40 @@ class Report:
         )
 
 
+PBXES = (
+    ("arrival", 0.005),
+    ("arrival", 0.3),
+    ("arrival", 0.7),
+    ("answer", 0.3),
+)
+"""What a PBX may count its interval from, and how long it may take to answer."""
+
+
 def measure_pace(report: Report, environments: Environments, hours: int) -> None:
     """See how many of the calls that the PBX would take are made."""
     binaries = environments.binaries(TAP)
     interval = 1
-    with folder() as at, pbx(hours, 20 * hours, interval=interval, latency=0.005) as server:
-        run(TAP.command(binaries, at, Task(server, hours, interval)), at)
-        requests = json.loads(server.end())["requests"]
-    taken = [request["time"] for request in requests if request["status"] == 200]
-    rejected = len(requests) - len(taken)
-    apart = [later - earlier for earlier, later in itertools.pairwise(taken)]
-    share = interval * len(apart) / sum(apart)
-    report.figures["pace"] = {
-        "interval": interval,
-        "calls": len(taken),
-        "rejected": rejected,
-        "share": share,
-        "apart": apart,
-    }
-    spread = f"{min(apart):.4f} to {max(apart):.4f} s"
-    report.table(
-        ("pace", "calls", "rejected", "apart", "share of the calls allowed"),
-        [("one a second", len(taken), rejected, spread, f"{share:.1%}")],
-    )
-    report.target("pace: share of the calls allowed", share, 0.97)
-    report.target("pace: calls rejected", rejected, 0, most=True)
+    rows = []
+    for counts_from, latency in PBXES:
+        options: dict[str, Any] = {"latency": latency, "counts_from": counts_from}
+        with folder() as at, pbx(hours, 20 * hours, interval=interval, **options) as server:
+            run(TAP.command(binaries, at, Task(server, hours, interval)), at)
+            requests = json.loads(server.end())["requests"]
+        taken = [request["time"] for request in requests if request["status"] == 200]
+        rejected = len(requests) - len(taken)
+        apart = [later - earlier for earlier, later in itertools.pairwise(taken)]
+        allowed = interval + (latency if counts_from == "answer" else 0)
+        share = allowed * len(apart) / sum(apart)
+        name = f"counts from {counts_from}, {latency} s an answer"
+        report.figures[f"pace, {name}"] = {"rejected": rejected, "share": share, "apart": apart}
+        spread = f"{min(apart):.4f} to {max(apart):.4f} s"
+        rows.append((name, len(taken), rejected, spread, f"{share:.1%}"))
+        if counts_from == "arrival":
+            report.target(f"pace, {name}: share of the calls allowed", share, 0.97)
+        limit = 0 if counts_from == "arrival" else 1
+        report.target(f"pace, {name}: calls rejected", rejected, limit, most=True)
+    head = ("pace: one call a second", "calls", "rejected", "apart", "share of the calls allowed")
+    report.table(head, rows)
 
 
 def measure_records(
@@ -598,7 +607,12 @@ def progress(text: str) -> None:
     default=[p.name for p in PEERS],
     help="Of the part records.",
 )
-@click.option("--pace-hours", type=click.IntRange(2), default=60, help="A second each.")
+@click.option(
+    "--pace-hours",
+    type=click.IntRange(2),
+    default=60,
+    help="A second each, and more, for each of four PBXs.",
+)
 @click.option("--legs", type=click.IntRange(24), default=200_000, help="Of the part records.")
 @click.option("--repetitions", type=click.IntRange(1), default=5)
 @click.option("--starts", type=click.IntRange(1), default=21, help="Of each kind.")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
-from tap_noojee.simulator import MELBOURNE, Simulator, legs
+from tap_noojee.simulator import Simulator, legs
+from tap_noojee.simulator.calls import MELBOURNE
 
 if TYPE_CHECKING:
     from tap_noojee.simulator import Leg
@@ -76,7 +77,7 @@ def render(found: list[Leg]) -> dict[tuple[str, str], bytes]:
 
 
 def say(**facts: object) -> None:
-    """Tell the benchmark in a line."""
+    """Answer the benchmark in a line."""
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 
@@ -88,8 +89,7 @@ def main() -> None:
     found = (invent_even if plan["even"] else invent)(start, plan["hours"], plan["legs"])
     if plan["interval"]:
         # The answers are found in no time, so that latency is all the time that it takes.
-        options = {name: plan[name] for name in ("interval", "latency")}
-        with Simulator(legs=found, **options) as simulator:
+        with Simulator(legs=found, interval=plan["interval"], **plan["options"]) as simulator:
             say(url=simulator.url, key=simulator.api_key, legs=len(found))
             sys.stdin.read()
             say(requests=[request._asdict() for request in simulator.requests])
