@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -49,6 +49,12 @@ def ask(pbx: Simulator, day: date, hour: int, **options: Any) -> requests.Respon
     params = {"apiKey": pbx.api_key, "date": f"{day:%Y/%m/%d}", "hour": str(hour)}
     timeout = options.pop("timeout", 10)
     return requests.post(url(pbx), params=params, timeout=timeout, **options)
+
+
+def raw_request(key: str) -> bytes:
+    """The same request for the documented hour, as it is on the wire."""
+    path = f"{BASES[0]}/retrieveMetaDataByHour?apiKey={key}&date=2021/09/14&hour=15"
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 def records(pbx: Simulator, day: date, hour: int) -> list[dict[str, str]]:
@@ -207,22 +213,40 @@ def test_clock_changes_are_visible(zone: str) -> None:
     assert names["first"] != names["second"]
 
 
-def test_limit_may_count_from_the_answer() -> None:
-    """With `counts_from`, the interval counts from the end of the last answer."""
-    with Simulator(interval=0.5, counts_from="answer", latency=0.3) as pbx:
-        statuses = []
-        for pause in (0, 0.4, 0.6):
-            time.sleep(pause)
-            statuses.append(ask(pbx, *SAMPLE_HOUR).status_code)
-    assert statuses == [200, 429, 200]
+@pytest.mark.parametrize("failures", [[], [Failure("status")], [Failure("slow", delay=0)]])
+def test_the_rate_limit_counts_from_the_arrival_of_a_request(failures: list[Failure]) -> None:
+    """After an answer that took longer than the interval, the next request is accepted at once."""
+    with Simulator(interval=0.2, latency=0.3, failures=failures) as pbx:
+        statuses = [ask(pbx, *SAMPLE_HOUR).status_code for _ in range(2)]
+    assert 429 not in statuses
 
 
-def test_date_header() -> None:
-    """With a clock, answers say what time it is by that clock."""
-    now = datetime(2021, 9, 14, 5, 59, 30, tzinfo=UTC)
+@pytest.mark.parametrize("failures", [[], [Failure("status")], [Failure("slow", delay=0)]])
+def test_the_rate_limit_may_count_from_the_end_of_an_answer(failures: list[Failure]) -> None:
+    """With `counts_from="answer"`, the interval starts when the answer is sent."""
+    with Simulator(interval=0.2, latency=0.3, counts_from="answer", failures=failures) as pbx:
+        ask(pbx, *SAMPLE_HOUR)
+        while ask(pbx, *SAMPLE_HOUR).status_code == 429:
+            pass
+    first, *_, last = pbx.requests
+    assert last.time - first.time >= 0.5
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Australia/Melbourne"])
+def test_the_date_header_shows_the_time_of_the_clock(zone: str) -> None:
+    """With `clock`, the `Date` header shows its time, in whatever zone that is."""
+    now = datetime(2021, 9, 14, 5, 59, 30, tzinfo=UTC).astimezone(ZoneInfo(zone))
     with Simulator(clock=lambda: now) as pbx:
         answer = ask(pbx, *SAMPLE_HOUR)
     assert answer.headers["Date"] == "Tue, 14 Sep 2021 05:59:30 GMT"
+
+
+def test_the_date_header_shows_the_real_time_by_default() -> None:
+    """Without `clock`, the `Date` header shows the real time, so that past hours are over."""
+    before = datetime.now(UTC).replace(microsecond=0)
+    with Simulator() as pbx:
+        shown = parsedate_to_datetime(ask(pbx, *SAMPLE_HOUR).headers["Date"])
+    assert before <= shown <= datetime.now(UTC)
 
 
 def test_deterministic() -> None:
@@ -366,12 +390,29 @@ def test_rate_limit() -> None:
     assert last.time - first.time >= 0.5
 
 
-def test_rate_limit_message() -> None:
-    """Too soon is told in words, under 429 unless told otherwise; a faulted call counts."""
+def test_the_rate_limit_has_a_status_and_a_message() -> None:
+    """A request too soon gets a 429 with Code and Message, also after a request that failed."""
     with Simulator(interval=60, failures=[Failure("status")]) as pbx:
         answers = [ask(pbx, *SAMPLE_HOUR) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [503, 429]
     assert answers[1].json() == {"Code": -1, "Message": "wait a bit and retry"}
+
+
+@pytest.mark.parametrize("failures", [[], [Failure("rate")]])
+@pytest.mark.parametrize("body", [b"<h1>Too many calls</h1>", b""])
+def test_the_rate_limit_may_have_any_form(failures: list[Failure], body: bytes) -> None:
+    """The status, body and content type of the rate limit's error can be set."""
+    with Simulator(
+        interval=0 if failures else 60,
+        rate_limit_status=200,
+        rate_limit_body=body,
+        rate_limit_content_type="text/html",
+        failures=[Failure("204"), *failures],
+    ) as pbx:
+        answers = [ask(pbx, *SAMPLE_HOUR) for _ in range(2)]
+    assert answers[1].status_code == 200
+    assert answers[1].content == body
+    assert answers[1].headers["Content-Type"] == "text/html"
 
 
 def test_requests_are_noted() -> None:
@@ -523,6 +564,42 @@ def test_unending(faulty: Simulator, kind: Kind, enough: int) -> None:
     assert len(records(faulty, *SAMPLE_HOUR)) == 4
 
 
+def test_early_hints_come_before_the_right_answer(faulty: Simulator) -> None:
+    """A 103 precedes the right answer."""
+    faulty.failures.append(Failure("early-hints"))
+    port = int(faulty.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(raw_request(API_KEY))
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+    hints, head, body = received.split(b"\r\n\r\n")
+    assert hints.startswith(b"HTTP/1.1 103 Early Hints\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert json.loads(body) == records(faulty, *SAMPLE_HOUR)
+
+
+@pytest.mark.parametrize("status", [None, 403])
+@pytest.mark.parametrize("size", [2, 3, 5, 200_000, 200_001])
+@pytest.mark.parametrize("unit", [None, b"0,", b'{"Leg": "1"},'])
+def test_a_huge_answer_is_an_array_of_any_size(
+    faulty: Simulator, unit: bytes | None, size: int, status: int | None
+) -> None:
+    """An answer, or a rejection, of `size` bytes is a JSON array that repeats `body`."""
+    faulty.failures.append(Failure("huge", size=size, body=unit, status=status))
+    answer = ask(faulty, *SAMPLE_HOUR)
+    assert answer.status_code == (status or 200)
+    assert len(answer.content) == int(answer.headers["Content-Length"]) == size
+    unit = unit or b"{},"
+    assert answer.json() == [json.loads(unit.removesuffix(b","))] * ((size - 2) // len(unit))
+
+
+def test_a_huge_answer_is_sent_in_pieces(faulty: Simulator) -> None:
+    """An answer larger than any memory begins like one that is not."""
+    faulty.failures.append(Failure("huge", size=2**60))
+    with ask(faulty, *SAMPLE_HOUR, stream=True) as answer:
+        assert answer.headers["Content-Length"] == str(2**60)
+        assert next(answer.iter_content(chunk_size=100_000)).startswith(b"[{},{},")
+
+
 def test_latency() -> None:
     """Each answer takes its time, but is noted when it was asked for."""
     with Simulator(latency=0.5) as pbx:
@@ -531,18 +608,16 @@ def test_latency() -> None:
         assert [request.status for request in pbx.requests] == [200]
 
 
-@pytest.mark.parametrize("kind", ["stall", "trickle", "endless", "slow"])
+@pytest.mark.parametrize("kind", ["stall", "trickle", "endless", "slow", "huge"])
 def test_stop(kind: Kind) -> None:
     """Stopping breaks off every answer and idle connection, and leaves no thread behind."""
     before = threading.active_count()
-    pbx = Simulator(failures=[Failure(kind, delay=600)])
+    pbx = Simulator(failures=[Failure(kind, delay=600, size=2**60)])
     with pbx:
         port = int(pbx.url.rsplit(":", 1)[1])
         idle = socket.create_connection(("127.0.0.1", port))
         busy = socket.create_connection(("127.0.0.1", port))
-        query = f"apiKey={API_KEY}&date=2021/09/14&hour=15"
-        path = f"{BASES[0]}/retrieveMetaDataByHour?{query}"
-        busy.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+        busy.sendall(raw_request(API_KEY))
         while not pbx.requests:
             pass
     assert threading.active_count() == before
@@ -566,6 +641,8 @@ def test_stop(kind: Kind) -> None:
         ("status=502@2021-09-14T05*2", Failure("status", ("2021-09-14", 5), 2, status=502)),
         ("rate=400", Failure("rate", status=400)),
         ("body=[1]", Failure("body", body=b"[1]")),
+        ("early-hints", Failure("early-hints")),
+        ("huge=1000*", Failure("huge", size=1000, times=None)),
     ],
 )
 def test_failure_text(text: str, failure: Failure) -> None:
