@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from tap_noojee.errors import DateError
 from tap_noojee.hours import instants
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 
-class Reading(NamedTuple):
+class Reading(msgspec.Struct, frozen=True):  # quicker to make than a named tuple
     """What a date of the PBX says."""
 
     iso: str
@@ -56,6 +58,7 @@ _LAST_YEAR = 9000
 _WRONG_ZONE = "set `timezone` to the zone of the PBX's own clock"
 
 
+@lru_cache(maxsize=4096)  # A leg mostly starts when the one before it ended.
 def parse_date(text: str, zone: ZoneInfo) -> Reading:
     """Read a date as the PBX in this zone prints it.
 

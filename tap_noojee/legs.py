@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +50,11 @@ class LegReader:
     ) -> None:
         """Take the stream's schema, the PBX's zone, and the API key, which is not to be quoted."""
         self.leg_type = leg_type(schema)
-        self._readers = [
-            (name, _field_reader(self._reader(prop), required=name in schema["required"]))
-            for name, prop in schema["properties"].items()
-        ]
+        self._readers = []
+        for name, prop in schema["properties"].items():
+            convert, required = self._converter(prop), name in schema["required"]
+            takes_any_string = convert is str and not required
+            self._readers.append((name, takes_any_string, _field_reader(convert, required)))
         self._zone = zone
         self._key = key
         self._logger = logger
@@ -75,8 +76,12 @@ class LegReader:
         for place, leg in enumerate(legs, 1):
             if type(leg) is not self.leg_type:
                 raise RecordError(f"{hour}: record {place}: is not an object")
-            for name, read in self._readers:
-                value = getattr(leg, name)
+            for (name, takes_any_string, read), value in zip(
+                self._readers, astuple(leg), strict=True
+            ):
+                # Most fields, so not worth a call each.
+                if takes_any_string and type(value) is str:
+                    continue
                 try:
                     setattr(leg, name, read(value))
                 except ValueError as error:
@@ -87,15 +92,17 @@ class LegReader:
         if hour.repeated:
             self._check_passes(hour, legs)
         passes = iso_spans(hour.passes)
-        strays = sum(not any(s <= leg.callend < e for s, e in passes) for leg in legs)
+        inside = sum(s <= leg.callend < e for s, e in passes for leg in legs)
+        strays = len(legs) - inside
         if strays:
             self._logger.warning("%s: %d legs came that ended in another hour", hour, strays)
         return legs
 
-    def _reader(self, prop: Mapping[str, Any]) -> Callable[[str], Any]:
+    def _converter(self, prop: Mapping[str, Any]) -> Callable[[str], Any]:
         """What turns a field's string into the schema's value, or raises ValueError."""
         if "integer" in prop["type"]:
-            return partial(_whole_number, minimum=prop["minimum"], maximum=prop["maximum"])
+            convert = partial(_whole_number, minimum=prop["minimum"], maximum=prop["maximum"])
+            return lru_cache(maxsize=4096)(convert)  # legs are few in a call, and mostly short
         if "format" in prop:
             return self._read_date
         return partial(_bounded, max_length=prop["maxLength"]) if "maxLength" in prop else str
@@ -111,16 +118,16 @@ class LegReader:
         return f"{safe_excerpt(text, self._key)} "
 
     def _read_date(self, text: str) -> str:
-        iso, ambiguous, legacy_name = parse_date(text, self._zone)
-        self._ambiguous |= ambiguous
-        if legacy_name and not self._legacy_name:
-            self._legacy_name = legacy_name
+        reading = parse_date(text, self._zone)
+        self._ambiguous |= reading.ambiguous
+        if reading.legacy_name and not self._legacy_name:
+            self._legacy_name = reading.legacy_name
             self._logger.warning(
                 "The PBX names its time zone %s, as a JVM older than 2014 does in summer and "
                 "winter alike: its wall-clock time is taken as it stands",
-                legacy_name,
+                reading.legacy_name,
             )
-        return iso
+        return reading.iso
 
     def _is_news(self, key: tuple[str, int], leg: tuple[Any, ...]) -> bool:
         """Whether this leg has not come before, or has changed since, as far as is remembered.
@@ -128,11 +135,11 @@ class LegReader:
         Two dictionaries take turns, so that a leg that keeps coming stays known and memory is
         bounded.
         """
-        content = hash(leg)
-        last = self._recent.get(key) or self._older.get(key)
-        self._recent[key] = content
-        if len(self._recent) > REMEMBERED:
-            self._older, self._recent = self._recent, {}
+        content, recent = hash(leg), self._recent
+        last = recent.get(key) or self._older.get(key)
+        recent[key] = content
+        if len(recent) > REMEMBERED:
+            self._older, self._recent = recent, {}
         return content != last
 
     def _check_passes(self, hour: Hour, legs: Iterable[Any]) -> None:
@@ -166,21 +173,21 @@ def iso_spans(spans: Iterable[Span]) -> list[tuple[str, str]]:
     return [(start.isoformat(), end.isoformat()) for start, end in spans]
 
 
-def _field_reader(convert: Callable[[str], Any], *, required: bool) -> Callable[[Any], Any]:
+def _field_reader(convert: Callable[[str], Any], required: bool) -> Callable[[Any], Any]:  # noqa: FBT001 - of two
     """What reads a field of any JSON value: it returns the schema's, or raises ValueError."""
     # A string may be empty; an empty number or date is a missing one.
     empty = "" if convert is str and not required else None
 
     def read(value: object) -> object:
+        if type(value) is str and value:
+            return convert(value)
         if value is None or value == "":
             if required:
                 raise ValueError("is missing")
             return value if value is None else empty
         if type(value) is int:
-            value = str(value)  # ids may come as numbers
-        elif type(value) is not str:
-            raise ValueError("is not a string")
-        return convert(value)
+            return convert(str(value))  # ids may come as numbers
+        raise ValueError("is not a string")
 
     return read
 

@@ -152,12 +152,9 @@ class RecordingsStream(Stream):
                 self._leave_for_later(hour, error)
                 continue
             excluded = iso_spans(backlog.excluded(hour))
-            legs = [
-                leg
-                for leg in legs
-                if first <= leg.callend < last
-                and not any(s <= leg.callend < e for s, e in excluded)
-            ]
+            legs = [leg for leg in legs if first <= leg.callend < last]
+            for s, e in excluded:
+                legs = [leg for leg in legs if not s <= leg.callend < e]
             yield from map(asdict, legs)
             backlog.finish(hour)
             self._emit_state(
