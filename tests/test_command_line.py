@@ -347,7 +347,7 @@ def test_requests_are_measured_as_by_any_tap_of_the_sdk(pbx: Simulator, tmp_path
             "\"sha256(config['salt'] + Source)\" fails: TypeError",
         ),
         ("1/0", "'1/0' fails: ZeroDivisionError"),
-        ("Sorce", "'Sorce' is not defined"),
+        ("Nowhere", "'Nowhere' is not defined"),
     ],
 )
 def test_a_stream_map_that_fails_is_named(
