@@ -321,6 +321,10 @@ CASES: dict[str, Case] = {
     "key as a setting of the SDK": setting(
         "(not shown", lambda key: {"flattening_max_depth": key}
     ),
+    "the key in a stream map": setting(
+        "stream_maps: has the API key in it",
+        lambda key: {"stream_maps": {"recordings": {"__filter__": f"Tag == '{key}'"}}},
+    ),
     "a key alone": Case("api_url: is missing", config=lambda key: f'{{"api_key": "{key}"}}'),
     "bad number in the environment": Case(
         "request_interval: ",
