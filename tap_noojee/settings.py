@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -259,6 +260,10 @@ def _check(name: str, prop: Mapping[str, Any], value: object) -> None:
 
 
 def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    # The SDK logs a stream map's expressions: filters always, others when they fail.
+    key, maps = (json.dumps(config.get(name)) for name in ("api_key", "stream_maps"))
+    if key[1:-1] in maps:
+        yield "stream_maps", "has the API key in it, and would be logged"
     zone = time_zone(config["timezone"])
     if "end_date" in config:
         start, end = (date(config[name], zone) for name in ("start_date", "end_date"))
