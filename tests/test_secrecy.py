@@ -268,7 +268,9 @@ CASES: dict[str, Case] = {
     "the key in base64, shifted by two": refused(lambda key, _: b64(f"xy{key}")),
     "the key in base64 for URLs": refused(lambda key, _: b64(f"?>~{key}", b"-_")),
     "a part of the key in base64": refused(lambda key, _: b64(key[5:14])),
-    "page with the key in base64": Case("status 500", lambda key, _: http(page(b64(key)), "500 x")),
+    "page with the key in base64": Case(
+        "status 500", lambda key, _: http(page(b64(key)), "500 x")
+    ),
     "the key in base64, refused": refused(lambda key, _: {"key": [b64(f"xy{key}")]}, "403 x"),
     "a text": Case("something else", lambda key, _: http(json.dumps(key))),
     "reason phrase": Case("status 500", lambda key, _: http("", f"500 {key}")),
