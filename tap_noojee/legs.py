@@ -15,7 +15,7 @@ from msgspec.structs import astuple
 from tap_noojee.dates import parse_date
 from tap_noojee.errors import RecordError
 from tap_noojee.hours import instants
-from tap_noojee.secrecy import safe_excerpt
+from tap_noojee.secrecy import MAX_EXCERPT, safe_excerpt
 
 if TYPE_CHECKING:
     import logging
@@ -112,7 +112,8 @@ class LegReader:
         if value is None or value == "":
             return ""
         try:
-            text = repr(value) if isinstance(value, str) else json.dumps(value)
+            # No more of a string than may be shown, and one to tell that there is more.
+            text = repr(value[: MAX_EXCERPT + 1]) if isinstance(value, str) else json.dumps(value)
         except RecursionError:
             text = "the value"
         return f"{safe_excerpt(text, self._key)} "
