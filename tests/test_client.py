@@ -643,7 +643,7 @@ def test_an_answer_of_too_many_values_is_not_decoded(body: bytes, requests_mock:
     requests_mock.post(HOURS, content=body)
     with Simulator() as pbx:
         run = run_tap(pbx, api_url="https://pbx.example.com", **HOUR)
-    assert "the answer has more than 350,000 legs" in str(run.error)
+    assert "the answer has more than 200,000 legs" in str(run.error)
 
 
 def test_of_a_refusal_a_few_kilobytes_are_read(requests_mock: Mocker) -> None:
