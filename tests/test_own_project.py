@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import asked
+from conftest import requested
 
 from tap_noojee.simulator import Failure, Simulator
 
@@ -61,7 +61,7 @@ def test_the_own_project_reads_an_hour(own: Project, pbx: Simulator) -> None:
     """What the README's steps made runs into a target."""
     own.read(pbx, *HOUR)
     own.meltano(*RUN)
-    assert asked(pbx) == [("2021-09-14", 15)]
+    assert requested(pbx) == [("2021-09-14", 15)]
     assert {record["Source"] for record in own.records} == {"500"}
 
 
@@ -83,7 +83,7 @@ def test_each_pbx_has_settings_and_a_state_of_its_own(own: Project) -> None:
         }
         for _ in range(2):
             own.meltano(*both)
-            assert asked(sydney) == asked(perth) == [("2021-09-14", 15)]
+            assert requested(sydney) == requested(perth) == [("2021-09-14", 15)]
     marks = []
     for name in ("sydney", "perth"):
         found = state(own, state_id(own).replace("tap-noojee", f"tap-noojee--{name}"))
@@ -107,7 +107,7 @@ def test_a_schedule_runs_a_job(own: Project, pbx: Simulator) -> None:
     own.meltano("job", "add", "calls", "--tasks", "[tap-noojee target-jsonl]")
     own.meltano("schedule", "add", "hourly", "--job", "calls", "--interval", "10 * * * *")
     own.meltano("schedule", "run", "hourly")
-    assert asked(pbx) == [("2021-09-14", 15)]
+    assert requested(pbx) == [("2021-09-14", 15)]
     assert len(own.records) == 4
 
 
@@ -154,7 +154,7 @@ def test_a_stretch_is_read_again_as_the_recipe_says(own: Project, pbx: Simulator
     shell(put, own.root, own.environment, answer="y\n")
     pbx.requests.clear()
     own.meltano(*RUN)
-    assert asked(pbx) == [("2021-09-14", 13)]
+    assert requested(pbx) == [("2021-09-14", 13)]
     assert state(own, state_id(own))["singer_state"]["bookmarks"]["recordings"]["owed"] == []
 
 
@@ -165,7 +165,7 @@ def test_what_meltano_keeps_of_a_run_that_is_stopped(own: Project, stop: signal.
     with Simulator(api_key=key, failures=[Failure("stall", ("2021-09-14", 14))]) as pbx:
         own.read(pbx, "2021-09-14T12:00:00", "2021-09-14T16:00:00")
         with own.start(*RUN) as process:
-            while ("2021-09-14", 14) not in asked(pbx):
+            while ("2021-09-14", 14) not in requested(pbx):
                 assert process.poll() is None
                 time.sleep(0.05)
             # A second run of the same extractor and loader is refused meanwhile.

@@ -42,7 +42,7 @@ def _wrapped_environment(simulator: Simulator, day: datetime) -> dict[str, str]:
 
 
 def _reaches_all() -> bool:
-    """Tell whether a Ctrl-C goes to the wrapped command, too, as part of the foreground group."""
+    """Whether Ctrl-C also reaches the wrapped command, as part of the foreground group."""
     with suppress(OSError):
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
         try:
@@ -53,19 +53,19 @@ def _reaches_all() -> bool:
 
 
 def _run(command: tuple[str, ...], env: dict[str, str]) -> int:
-    """Run the command, hand on signals, and give its exit status as a shell would."""
+    """Run the command, forward signals, and return its exit status as a shell would."""
     child: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 
-    def hand_on(number: int, _: object) -> None:
-        # A second SIGINT would be taken for impatience.
+    def forward(number: int, _: object) -> None:
+        # A second SIGINT would make the command abort.
         if number == signal.SIGINT and _reaches_all():
             return
         (child.send_signal if child else early.append)(number)
 
-    before = {number: signal.signal(number, hand_on) for number in _SIGNALS}
+    before = {number: signal.signal(number, forward) for number in _SIGNALS}
     try:
-        child = subprocess.Popen(command, env=env)  # noqa: S603 - what the user asked for
+        child = subprocess.Popen(command, env=env)  # noqa: S603 - the user's own command
         for number in early:
             child.send_signal(number)
         status = child.wait()
@@ -87,20 +87,37 @@ def _read_zone(_: object, __: object, name: str) -> str:
 
 
 @click.command(context_settings={"allow_interspersed_args": False, "show_default": True})
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: a free one.")
-@click.option("--timezone", default=MELBOURNE, callback=_read_zone, help="The PBX's own zone.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port to listen on; 0 picks a free one.",
+)
+@click.option(
+    "--timezone", default=MELBOURNE, callback=_read_zone, help="Time zone of the PBX's clock."
+)
 @click.option(
     "--interval",
     type=click.FloatRange(min=0),
     show_default="60; with a COMMAND 1",
-    help="Least seconds between two requests.",
+    help="Rate limit: minimum seconds between requests; 0 for no limit.",
 )
-@click.option("--api-key", default=API_KEY, help="The key to ask for.")
-@click.option("--dates", type=click.Choice(get_args(Dates)), default="java", help="Their format.")
+@click.option("--api-key", default=API_KEY, help="API key that requests must carry.")
 @click.option(
-    "--fold", type=click.Choice(get_args(Fold)), default="both", help="Of a repeated hour."
+    "--dates", type=click.Choice(get_args(Dates)), default="java", help="Format of the dates."
 )
-@click.option("--volume", type=click.FloatRange(min=0), default=1.0, help="0: no calls at all.")
+@click.option(
+    "--fold",
+    type=click.Choice(get_args(Fold)),
+    default="both",
+    help="Which pass of a repeated hour to return.",
+)
+@click.option(
+    "--volume",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    help="Multiplies the number of calls; 0 for none.",
+)
 @click.option(
     "--failure",
     "--fault",
@@ -108,14 +125,14 @@ def _read_zone(_: object, __: object, name: str) -> str:
     multiple=True,
     type=Failure.parse,
     metavar="KIND[=VALUE][@HOUR][*TIMES]",
-    help="Go wrong, for example: reset, status=503@2021-09-14T15, slow=5*3; a bare * is for ever."
-    f" Kinds: {', '.join(get_args(Kind))}.",
+    help="Fail on purpose, for example: reset, status=503@2021-09-14T15, slow=5*3; a bare * means"
+    f" always. Kinds: {', '.join(get_args(Kind))}.",
 )
 @click.option(
     "--day",
     type=click.DateTime(["%Y-%m-%d"]),
     default="2021-09-14",
-    help="What the COMMAND is to read, unless TAP_NOOJEE_START_DATE is set.",
+    help="Day for the COMMAND to read, unless TAP_NOOJEE_START_DATE is set.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(
@@ -124,10 +141,10 @@ def main(
     interval: float | None,
     **options: Any,  # noqa: ANN401 - Simulator's own, checked by the options above
 ) -> None:
-    """Play a Noojee Contact PBX with invented calls, on this machine only.
+    """Simulate a Noojee Contact PBX with invented calls, on this machine only.
 
-    With a COMMAND (best after a --), run it with tap-noojee's settings for this PBX in its
-    environment, and end as it ends.
+    With a COMMAND (preferably after --), run it with tap-noojee's settings for this PBX in its
+    environment, and exit with its status.
     """
     if find_spec("werkzeug") is None:
         needs = "noojee-simulator needs its extra: pip install 'tap-noojee[simulator]'"

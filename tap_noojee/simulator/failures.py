@@ -10,17 +10,21 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 Kind = Literal[
     "status", "cut", "cut-json", "reset", "slow", "stall", "trickle", "endless",
     "html", "code", "null", "empty", "redirect", "rate", "204", "body",
+    "early-hints", "huge",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something to go wrong, `times` times (None: for ever), at one hour or (None) at any."""
+    """Something that goes wrong, `times` times (None: always), for one hour or (None) for any.
+
+    The body of a "huge" answer is an array of `size` bytes that repeats `body`.
+    """
 
     kind: Kind
     at: tuple[str, int] | None = None
@@ -30,10 +34,11 @@ class Failure:
     body: bytes | None = None
     echo: bool = False
     delay: float = 1
+    size: int = 2**28
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `kind[=value][@2021-09-14T15][*times]`; a bare `*` is for ever."""
+        """Read `kind[=value][@2021-09-14T15][*times]`; a bare `*` means always."""
         form = r"([a-z0-9-]+)(?:=(.*?))?(?:@(\d{4}-\d\d-\d\d)T(\d\d?))?(?:\*(\d*))?"
         match = re.fullmatch(form, text)
         if not match or match[1] not in get_args(Kind):
@@ -49,11 +54,35 @@ class Failure:
                 return failure
             case "status" | "rate", _:
                 return replace(failure, status=int(value))
+            case "huge", _:
+                return replace(failure, size=int(value))
             case "slow", _:
                 return replace(failure, delay=float(value))
             case "body", _:
                 return replace(failure, body=value.encode())
         raise ValueError(text)
+
+    def answer(self, base: str, target: str, *, too_soon: Answer) -> Answer | None:
+        """The wrong answer to a request, or None where the right one goes wrong on its way."""
+        url = f"{base}{target}"
+        error = page(self.status or 503, f"<p>{url}</p>" if self.echo else "")
+        if self.body is not None:
+            error = replace(error, body=self.body + (url.encode() if self.echo else b""))
+        if self.retry_after is not None:
+            error = replace(error, headers={"Retry-After": str(self.retry_after)})
+        login = f"{base}/login?{target.partition('?')[2]}"
+        return {
+            "status": error,
+            "html": page(200, "<form action='login'>Please log in</form>"),
+            "code": message(200, "the recording service is not available"),
+            "null": Answer(200, b"null"),
+            "empty": Answer(200),
+            "redirect": Answer(302, headers={"Location": login}),
+            "rate": replace(too_soon, headers=error.headers),
+            "204": Answer(204),
+            "body": Answer(200, self.body or b""),
+            "huge": Answer(self.status or 200, self.body or b"{},"),
+        }.get(self.kind)
 
 
 class Request(NamedTuple):
@@ -93,3 +122,16 @@ def page(status: int, extra: str = "", **headers: str) -> Answer:
     title = f"HTTP Status {status} - {phrase(status)}"
     html = f"<!doctype html><title>{title}</title><h1>{title}</h1>{extra}".encode()
     return Answer(status, html, "text/html;charset=utf-8", headers)
+
+
+def repeat_in_array(unit: bytes, size: int) -> Iterator[bytes]:
+    """A JSON array of `size` bytes that repeats `unit`, in pieces, so that it takes no memory."""
+    count, rest = divmod(size - len(b"[]"), len(unit))
+    a_piece = 2**16 // len(unit) + 1
+    yield b"["
+    while count > a_piece:
+        yield unit * a_piece
+        count -= a_piece
+    # The last comma would not be JSON, and spaces make up for what does not fill another unit.
+    last = (unit * count).removesuffix(b",")
+    yield last + b" " * (len(unit) * count - len(last) + rest) + b"]"

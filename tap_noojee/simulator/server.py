@@ -19,7 +19,15 @@ from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
 from tap_noojee.simulator.calls import HOUR, MELBOURNE, SAMPLE, Dates, Leg, LegSource, legs
-from tap_noojee.simulator.failures import Answer, Failure, Kind, Request, message, page, phrase
+from tap_noojee.simulator.failures import (
+    Answer,
+    Failure,
+    Request,
+    message,
+    page,
+    phrase,
+    repeat_in_array,
+)
 from tap_noojee.simulator.wall import exists, parse_wall_hour
 
 if TYPE_CHECKING:
@@ -42,11 +50,11 @@ DAY = timedelta(days=1)
 class Simulator:
     """A PBX on a loopback port, for as long as the `with` block lasts.
 
-    `interval` 0 means no limit; it counts from the last request that was accepted, or from the end
-    of its answer. `fold` and `gap` say what a repeated and a skipped hour answer with; the real
-    server's way is not known. `legs` stands in for the invented calls, `clock` says what time it
-    is. Failures are served in order, each to the first request that fits; more may be added at
-    any time.
+    `interval` 0 means no limit; it counts from the arrival of the last accepted request, or from
+    the end of its answer. `fold` and `gap` say which legs a repeated and a skipped hour return;
+    the real server's behaviour is not known. `legs` replaces the invented calls, and `clock` the
+    time in the `Date` header. Failures are served in order, each to the first request that
+    matches; more may be added at any time.
     """
 
     timezone: str = MELBOURNE
@@ -54,6 +62,8 @@ class Simulator:
     interval: float = 0
     counts_from: Literal["arrival", "answer"] = "arrival"
     rate_limit_status: int = 429
+    rate_limit_body: bytes | None = None
+    rate_limit_content_type: str = "application/json"
     clock: Callable[[], datetime] | None = None
     fold: Fold = "both"
     gap: Gap = "empty"
@@ -100,7 +110,7 @@ class Simulator:
             def date_time_string(self, timestamp: float | None = None) -> str:
                 if clock is None:
                     return super().date_time_string(timestamp)
-                return format_datetime(clock(), usegmt=True)
+                return format_datetime(clock().astimezone(UTC), usegmt=True)
 
             def log(self, *_: object) -> None:
                 """Say nothing: the request line holds the key."""
@@ -138,11 +148,14 @@ class Simulator:
         wall = parse_wall_hour(query)
         with self._lock:
             answer = self._rejection(environ, query, wall, arrived)
+            accepted = answer is None
             date, hour = (f"{wall:%Y-%m-%d}", wall.hour) if wall else (None, None)
-            failure = None if answer else self._next_failure((date, hour))
+            failure = self._next_failure((date, hour)) if accepted else None
             kind = failure.kind if failure else None
             if failure:
-                answer = self._failed_answer(failure, environ)
+                target = f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"
+                too_soon = self._too_soon(failure.status)
+                answer = failure.answer(self.url, target, too_soon=too_soon)
             status = None if kind in {"reset", "stall"} else answer.status if answer else 200
             self.requests.append(Request(arrived, date, hour, status, kind))
         self._pause(self.latency)
@@ -152,9 +165,14 @@ class Simulator:
             found = self._ended(cast("datetime", wall))
             records = [leg.record(self._zone, self.dates) for leg in found]
             answer = Answer(200, json.dumps(records, ensure_ascii=False).encode())
-            if self.counts_from == "answer":
-                self._counted = time.monotonic()
-        return self._send(answer, kind, environ["werkzeug.socket"], start_response)
+        parts = self._send(answer, failure, environ["werkzeug.socket"], start_response)
+        return self._count_from_end(parts) if self.counts_from == "answer" and accepted else parts
+
+    def _count_from_end(self, parts: Iterable[bytes]) -> Iterator[bytes]:
+        for part in parts:
+            # Before the part is sent: the client may make its next request as the last one comes.
+            self._counted = time.monotonic()
+            yield part
 
     def _rejection(
         self,
@@ -172,9 +190,14 @@ class Simulator:
         if wall is None:
             return message(400, "date must be yyyy/MM/dd and hour 0 to 23")
         if self._counted is not None and arrived - self._counted < self.interval:
-            return message(self.rate_limit_status, TOO_SOON)
+            return self._too_soon()
         self._counted = arrived
         return None
+
+    def _too_soon(self, status: int | None = None) -> Answer:
+        answer = message(status or self.rate_limit_status, TOO_SOON)
+        body = answer.body if self.rate_limit_body is None else self.rate_limit_body
+        return replace(answer, body=body, content_type=self.rate_limit_content_type)
 
     def _next_failure(self, asked: tuple[str | None, int | None]) -> Failure | None:
         for number, failure in enumerate(self.failures):
@@ -183,28 +206,6 @@ class Simulator:
                 self._used[number] += 1
                 return failure
         return None
-
-    def _failed_answer(self, failure: Failure, environ: WSGIEnvironment) -> Answer | None:
-        """Give the wrong answer, or None where the right one goes wrong on its way."""
-        query = environ["QUERY_STRING"]
-        url = f"{self.url}{environ['PATH_INFO']}?{query}"
-        error = page(failure.status or 503, f"<p>{url}</p>" if failure.echo else "")
-        if failure.body is not None:
-            error = replace(error, body=failure.body + (url.encode() if failure.echo else b""))
-        if failure.retry_after is not None:
-            error = replace(error, headers={"Retry-After": str(failure.retry_after)})
-        soon = message(failure.status or self.rate_limit_status, TOO_SOON)
-        return {
-            "status": error,
-            "html": page(200, "<form action='login'>Please log in</form>"),
-            "code": message(200, "the recording service is not available"),
-            "null": Answer(200, b"null"),
-            "empty": Answer(200),
-            "redirect": Answer(302, headers={"Location": f"{self.url}/login?{query}"}),
-            "rate": replace(soon, headers=error.headers),
-            "204": Answer(204),
-            "body": Answer(200, failure.body or b""),
-        }.get(failure.kind)
 
     def _ended(self, wall: datetime) -> list[Leg]:
         zone = self._zone
@@ -234,10 +235,11 @@ class Simulator:
     def _send(
         self,
         answer: Answer,
-        kind: Kind | None,
+        failure: Failure | None,
         connection: socket.socket,
         start_response: StartResponse,
     ) -> Iterable[bytes]:
+        kind = failure.kind if failure else None
         half = answer.body[: len(answer.body) // 2]
         if kind == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -248,19 +250,21 @@ class Simulator:
                 pass
             _drop()
         if kind == "cut-json":
-            head = (
-                "HTTP/1.1 200 OK",
-                "Content-Type: application/json",
-                "Connection: close",
-                "\r\n",
-            )
             # By hand: the server would send it in chunks.
-            connection.sendall("\r\n".join(head).encode() + half)
+            head = (
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+            )
+            connection.sendall(head + half)
             _drop()
+        if kind == "early-hints":
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
+        size = failure.size if failure and kind == "huge" else len(answer.body)
         headers = [("Content-Type", answer.content_type), *answer.headers.items()]
         if kind != "endless" and answer.status != HTTPStatus.NO_CONTENT:
-            headers.append(("Content-Length", str(len(answer.body))))
+            headers.append(("Content-Length", str(size)))
         start_response(f"{answer.status} {phrase(answer.status)}", headers)
+        if kind == "huge":
+            return repeat_in_array(answer.body, size)
         if kind == "endless":
             return self._endless()
         if kind == "trickle":
