@@ -28,7 +28,7 @@ MAX_RETRY_AFTER = 3600
 MAX_MESSAGE_BYTES = 2**16
 """Of a response that is not an array of records; all that is wanted of it is a sentence."""
 
-MAX_LEGS = 350_000
+MAX_LEGS = 200_000
 """In one response; a large call centre has a few thousand an hour."""
 
 MAX_VALUES = 16 * MAX_LEGS

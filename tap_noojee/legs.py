@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from msgspec.structs import astuple
 from tap_noojee.dates import parse_date
 from tap_noojee.errors import RecordError
 from tap_noojee.hours import instants
-from tap_noojee.secrecy import safe_excerpt
+from tap_noojee.secrecy import MAX_EXCERPT, safe_excerpt
 
 if TYPE_CHECKING:
     import logging
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 REMEMBERED = 10_000
 """Legs, at the least, that are recognised when they come with another hour, too."""
 
+_SMALL = {str(number): number for number in range(4000)}
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 
 
@@ -101,8 +102,7 @@ class LegReader:
     def _converter(self, prop: Mapping[str, Any]) -> Callable[[str], Any]:
         """What turns a field's string into the schema's value, or raises ValueError."""
         if "integer" in prop["type"]:
-            convert = partial(_whole_number, minimum=prop["minimum"], maximum=prop["maximum"])
-            return lru_cache(maxsize=4096)(convert)  # legs are few in a call, and mostly short
+            return partial(_whole_number, minimum=prop["minimum"], maximum=prop["maximum"])
         if "format" in prop:
             return self._read_date
         return partial(_bounded, max_length=prop["maxLength"]) if "maxLength" in prop else str
@@ -112,7 +112,8 @@ class LegReader:
         if value is None or value == "":
             return ""
         try:
-            text = repr(value) if isinstance(value, str) else json.dumps(value)
+            # Of a long string, what is shown, and one more to tell that there is more.
+            text = repr(value[: MAX_EXCERPT + 1]) if isinstance(value, str) else json.dumps(value)
         except RecursionError:
             text = "the value"
         return f"{safe_excerpt(text, self._key)} "
@@ -193,9 +194,11 @@ def _field_reader(convert: Callable[[str], Any], required: bool) -> Callable[[An
 
 
 def _whole_number(text: str, minimum: int, maximum: int) -> int:
-    if not _WHOLE_NUMBER.fullmatch(text):
-        raise ValueError("is not a whole number")
-    number = int(text)
+    number = _SMALL.get(text)  # most of them, and quicker than a pattern
+    if number is None:
+        if not _WHOLE_NUMBER.fullmatch(text):
+            raise ValueError("is not a whole number")
+        number = int(text)
     if not minimum <= number <= maximum:
         raise ValueError(f"is not from {minimum} to {maximum}")
     return number

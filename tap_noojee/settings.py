@@ -120,10 +120,7 @@ _PROPERTIES: dict[str, dict[str, Any]] = dict(SCHEMA["properties"])
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, with defaults for those that are missing, null or empty.
-
-    A required setting stays empty: `check` rejects it.
-    """
+    """The settings; those missing, null or empty have defaults, unless they are required."""
     defaults = {name: prop["default"] for name, prop in _PROPERTIES.items() if "default" in prop}
     return defaults | {
         name: value
@@ -259,6 +256,9 @@ def _check(name: str, prop: Mapping[str, Any], value: object) -> None:
 
 
 def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    # The SDK logs the expressions of stream maps.
+    if config["api_key"] in str(config.get("stream_maps")):
+        yield "stream_maps", "has the API key in it"
     zone = time_zone(config["timezone"])
     if "end_date" in config:
         start, end = (date(config[name], zone) for name in ("start_date", "end_date"))

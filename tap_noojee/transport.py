@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 10
 """Seconds for the host's name, TCP and TLS."""
 
-MAX_RESPONSE_BYTES = 128 * 2**20
-"""Some 350,000 legs."""
+MAX_RESPONSE_BYTES = 64 * 2**20
+"""Some 200,000 legs."""
 
 
 class Attempt:

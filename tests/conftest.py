@@ -138,12 +138,12 @@ def as_records(true_legs: list[Leg]) -> list[tuple[str, int, str, str]]:
     ]
 
 
-def told(run: Run) -> list[tuple[str, int, str, str]]:
+def emitted(run: Run) -> list[tuple[str, int, str, str]]:
     """The same of the records of a run."""
     return [(r["CallRecordId"], r["Leg"], r["callend"], r["Start"]) for r in run.records]
 
 
-def asked(simulator: Simulator) -> list[tuple[str | None, int | None]]:
+def requested(simulator: Simulator) -> list[tuple[str | None, int | None]]:
     """The hours that the simulator was asked for, in order."""
     return [(request.date, request.hour) for request in simulator.requests]
 

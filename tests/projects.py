@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from uv import find_uv_bin
+
+from tap_noojee.simulator import Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tap_noojee.simulator import Simulator
 
 ROOT = Path(__file__).parent.parent
 FROM_OUTSIDE = ("TAP_NOOJEE_", "TARGET_", "MELTANO_", "LOGLEVEL")
@@ -120,3 +122,74 @@ def _environment() -> dict[str, str]:
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
     }
+
+
+@dataclasses.dataclass
+class FirstSteps:
+    """What came of the README's steps in an empty project."""
+
+    root: Path
+    printed: str
+    statuses: list[int | None]
+
+
+def block(page: str, containing: str, language: str) -> str:
+    """The one block of a page in a language that contains a text."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    (found,) = (one for one in blocks if containing in one)
+    return str(found)
+
+
+def shell(text: str, cwd: Path, environment: dict[str, str], answer: str = "") -> str:
+    """Run the text of a page in a shell that finds the Meltano of the tests."""
+    path = f"{cwd.parent / 'venv' / 'bin'}{os.pathsep}{environment['PATH']}"
+    process = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=cwd,
+        env=environment | {"PATH": path},
+        input=answer,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.returncode == 0, process.stdout
+    return process.stdout
+
+
+@pytest.fixture(scope="session")
+def first_steps(installed: Path) -> FirstSteps:
+    """Take the README's steps to the letter, but for the address of the PBX."""
+    (installed.parent / "tap-noojee").symlink_to(installed)
+    _run(*("venv/bin/meltano", "init", "own", "--no-usage-stats"), cwd=installed.parent)
+    root = installed.parent / "own"
+    text = block("README.md", "--from-ref", "sh")
+    with Simulator(api_key="the-key-from-Noojee") as pbx:
+        printed = shell(text, root, _environment() | {"TAP_NOOJEE_API_URL": pbx.url})
+        return FirstSteps(root, printed, [request.status for request in pbx.requests])
+
+
+@pytest.fixture(scope="session")
+def own_root(first_steps: FirstSteps) -> Path:
+    """Add what the recipes add, and a target; the Hub, which has the README's, is not there."""
+    path = first_steps.root / "meltano.yml"
+    content = yaml.safe_load(path.read_text("utf-8"))
+    plugins = content["plugins"]
+    pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
+    plugins["extractors"] += pbxs["extractors"]
+    plugins |= yaml.safe_load(block("docs/privacy.md", "mappers", "yaml"))
+    ours = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
+    plugins["loaders"] = [
+        loader for loader in ours["plugins"]["loaders"] if loader["name"] == "target-jsonl"
+    ]
+    path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+    Project(first_steps.root, _environment()).meltano("install")
+    return first_steps.root
+
+
+@pytest.fixture
+def own(own_root: Path, tmp_path: Path) -> Iterator[Project]:
+    """The project that came of the README's steps, in which nothing was read so far."""
+    suffix = {"MELTANO_RUN_STATE_ID_SUFFIX": tmp_path.name}
+    yield Project(own_root, _environment() | suffix)
+    shutil.rmtree(own_root / "output", ignore_errors=True)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Run, as_records, asked, told, truth
+from conftest import Run, as_records, emitted, requested, truth
 from processes import TAP, command, environment, finished, last_line
 
 from tap_noojee.simulator import API_KEY, Failure, Simulator
@@ -63,7 +63,7 @@ def test_a_run_ends_with_0(pbx: Simulator, tmp_path: Path) -> None:
     """A run to the end exits with 0, its last message a STATE."""
     run, done = finished(command(tmp_path, pbx, **DAY))
     assert done.returncode == 0
-    assert told(run) == as_records(truth(pbx, "2021-09-14", "2021-09-15"))
+    assert emitted(run) == as_records(truth(pbx, "2021-09-14", "2021-09-15"))
     assert run.messages[0]["type"] == "SCHEMA"
     assert run.messages[-1]["type"] == "STATE"
 
@@ -78,7 +78,7 @@ def test_a_bad_setting_ends_with_1_and_one_line(pbx: Simulator, tmp_path: Path) 
         assert len(errors) == 1
         assert last_line(done).startswith("timezone: 'Mars' is not a time zone")
         assert "Traceback" not in done.stderr
-    assert asked(pbx) == []
+    assert requested(pbx) == []
 
 
 def test_a_failure_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) -> None:
@@ -174,12 +174,12 @@ def test_the_connection_test_is_one_request(pbx: Simulator, tmp_path: Path) -> N
     """--test exits with 0 after one request that is answered, with 1 after one that is refused."""
     _, done = finished(command(tmp_path, pbx, "--test"))
     assert done.returncode == 0
-    assert len(asked(pbx)) == 1
+    assert len(requested(pbx)) == 1
     pbx.failures.append(Failure("status", status=401))
     _, done = finished(command(tmp_path, pbx, "--test"))
     assert done.returncode == 1
     assert "check `api_key`" in last_line(done)
-    assert len(asked(pbx)) == 2
+    assert len(requested(pbx)) == 2
 
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -191,7 +191,7 @@ def test_a_signal_ends_the_wait_for_the_pace(
 ) -> None:
     """Stopped while it waits for the pace, the tap ends with a STATE and 128 + the signal."""
     process = tap(**DAY, request_interval=600)
-    until(lambda: asked(pbx))
+    until(lambda: requested(pbx))
     time.sleep(0.3)
     process.send_signal(signum)
     run, _, status = ended(process)
@@ -211,7 +211,7 @@ def test_a_signal_ends_the_wait_for_the_server(
     """Stopped while it waits for an answer, the tap ends with a STATE and 128 + the signal."""
     pbx.failures.append(Failure(kind, delay=30, at=("2021-09-14", 10)))
     process = tap(**DAY)
-    until(lambda: ("2021-09-14", 10) in asked(pbx))
+    until(lambda: ("2021-09-14", 10) in requested(pbx))
     process.send_signal(signum)
     run, log, status = ended(process)
     assert status == 128 + signum
@@ -226,7 +226,7 @@ def test_a_signal_before_the_first_answer_claims_nothing(
     """Stopped before anything was read, the tap ends with a STATE that holds no bookmark."""
     pbx.failures.append(Failure("stall"))
     process = tap(**DAY)
-    until(lambda: asked(pbx))
+    until(lambda: requested(pbx))
     process.terminate()
     run, _, status = ended(process)
     assert status == 128 + signal.SIGTERM
@@ -242,7 +242,7 @@ def test_a_signal_amid_records_finishes_the_hour(
     process = tap(**DAY)
     assert process.stdout
     # Nobody reads, so the pipe of 64 KiB gets full, amid the records of an hour.
-    until(lambda: len(asked(pbx)) > 5 and _stays(lambda: len(asked(pbx))))
+    until(lambda: len(requested(pbx)) > 5 and _stays(lambda: len(requested(pbx))))
     process.send_signal(signum)
     time.sleep(0.5)
     assert process.poll() is None
@@ -253,8 +253,8 @@ def test_a_signal_amid_records_finishes_the_hour(
     written = [
         leg for leg in truth(pbx, "2021-09-14", "2021-09-15") if leg.callend.isoformat() < end
     ]
-    assert told(run) == as_records(written)
-    assert len(run.bookmarks) == len(asked(pbx))
+    assert emitted(run) == as_records(written)
+    assert len(run.bookmarks) == len(requested(pbx))
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
@@ -264,7 +264,7 @@ def test_a_second_signal_ends_the_tap_at_once(
     """Stopped twice, the tap ends with 128 + the signal, though its target does not read."""
     pbx.volume = 30
     process = tap(**DAY)
-    until(lambda: len(asked(pbx)) > 5 and _stays(lambda: len(asked(pbx))))
+    until(lambda: len(requested(pbx)) > 5 and _stays(lambda: len(requested(pbx))))
     process.terminate()
     time.sleep(0.5)
     assert process.poll() is None
@@ -312,7 +312,7 @@ def test_the_connection_test_makes_one_attempt(pbx: Simulator, tmp_path: Path) -
     pbx.failures.append(Failure("status", status=503, times=None))
     _, done = finished(command(tmp_path, pbx, "--test", request_interval=60))
     assert done.returncode == 1
-    assert len(asked(pbx)) == 1
+    assert len(requested(pbx)) == 1
     assert last_line(done).endswith("the PBX failed (status 503)")
 
 
@@ -347,7 +347,7 @@ def test_requests_are_measured_as_by_any_tap_of_the_sdk(pbx: Simulator, tmp_path
             "\"sha256(config['salt'] + Source)\" fails: TypeError",
         ),
         ("1/0", "'1/0' fails: ZeroDivisionError"),
-        ("Sorce", "'Sorce' is not defined"),
+        ("Nowhere", "'Nowhere' is not defined"),
     ],
 )
 def test_a_stream_map_that_fails_is_named(

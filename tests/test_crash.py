@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import FakeClock, Run, as_records, asked, run_tap, settings, told, truth
+from conftest import FakeClock, Run, as_records, emitted, requested, run_tap, settings, truth
 from processes import command, environment
 from typing_extensions import override
 
@@ -102,11 +102,11 @@ def completes(pbx: Simulator, written: Run, **config: Any) -> None:
     rest = run_tap(pbx, state=state, **config)
     assert rest.error is None
     true_legs = truth(pbx, HOURS["start_date"], HOURS["end_date"])
-    assert sorted(set(told(written) + told(rest))) == sorted(as_records(true_legs))
+    assert sorted(set(emitted(written) + emitted(rest))) == sorted(as_records(true_legs))
     # No finished hour is asked again, and no more than the hour in hand is told again.
-    again = asked(pbx)[before:]
+    again = requested(pbx)[before:]
     assert len(again) == len(set(again)) == 8 - finished
-    repeated = set(told(written)) & set(told(rest))
+    repeated = set(emitted(written)) & set(emitted(rest))
     assert len({callend[:13] for _, _, callend, _ in repeated}) <= 1
 
 
@@ -195,7 +195,7 @@ def test_a_state_of_an_older_release_is_read(pbx: Simulator) -> None:
     for more in ({}, {"replication_key": "callend", "starting_replication_value": "2021-09-01"}):
         del pbx.requests[:]
         run = run_tap(pbx, **HOURS, state={"bookmarks": {"recordings": value | more}})
-        assert [hour for _, hour in asked(pbx)] == [12, 13]
+        assert [hour for _, hour in requested(pbx)] == [12, 13]
         assert run.states[-1]["bookmarks"]["recordings"].keys() == {
             "since",
             "owed",

@@ -49,7 +49,9 @@ def test_phone_numbers_are_hashed_as_the_page_says(pbx: Simulator) -> None:
     (leg,) = truth(pbx, start="2021-09-14T15:03", end="2021-09-14T15:03:40")
     nobody: Any = None
     pbx.legs = [leg, Leg(leg.start, leg.callend, "2", source=nobody, did="", destination=nobody)]
-    maps = yaml.safe_load(block("privacy.md", "Source and sha256"))["config"]["stream_maps"]
+    maps = yaml.safe_load(block("privacy.md", "    config:\n      stream_maps"))["config"][
+        "stream_maps"
+    ]
     run = run_tap(pbx, **HOUR, stream_maps=maps, stream_map_config={"salt": "pepper"})
     assert run.error is None
     numbers = [(r["Source"], r["Destination"], r["DID"]) for r in run.records]

@@ -1,4 +1,4 @@
-"""The hours that clocks show, and which of them are still to be asked for."""
+"""The hours that clocks show: how they follow, when they start and end, when they are due."""
 
 from __future__ import annotations
 

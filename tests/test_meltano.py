@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
-from conftest import as_records, asked, truth
+from conftest import as_records, requested, truth
 
 from tap_noojee.simulator import Failure
 from tap_noojee.tap import TapNoojee
@@ -71,10 +71,10 @@ def test_a_failed_run_is_taken_up_where_it_failed(project: Project, pbx: Simulat
     assert "2021-09-14 12:00: the PBX refuses access: check `api_key`" in printed
     assert "Extractor failed" in printed
     assert "Traceback" not in printed
-    assert asked(pbx)[-1] == NOON
+    assert requested(pbx)[-1] == NOON
     pbx.requests.clear()
     project.meltano(*RUN)
-    assert asked(pbx)[0] == NOON
+    assert requested(pbx)[0] == NOON
     assert written(project) == as_records(truth(pbx, *DAY))
 
 
@@ -83,7 +83,7 @@ def test_a_killed_run_loses_nothing(project: Project, pbx: Simulator) -> None:
     project.read(pbx, *DAY)
     pbx.failures.append(Failure("stall", NOON))
     with project.start(*RUN) as process:
-        while NOON not in asked(pbx) or not project.output.exists():
+        while NOON not in requested(pbx) or not project.output.exists():
             assert process.poll() is None
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
@@ -100,7 +100,7 @@ def test_the_newest_hours_can_come_first(project: Project, pbx: Simulator) -> No
         *(pbx, *DAY), TAP_NOOJEE_BACKFILL_ORDER="newest_first", TAP_NOOJEE_MAX_HOURS_PER_RUN="12"
     )
     project.meltano(*RUN)
-    assert asked(pbx) == [("2021-09-14", hour) for hour in range(23, 11, -1)]
+    assert requested(pbx) == [("2021-09-14", hour) for hour in range(23, 11, -1)]
     project.meltano(*RUN)
     assert sorted(written(project)) == sorted(as_records(truth(pbx, *DAY)))
     assert len(pbx.requests) == 24
@@ -167,7 +167,7 @@ def test_a_start_date_that_is_moved_reads_what_is_missing(
     pbx.requests.clear()
     project.read(pbx, "2021-09-14T10:00:00", "2021-09-14T15:00:00")
     printed = project.meltano(*RUN)
-    assert asked(pbx) == [("2021-09-14", 10), ("2021-09-14", 11)]
+    assert requested(pbx) == [("2021-09-14", 10), ("2021-09-14", 11)]
     assert "History goes back further than before: 2 hours to read" in printed
 
 
@@ -176,7 +176,7 @@ def test_a_relative_date_is_in_utc(project: Project, pbx: Simulator) -> None:
     project.read(pbx, "5 hours ago", "")
     project.meltano(*RUN)
     now = datetime.now(ZoneInfo(pbx.timezone))
-    day, hour = asked(pbx)[0]
+    day, hour = requested(pbx)[0]
     first = datetime.fromisoformat(f"{day}T{hour:02}:00").replace(tzinfo=now.tzinfo)
     assert timedelta(hours=5) <= now - first < timedelta(hours=6, minutes=1)
 

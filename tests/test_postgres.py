@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import asked, truth
+from conftest import requested, truth
 from postgres import serve
 
 from tap_noojee.simulator import Failure, Leg, Simulator
@@ -111,7 +111,7 @@ def test_a_failed_run_is_taken_up_where_it_failed(
     assert rows(database) == as_rows(truth(pbx, "2021-09-14", "2021-09-14T12:00"))
     pbx.requests.clear()
     project.meltano(*RUN)
-    assert asked(pbx)[0] == NOON
+    assert requested(pbx)[0] == NOON
     assert rows(database) == as_rows(truth(pbx, *DAY))
 
 
@@ -120,7 +120,7 @@ def test_a_killed_run_loses_nothing(project: Project, pbx: Simulator, database: 
     project.read(pbx, *DAY)
     pbx.failures.append(Failure("stall", NOON))
     with project.start(*RUN) as process:
-        while NOON not in asked(pbx):
+        while NOON not in requested(pbx):
             assert process.poll() is None
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)

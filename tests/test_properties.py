@@ -420,6 +420,8 @@ class Run(NamedTuple):
     """What may differ from one run to the next."""
 
     now: datetime
+    pace: timedelta
+    """How long a request takes."""
     start: datetime
     end: datetime
     order: str
@@ -435,47 +437,71 @@ def histories(draw: st.DrawFn) -> tuple[Clocks, list[Run]]:
     place = draw(places())
     starts = draw(st.lists(place.near(), min_size=1, max_size=3))
     ends = st.just(FOREVER) | place.near()
+    limit = draw(st.none() | st.integers(1, 9))
     runs = [
         Run(
             now=now,
+            pace=draw(st.sampled_from([0, 1, 30])) * MINUTE,
             start=draw(st.sampled_from(starts)),
             end=draw(ends),
             order=draw(ORDERS),
-            limit=draw(st.none() | st.integers(1, 9)),
+            limit=limit,
             lookback=draw(st.integers(0, 3)),
             killed=draw(st.booleans()),
         )
-        for now in sorted(draw(st.lists(place.near(), max_size=5)))
+        # In any order: a clock may be put back.
+        for now in draw(st.lists(place.near(), max_size=5))
     ]
     runs = [run for run in runs if run.start < run.end]
     now = place.time + timedelta(hours=9)
-    runs.append(Run(now, min(starts), FOREVER, draw(ORDERS), None, 0, killed=False))
-    return look(place.zone, min(starts), now), runs
+    last = Run(now, timedelta(), min(starts), FOREVER, draw(ORDERS), None, 0, killed=False)
+    return look(place.zone, min(starts), now), [*runs, last]
 
 
-@settings(quick, max_examples=400)
+def walls_before(clocks: Clocks, instant: datetime, number: int) -> list[datetime]:
+    """The last hours, as clocks show them, before the one that they show at this instant."""
+    wall = instant.astimezone(clocks.zone).replace(tzinfo=None, fold=0)
+    return sorted(one for one in clocks.hours if one <= wall - timedelta(hours=1))[-number:]
+
+
+@settings(quick, max_examples=300)
 @given(histories())
 def test_runs_one_after_another_read_everything_and_claim_nothing_else(
     history: tuple[Clocks, list[Run]],
 ) -> None:
-    """However dates move and runs end, each bookmark claims what was read; in the end, all is."""
+    """However dates and clocks move and runs end, each bookmark claims what was read, no more.
+
+    Nothing is requested without need, each run gets ahead, and in the end everything is read.
+    """
     clocks, runs = history
     coverage = Coverage(runs[0].start, runs[0].start, [])
     read: list[Span] = []
     for run in runs:
+        now = run.now
         bookmark = coverage.make_bookmark("callend")
         coverage = Coverage.parse_bookmark(bookmark, run.start, clocks.zone)
+        coverage = coverage.clipped(now, clocks.zone)
+        again = walls_before(clocks, coverage.until, run.lookback) if run.lookback else []
         backlog = Backlog(
             coverage, start=run.start, end=run.end, lookback=run.lookback, zone=clocks.zone
         )
-        last_due = Hour.last_due(run.now, timedelta(), clocks.zone)
-        for _ in range(run.limit or 10_000):
-            hour = backlog.next_hour(last_due, newest_first=run.order == "newest_first")
+        requested: list[datetime] = []
+        got_ahead = False
+        while len(requested) != run.limit:
+            last_due = Hour.last_due(now, timedelta(), clocks.zone)
+            hour = backlog.next_hour(
+                last_due,
+                newest_first=run.order == "newest_first",
+                unread_only=len(requested) + 1 == run.limit,
+            )
             if hour is None:
                 break
-            # Nothing is requested that has been read, but for what is looked back at.
-            unread = subtract([(run.start, run.end)], backlog.coverage.read)
-            assert run.lookback or has_part_in(clocks, hour.wall, unread)
+            unread = has_part_in(clocks, hour.wall, backlog.unread)
+            assert unread or hour.wall in again
+            assert hour.wall not in requested
+            assert clocks.over(hour.wall) <= now
+            requested.append(hour.wall)
+            got_ahead |= unread
             before = backlog.coverage
             backlog.finish(hour)
             minutes = clocks.hours[hour.wall]
@@ -484,6 +510,8 @@ def test_runs_one_after_another_read_everything_and_claim_nothing_else(
             assert subtract(backlog.coverage.read, read) == []
             assert backlog.coverage.until >= before.until
             coverage = before if run.killed else backlog.coverage
+            now = min(now + run.pace, runs[-1].now)
+        assert got_ahead or len(requested) != run.limit
     due = [wall for wall in clocks.hours if clocks.over(wall) <= runs[-1].now]
     everything = [(m, m + MINUTE) for wall in due for m in clocks.hours[wall]]
     assert subtract([(max(s, runs[-1].start), e) for s, e in everything], read) == []

@@ -151,6 +151,14 @@ def key_as(name: str, **more: Any) -> Callable[[str], Any]:
     return lambda key: {name: key, **more}
 
 
+IN_A_MAP = "stream_maps: has the API key in it"
+
+
+def key_in_map(name: str, expression: str) -> Callable[[str], Any]:
+    """Give the key in a stream map's expression."""
+    return lambda key: {"stream_maps": {"recordings": {name: expression.format(key)}}}
+
+
 SETTINGS = [
     *("timezone", "start_date", "end_date", "backfill_order", "request_interval"),
     *("settle_minutes", "lookback_hours", "max_hours_per_run", "request_timeout"),
@@ -196,6 +204,11 @@ CASES: dict[str, Case] = {
         "the proxy does not connect|check HTTPS_PROXY",
         config=lambda _: {"api_url": "https://pbx.example.com"},
         env={"HTTPS_PROXY": "http://me:KEY@127.0.0.1:9"},
+    ),
+    "proxy with a password refuses tunnel": Case(
+        "the proxy does not connect",
+        config=lambda _: {"api_url": "https://pbx.example.com"},
+        env={"HTTPS_PROXY": "http://KEY@SERVER"},
     ),
     "proxy of an unknown kind": Case(
         "check HTTPS_PROXY",
@@ -255,6 +268,10 @@ CASES: dict[str, Case] = {
     "the key in base64, shifted by two": refused(lambda key, _: b64(f"xy{key}")),
     "the key in base64 for URLs": refused(lambda key, _: b64(f"?>~{key}", b"-_")),
     "a part of the key in base64": refused(lambda key, _: b64(key[5:14])),
+    "page with the key in base64": Case(
+        "status 500", lambda key, _: http(page(b64(key)), "500 x")
+    ),
+    "the key in base64, refused": refused(lambda key, _: {"key": [b64(f"xy{key}")]}, "403 x"),
     "a text": Case("something else", lambda key, _: http(json.dumps(key))),
     "reason phrase": Case("status 500", lambda key, _: http("", f"500 {key}")),
     "headers": Case(
@@ -272,6 +289,10 @@ CASES: dict[str, Case] = {
     "redirect to a host": Case(
         "redirects to", lambda key, _: http("", "302 x", f"Location: https://{key}.example.com/")
     ),
+    "redirect to a host in base64": Case(
+        "redirects to",
+        lambda key, _: http("", "302 x", f"Location: https://{b64(key, b'-_')}.example.com/"),
+    ),
     "redirect for a user": Case(
         "redirects to",
         lambda key, _: http("", "307 x", f"Location: https://{quote(key, safe='')}@example.com"),
@@ -283,6 +304,7 @@ CASES: dict[str, Case] = {
     "odd id": odd("CallRecordId", lambda key: {"key": {key: None}}),
     "long id": odd("CallRecordId", lambda key: key * 20),
     "odd Duration in base64": odd("Duration", b64),
+    "odd id in base64": odd("CallRecordId", lambda key: {b64(f"x{key}"): b64(key, b"-_")}),
     "odd name": odd("Username", lambda key: [1, key]),
     "odd callend": odd("callend", lambda key: key),
     "odd Start": odd("Start", lambda key: JAVA.format("AEST") + key),
@@ -321,6 +343,13 @@ CASES: dict[str, Case] = {
     "key as a setting of the SDK": setting(
         "(not shown", lambda key: {"flattening_max_depth": key}
     ),
+    "key as a setting of the SDK alone": setting(
+        "api_key: is missing", lambda key: {"flattening_max_depth": key, "api_key": None}
+    ),
+    "key as stream maps": setting(IN_A_MAP, key_as("stream_maps")),
+    "key in a stream map that cannot be parsed": setting(IN_A_MAP, key_in_map("x", "'{}")),
+    "key in a stream map that fails": setting(IN_A_MAP, key_in_map("x", "1/0 if '{}' else 1")),
+    "key in a filter": setting(IN_A_MAP, key_in_map("__filter__", "Username != '{}'")),
     "a key alone": Case("api_url: is missing", config=lambda key: f'{{"api_key": "{key}"}}'),
     "bad number in the environment": Case(
         "request_interval: ",
@@ -367,6 +396,11 @@ CASES: dict[str, Case] = {
         "stream_maps: recordings: '1/0' fails: ZeroDivisionError",
         lambda _key, _target: leg(),
         config=lambda _: {"stream_maps": {"recordings": {"x": "1/0"}}},
+    ),
+    "a stream map that fails on a record with the key": Case(
+        "stream_maps: recordings: ",
+        lambda key, _: leg(Username=key),
+        config=lambda _: {"stream_maps": {"recordings": {"x": "int(Username or 0)"}}},
     ),
     "settings for a catalog": Case(
         "Skipping deselected", status=0, arguments=("--config", "CONFIG", "--catalog", "CONFIG")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import FakeClock, asked, run_tap, settings
+from conftest import FakeClock, requested, run_tap, settings
 
 from tap_noojee.errors import SettingsError
 from tap_noojee.tap import TapNoojee
@@ -60,7 +60,7 @@ def test_a_bad_setting_is_told_before_any_request(
     (line,) = run.error.args
     assert line.startswith(f"{name}: {said}") or (line.startswith(f"{name}: ") and said in line)
     assert "\n" not in line
-    assert asked(pbx) == []
+    assert requested(pbx) == []
 
 
 def test_all_bad_settings_are_told_at_once(pbx: Simulator) -> None:
@@ -108,4 +108,4 @@ def test_a_time_without_an_offset_is_the_zones(
 ) -> None:
     """start_date without an offset is in `timezone`, but with a fraction of a second in UTC."""
     run_tap(pbx, start_date=start, clock=FakeClock("2021-09-14T23:00:00+00:00"))
-    assert asked(pbx)[0] == first
+    assert requested(pbx)[0] == first

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from conftest import FakeClock, Run, as_records, asked, run_tap, told, truth
+from conftest import FakeClock, Run, as_records, emitted, requested, run_tap, truth
 
 from tap_noojee.errors import NoojeeError
 from tap_noojee.simulator import Failure, Leg, Simulator
@@ -65,8 +65,8 @@ def test_a_day_brings_every_leg_once(pbx: Simulator) -> None:
     """A day is 24 requests, and brings each leg that ended in it once, at its instants."""
     run = run_tap(pbx, **DAY)
     assert run.error is None
-    assert told(run) == as_records(truth(pbx, "2021-09-14", "2021-09-15"))
-    assert asked(pbx) == [("2021-09-14", hour) for hour in range(24)]
+    assert emitted(run) == as_records(truth(pbx, "2021-09-14", "2021-09-15"))
+    assert requested(pbx) == [("2021-09-14", hour) for hour in range(24)]
 
 
 def test_the_documented_sample_comes_with_its_values(pbx: Simulator) -> None:
@@ -125,8 +125,8 @@ def test_no_leg_is_lost_where_clocks_change(
     with Simulator(timezone=zone, legs=legs, dates=dates) as pbx:
         run = run_tap(pbx, start_date=start, end_date=end, backfill_order=order)
     assert run.error is None
-    assert sorted(told(run)) == sorted(as_records(legs))
-    assert len(asked(pbx)) == len(set(asked(pbx))) == hours
+    assert sorted(emitted(run)) == sorted(as_records(legs))
+    assert len(requested(pbx)) == len(set(requested(pbx))) == hours
     if order == "oldest_first" and zone != "Pacific/Chatham":
         assert in_order(run)
 
@@ -149,7 +149,7 @@ def test_a_leg_that_comes_with_several_hours_is_told_once() -> None:
     answer = json.dumps([leg.record(zone) for leg in legs] * 2).encode()
     with Simulator(failures=[Failure("body", body=answer, times=None)]) as pbx:
         run = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-14T12:00")
-    assert sorted(told(run)) == sorted(as_records(legs))
+    assert sorted(emitted(run)) == sorted(as_records(legs))
 
 
 def test_start_and_end_cut_legs_within_an_hour() -> None:
@@ -158,7 +158,7 @@ def test_start_and_end_cut_legs_within_an_hour() -> None:
     legs = every(timedelta(minutes=10), start, start + timedelta(hours=3))
     with Simulator(legs=legs) as pbx:
         run = run_tap(pbx, start_date="2021-09-14T15:20", end_date="2021-09-14T17:10")
-        assert told(run) == as_records(legs[2:13])
+        assert emitted(run) == as_records(legs[2:13])
         assert run.bookmarks[-1] == "2021-09-14T07:10:00+00:00"
         del pbx.requests[:]
         dates: dict[str, Any] = {
@@ -167,10 +167,10 @@ def test_start_and_end_cut_legs_within_an_hour() -> None:
         }
         again = run_tap(pbx, **dates, state=run.states[-1])
         assert again.bookmarks == run.bookmarks[-1:]
-        assert asked(pbx) == []
+        assert requested(pbx) == []
         dates["end_date"] = "2021-09-14T18:00"
         rest = run_tap(pbx, **dates, state=run.states[-1])
-    assert told(rest) == as_records(legs[13:])
+    assert emitted(rest) == as_records(legs[13:])
 
 
 def test_a_leg_that_ends_on_the_hour_comes_once_in_two_runs() -> None:
@@ -193,10 +193,10 @@ def test_empty_hours_are_crossed_once() -> None:
     with Simulator(volume=0) as pbx:
         clock = FakeClock("2021-09-16T02:06:00+00:00")  # 12:06 in Melbourne
         first = run_tap(pbx, clock=clock)
-        assert len(asked(pbx)) == len(first.states) == 60
+        assert len(requested(pbx)) == len(first.states) == 60
         clock = FakeClock("2021-09-16T04:06:00+00:00")
         second = run_tap(pbx, clock=clock, state=first.states[-1])
-        assert asked(pbx)[60:] == [("2021-09-16", 12), ("2021-09-16", 13)]
+        assert requested(pbx)[60:] == [("2021-09-16", 12), ("2021-09-16", 13)]
     assert first.error is second.error is None
 
 
@@ -205,7 +205,7 @@ def test_an_hour_is_due_when_it_has_settled(pbx: Simulator, minute: int, last: i
     """An hour is asked for from settle_minutes after its end."""
     clock = FakeClock(f"2021-09-14T06:{minute:02}:00+00:00")
     run_tap(pbx, start_date="2021-09-14T13:00", clock=clock)
-    assert asked(pbx)[-1] == ("2021-09-14", last)
+    assert requested(pbx)[-1] == ("2021-09-14", last)
 
 
 def test_a_repeated_hour_is_due_after_its_second_pass() -> None:
@@ -213,9 +213,9 @@ def test_a_repeated_hour_is_due_after_its_second_pass() -> None:
     with Simulator(volume=0) as pbx:
         # 02:00 to 03:00 came first from 15:00 to 16:00 UTC, and again until 17:00.
         run_tap(pbx, start_date="2021-04-04", clock=FakeClock("2021-04-03T17:04:00+00:00"))
-        assert asked(pbx)[-1] == ("2021-04-04", 1)
+        assert requested(pbx)[-1] == ("2021-04-04", 1)
         run_tap(pbx, start_date="2021-04-04", clock=FakeClock("2021-04-03T17:05:00+00:00"))
-        assert asked(pbx)[-1] == ("2021-04-04", 2)
+        assert requested(pbx)[-1] == ("2021-04-04", 2)
 
 
 def test_hours_that_fall_due_during_a_run_are_read(pbx: Simulator) -> None:
@@ -223,7 +223,7 @@ def test_hours_that_fall_due_during_a_run_are_read(pbx: Simulator) -> None:
     clock = FakeClock("2021-09-14T06:06:00+00:00")
     run_tap(pbx, clock=clock, request_interval=300)
     # 16 hours were due at the beginning; reading them takes more than an hour.
-    assert asked(pbx)[-1] == ("2021-09-14", 16)
+    assert requested(pbx)[-1] == ("2021-09-14", 16)
 
 
 def test_nothing_due_is_a_success_without_requests(pbx: Simulator) -> None:
@@ -234,7 +234,7 @@ def test_nothing_due_is_a_success_without_requests(pbx: Simulator) -> None:
     assert run.error is None
     assert run.bookmarks == [bookmark]
     assert run_tap(pbx, clock=FakeClock("2021-09-13T00:00:00+00:00")).error is None
-    assert asked(pbx) == []
+    assert requested(pbx) == []
 
 
 def test_state_follows_every_hour(pbx: Simulator) -> None:
@@ -279,7 +279,7 @@ def test_any_instant_resumes_its_hour(pbx: Simulator, value: str) -> None:
         del pbx.requests[:]
         run = run_tap(pbx, end_date="2021-09-15", state=bookmark)
         assert run.error is None
-        assert asked(pbx)[0] == ("2021-09-14", 15)
+        assert requested(pbx)[0] == ("2021-09-14", 15)
         assert run.bookmarks == sorted(run.bookmarks)
 
 
@@ -300,7 +300,7 @@ def test_a_state_that_cannot_be_read_is_an_error(pbx: Simulator, bookmark: Any) 
     run = run_tap(pbx, state={"bookmarks": {"recordings": bookmark}})
     assert isinstance(run.error, NoojeeError)
     assert str(run.error).startswith("state: ")
-    assert asked(pbx) == []
+    assert requested(pbx) == []
 
 
 def test_other_streams_state_is_kept(pbx: Simulator) -> None:
@@ -314,12 +314,12 @@ def test_lookback_reads_finished_hours_again(pbx: Simulator) -> None:
     """lookback_hours finished hours are read again, and the bookmark never goes back."""
     bookmark = "2021-09-14T05:00:00+00:00"  # 15:00
     run = run_tap(pbx, end_date="2021-09-14T17:00", lookback_hours=3, state=state(bookmark))
-    assert [hour for _, hour in asked(pbx)] == [12, 13, 14, 15, 16]
+    assert [hour for _, hour in requested(pbx)] == [12, 13, 14, 15, 16]
     assert run.bookmarks == [bookmark] * 4 + [
         "2021-09-14T06:00:00+00:00",
         "2021-09-14T07:00:00+00:00",
     ]
-    assert told(run) == as_records(truth(pbx, "2021-09-14T12:00", "2021-09-14T17:00"))
+    assert emitted(run) == as_records(truth(pbx, "2021-09-14T12:00", "2021-09-14T17:00"))
 
 
 def test_lookback_does_not_reach_before_the_start(pbx: Simulator) -> None:
@@ -331,7 +331,7 @@ def test_lookback_does_not_reach_before_the_start(pbx: Simulator) -> None:
         lookback_hours=24,
         state=state("2021-09-14T05:00:00+00:00"),
     )
-    assert [hour for _, hour in asked(pbx)] == [14, 15]
+    assert [hour for _, hour in requested(pbx)] == [14, 15]
 
 
 @pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
@@ -344,7 +344,7 @@ def test_runs_of_a_few_hours_add_up(pbx: Simulator, order: str) -> None:
         assert run.error is None
         last = run.states[-1]
         found += run.keys
-    assert len(asked(pbx)) == len(set(asked(pbx))) == 24
+    assert len(requested(pbx)) == len(set(requested(pbx))) == 24
     true_legs = truth(pbx, "2021-09-14", "2021-09-15")
     assert sorted(found) == sorted((leg.call_record_id, leg.leg) for leg in true_legs)
 
@@ -361,7 +361,7 @@ def test_an_earlier_start_date_reads_just_the_missing_hours(
         state=state("2021-09-13T18:00:00+00:00"),  # 00:00 to 04:00
     )
     hours = [("2021-09-13", 22), ("2021-09-13", 23), ("2021-09-14", 4), ("2021-09-14", 5)]
-    assert asked(pbx) == hours
+    assert requested(pbx) == hours
     assert run.states[1] == state(
         "2021-09-13T18:00:00+00:00",
         since="2021-09-13T12:00:00+00:00",
@@ -384,13 +384,13 @@ def test_a_later_start_date_leaves_hours_out_without_claiming_them(
         backfill_order=order,
         state=state("2021-09-13T20:00:00+00:00"),  # 06:00
     )
-    assert sorted(hour or 0 for _, hour in asked(pbx)) == [10, 11]
+    assert sorted(hour or 0 for _, hour in requested(pbx)) == [10, 11]
     owed = [("2021-09-13T20:00:00+00:00", "2021-09-14T00:00:00+00:00")]
     assert run.states[-1] == state("2021-09-14T02:00:00+00:00", owed=owed)
     assert any(message.startswith("4 hours left out of this run") for message in caplog.messages)
     del pbx.requests[:]
     back = run_tap(pbx, end_date="2021-09-14T12:00", backfill_order=order, state=run.states[-1])
-    assert sorted(hour or 0 for _, hour in asked(pbx)) == [6, 7, 8, 9]
+    assert sorted(hour or 0 for _, hour in requested(pbx)) == [6, 7, 8, 9]
     assert back.states[-1] == state("2021-09-14T02:00:00+00:00")
 
 
@@ -399,11 +399,11 @@ def test_an_earlier_end_date_leaves_owed_hours_out(pbx: Simulator) -> None:
     owed = [("2021-09-13T16:00:00+00:00", "2021-09-13T19:00:00+00:00")]  # 02:00 to 05:00
     before = state("2021-09-14T00:00:00+00:00", owed=owed)
     run = run_tap(pbx, end_date="2021-09-14T03:00", state=before)
-    assert asked(pbx) == [("2021-09-14", 2)]
+    assert requested(pbx) == [("2021-09-14", 2)]
     owed = [("2021-09-13T17:00:00+00:00", "2021-09-13T19:00:00+00:00")]
     assert run.states[-1] == state("2021-09-14T00:00:00+00:00", owed=owed)
     run = run_tap(pbx, end_date="2021-09-14T10:00", state=run.states[-1])
-    assert asked(pbx)[1:] == [("2021-09-14", 3), ("2021-09-14", 4)]
+    assert requested(pbx)[1:] == [("2021-09-14", 3), ("2021-09-14", 4)]
     assert run.states[-1] == state("2021-09-14T00:00:00+00:00")
 
 
@@ -436,7 +436,7 @@ def test_a_state_of_release_0_1_reads_as_since_the_start_date(pbx: Simulator) ->
     )
     since = "2021-09-09T14:00:00+00:00"
     assert run.states[0] == state("2021-09-13T20:00:00+00:00", since=since)
-    assert [hour for _, hour in asked(pbx)] == [6, 7]
+    assert [hour for _, hour in requested(pbx)] == [6, 7]
 
 
 def test_a_bookmark_later_than_now_claims_nothing_that_is_not_over(
@@ -445,12 +445,12 @@ def test_a_bookmark_later_than_now_claims_nothing_that_is_not_over(
     """Hours that a STATE claims before they are over are read when they are, with a warning."""
     now = FakeClock("2021-09-14T03:30:00+00:00")  # 13:30
     run = run_tap(pbx, clock=now, state=state("2021-09-14T08:00:00+00:00"))
-    assert asked(pbx) == []
+    assert requested(pbx) == []
     assert run.states[-1] == state("2021-09-14T03:00:00+00:00")
     assert "later than now" in caplog.text
     later = FakeClock("2021-09-14T05:06:00+00:00")
     run_tap(pbx, clock=later, state=run.states[-1])
-    assert [hour for _, hour in asked(pbx)] == [13, 14]
+    assert [hour for _, hour in requested(pbx)] == [13, 14]
 
 
 def test_the_last_hour_of_a_limited_run_is_one_that_was_never_read(pbx: Simulator) -> None:
@@ -468,7 +468,7 @@ def test_the_last_hour_of_a_limited_run_is_one_that_was_never_read(pbx: Simulato
             state=last,
         )
         last = run.states[-1]
-    assert [hour for _, hour in asked(pbx)[3::4]] == [3, 2, 1, 0]
+    assert [hour for _, hour in requested(pbx)[3::4]] == [3, 2, 1, 0]
     assert last == state("2021-09-14T09:00:00+00:00")
 
 
@@ -476,7 +476,7 @@ def test_newest_first_begins_with_the_last_hour(pbx: Simulator) -> None:
     """With newest_first the newest due hour comes first, then history, back to start_date."""
     clock = FakeClock("2021-09-14T06:06:00+00:00")  # 16:06
     run = run_tap(pbx, clock=clock, backfill_order="newest_first")
-    assert asked(pbx) == [("2021-09-14", hour) for hour in range(15, -1, -1)]
+    assert requested(pbx) == [("2021-09-14", hour) for hour in range(15, -1, -1)]
     assert set(run.bookmarks) == {"2021-09-14T06:00:00+00:00"}
     assert run.states[0] == state(
         "2021-09-14T06:00:00+00:00", owed=[(START, "2021-09-14T05:00:00+00:00")]
@@ -495,7 +495,7 @@ def test_newest_first_takes_up_each_hour_as_it_falls_due(pbx: Simulator) -> None
         request_interval=1800,
     )
     # A request each half hour: after two of history, there is a new one.
-    assert [hour for _, hour in asked(pbx)] == [15, 14, 16, 13, 17, 12, 18, 11, 19, 10]
+    assert [hour for _, hour in requested(pbx)] == [15, 14, 16, 13, 17, 12, 18, 11, 19, 10]
 
 
 def test_an_outage_leaves_two_debts(pbx: Simulator) -> None:
@@ -513,7 +513,7 @@ def test_an_outage_leaves_two_debts(pbx: Simulator) -> None:
         max_hours_per_run=1,
         state=first.states[-1],
     )
-    assert [hour for _, hour in asked(pbx)] == [15, 14, 19]
+    assert [hour for _, hour in requested(pbx)] == [15, 14, 19]
     assert second.states[-1] == state(
         "2021-09-14T10:00:00+00:00",
         owed=[
@@ -529,7 +529,7 @@ def test_debts_are_paid_in_either_order(pbx: Simulator) -> None:
     first = run_tap(pbx, clock=clock, backfill_order="newest_first", max_hours_per_run=3)
     clock = FakeClock("2021-09-14T07:06:00+00:00")
     second = run_tap(pbx, clock=clock, state=first.states[-1])
-    assert [hour for _, hour in asked(pbx)] == [15, 14, 13, *range(13), 16]
+    assert [hour for _, hour in requested(pbx)] == [15, 14, 13, *range(13), 16]
     assert second.states[-1] == state("2021-09-14T07:00:00+00:00")
     found = sorted(first.keys + second.keys)
     true_legs = truth(pbx, "2021-09-14", "2021-09-14T17:00")
@@ -551,9 +551,9 @@ def test_every_state_of_a_run_resumes_with_nothing_lost(order: str) -> None:
         for index in range(len(whole.states)):
             del pbx.requests[:]
             rest = run_tap(pbx, **dates, state=whole.states[index])
-            assert len(asked(pbx)) == 24 - (index + 1)
+            assert len(requested(pbx)) == 24 - (index + 1)
             written = Run(_until_state(whole.output, index))
-            assert sorted(told(written) + told(rest)) == sorted(as_records(legs))
+            assert sorted(emitted(written) + emitted(rest)) == sorted(as_records(legs))
 
 
 def _until_state(output: str, index: int) -> str:
@@ -570,7 +570,7 @@ def test_a_full_table_run_reads_from_the_start(pbx: Simulator) -> None:
     before = state("2021-09-14T10:00:00+00:00", since="2021-09-01T00:00:00+00:00")
     run = run_tap(pbx, **DAY, catalog=catalog, state=before)
     assert run.error is None
-    assert len(asked(pbx)) == 24
+    assert len(requested(pbx)) == 24
     assert all(value == before for value in run.states)
 
 
@@ -621,7 +621,7 @@ def test_dates_without_a_pass_take_the_first(dates: Any, caplog: pytest.LogCaptu
     assert run.error is None
     second = local("2021-04-04T02:00", "Australia/Melbourne") + timedelta(hours=1)
     for leg, (*_, callend, _) in zip(
-        legs, sorted(told(run), key=lambda r: int(r[0])), strict=False
+        legs, sorted(emitted(run), key=lambda r: int(r[0])), strict=False
     ):
         in_second = second <= leg.callend < second + timedelta(hours=1)
         expected = leg.callend - timedelta(hours=1) if in_second else leg.callend
@@ -671,7 +671,7 @@ def test_the_connection_test_makes_one_request(calls: int) -> None:
             clock=FakeClock("2021-09-14T06:06:00+00:00"),
             sync=TapNoojee.run_connection_test,
         )
-        assert asked(pbx) == [("2021-09-14", 15)]
+        assert requested(pbx) == [("2021-09-14", 15)]
     assert run.error is None
     assert len(run.records) == calls
     assert all(value == {"bookmarks": {"recordings": {}}} for value in run.states)
