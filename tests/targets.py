@@ -43,45 +43,50 @@ def pipe(
     """Run `tap | target` to the end, in a folder, and give the state that the target emitted."""
     path = tmp_path / "target.json"
     path.write_text(json.dumps(config))
+    log = tmp_path / "log"
     with (
+        log.open("w") as errors,  # a pipe would have to be read at once
         subprocess.Popen(
             command(tmp_path, pbx, state=state, **settings),
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             env=environment(),
         ) as tap,
         subprocess.Popen(
             [target, "--config", str(path)],
             stdin=tap.stdout,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             text=True,
             cwd=tmp_path,
             env=environment(),
         ) as process,
     ):
         assert tap.stdout is not None
-        assert tap.stderr is not None
         tap.stdout.close()
-        states, errors = process.communicate()
-        log = tap.stderr.read().decode()
-    assert (tap.returncode, process.returncode) == (0, 0), log + errors
+        states, _ = process.communicate()
+    assert (tap.returncode, process.returncode) == (0, 0), log.read_text()
     return dict(json.loads(states.splitlines()[-1]))
 
 
 QUERY_DUCKDB = """
 import duckdb, json, sys
-found = duckdb.connect(sys.argv[1]).execute(sys.argv[2])
-names = [column[0] for column in found.description]
-print(json.dumps([dict(zip(names, row)) for row in found.fetchall()], default=str))
+connection = duckdb.connect(sys.argv[1])
+for statement in sys.argv[2:-1]:
+    connection.execute(statement)
+found = connection.execute(f"SELECT to_json(r) FROM ({sys.argv[-1]}) r").fetchall()
+print(json.dumps([json.loads(row) for (row,) in found]))
 """
 
 
-def query_duckdb(env: Environment, path: Path, sql: str) -> list[dict[str, Any]]:
-    """The rows of a query in a DuckDB file, times as text."""
-    return list(env.evaluate(QUERY_DUCKDB, path, sql))
+def query_duckdb(env: Environment, path: Path, *sql: str) -> list[dict[str, Any]]:
+    """The rows of the last of some statements in a DuckDB file, times as text."""
+    return list(env.evaluate(QUERY_DUCKDB, path, *sql))
 
 
-def query_postgres(server: Postgres, sql: str) -> list[dict[str, Any]]:
-    """The rows of a query in a Postgres server, times as text."""
-    return [row for (row,) in server.query(f"SELECT row_to_json(r) FROM ({sql}) r")]  # noqa: S608 - of the tests
+def query_postgres(server: Postgres, *sql: str) -> list[dict[str, Any]]:
+    """The rows of the last of some statements in a Postgres server, times as text."""
+    *statements, query = sql
+    for statement in statements:
+        server.execute(statement)
+    return [row for (row,) in server.query(f"SELECT row_to_json(r) FROM ({query}) r")]  # noqa: S608 - of the tests
