@@ -88,7 +88,8 @@ client, rows = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]), 
 for file in client.list_objects_v2(Bucket=sys.argv[1], Prefix="noojee/").get("Contents", []):
     body = client.get_object(Bucket=sys.argv[1], Key=file["Key"])["Body"].read()
     rows += pyarrow.parquet.read_table(io.BytesIO(body)).to_pylist()
-print(json.dumps(rows, default=str))
+print(json.dumps(rows, default=str), flush=True)
+os._exit(0)  # on a busy machine, the libraries' threads may abort an ordinary exit
 """
 
 CREATE_BUCKET = """
