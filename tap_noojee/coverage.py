@@ -188,9 +188,9 @@ class Backlog:
         self._again: list[Span] = []
         hour = Hour.containing(coverage.until, zone)
         for _ in range(lookback if coverage.read else 0):
-            if hour.start <= start:
-                break
             hour = hour.previous()
+            if hour.end <= start:  # not its start: its second pass may come after
+                break
             self._again += clip(hour.passes, start, end)
 
     @property

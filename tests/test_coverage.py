@@ -337,6 +337,15 @@ def test_lookback_counts_the_hours_that_exist() -> None:
     assert walls(requested(work, until - MINUTE)) == ["01:00", "03:00"]
 
 
+def test_lookback_takes_in_an_earlier_hour_whose_second_pass_is_after_the_start() -> None:
+    """Of interleaved hours, the one before start_date's own is read again in its second pass."""
+    start, until = at("2021-04-03T14:00+00:00"), at("2021-04-03T14:15+00:00")
+    since, owed = at("2021-04-03T12:15+00:00"), at("2021-04-03T13:15+00:00")
+    coverage = Coverage(since, until, [(since, owed), (start, until)])
+    work = backlog(coverage, start=start, lookback=1, zone=CHATHAM)
+    assert clip(work.wanted, start, until) == [(start, until)]
+
+
 def test_hours_never_read_may_be_asked_for_alone() -> None:
     """With `unread_only`, hours that are read again do not count."""
     work = backlog(Coverage(A, D, [(B, D)]), lookback=2)

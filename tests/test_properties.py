@@ -396,7 +396,7 @@ def test_resuming_from_any_bookmark_loses_nothing(
 def test_lookback_requests_that_many_finished_hours_more(
     case: tuple[Clocks, Coverage, datetime, datetime], lookback: int, order: str
 ) -> None:
-    """Looking back adds the hours before that of the bookmark, none that begins before start."""
+    """Looking back adds the hours before that of the bookmark, none that is over before start."""
     clocks, coverage, start, end = case
     assume(coverage.read)
     newest = coverage.until.astimezone(clocks.zone).replace(minute=0, second=0, microsecond=0)
@@ -404,10 +404,9 @@ def test_lookback_requests_that_many_finished_hours_more(
     finished: list[datetime] = []
     for wall in sorted(clocks.hours, reverse=True):
         if wall < bookmark and len(finished) < lookback:
-            finished.append(wall)
-            if clocks.first(wall) <= start:
+            if clocks.over(wall) <= start:
                 break
-    assume(clocks.first(bookmark) > start)
+            finished.append(wall)
     unread = subtract([(start, end)], coverage.read)
     again = [wall for wall in finished if has_part_in(clocks, wall, [(start, end)])]
     expected = {*again, *(w for w in clocks.hours if has_part_in(clocks, w, unread))}
