@@ -120,7 +120,7 @@ class RunModel:
                 again = {quarter for hour in hours for quarter in calendar.hours[hour]}
         self.unread = self.dates - self.claims
         self.again = again & self.dates
-        self._seen: dict[Key, dict[str, Any]] = {}
+        self.seen: dict[Key, dict[str, Any]] = {}
 
     def next_hour(self, now: datetime) -> datetime | None:
         """The hour to request next."""
@@ -138,9 +138,9 @@ class RunModel:
         records = []
         for leg in sorted(legs, key=lambda leg: leg.callend):
             key, record = (leg.call_record_id, leg.leg), content(leg)
-            if self._seen.get(key) != record and self.calendar.quarter(leg.callend) in wanted:
+            if self.seen.get(key) != record and self.calendar.quarter(leg.callend) in wanted:
                 records.append(record)
-            self._seen[key] = record
+            self.seen[key] = record
         self.claims = self.claims | (quarters & self.dates)
         self.steps.append(Step(hour, records, self.claims, bool(quarters & self.unread)))
         self.unread = self.unread - quarters
