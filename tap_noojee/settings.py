@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -114,6 +115,7 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
 ).to_dict()
 
 _UTC = pendulum.timezone("UTC")
+_MICROSECONDS = re.compile(r"\.[0-9]{6}$")
 
 _PROPERTIES: dict[str, dict[str, Any]] = dict(SCHEMA["properties"])
 """The tap's own; the SDK adds its settings to the schema."""
@@ -156,9 +158,9 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def integers_as_strings(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema by which the SDK reads the environment, without making integers of its texts.
+    """The schema by which the SDK reads the environment without making integers of its texts.
 
-    It does so without a look: one that is empty, or not a number, would end in a traceback.
+    Of one that is empty, or not a number, it would make a traceback.
     """
     properties = {
         name: {"type": ["string"]} if "integer" in prop["type"] else prop
@@ -168,10 +170,7 @@ def integers_as_strings(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_integers(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings from the environment, those that should be integers as such.
-
-    One that is empty is left out; one that is not a number stays a text, for `check` to reject.
-    """
+    """Settings from the environment, with integers; one that is not stays a text to reject."""
     parsed = {}
     for name, value in config.items():
         if "integer" not in schema["properties"][name]["type"]:
@@ -229,13 +228,13 @@ def time_zone(name: str) -> ZoneInfo:
 def date(text: str, zone: ZoneInfo) -> datetime:
     """The instant of `start_date` or `end_date`.
 
-    Without an offset it is in the PBX's zone. The exception has a fraction of a second: that is
-    how Meltano writes a relative date such as `6 months ago`, in UTC.
+    Without an offset it is in the PBX's zone. The exception ends in microseconds: that is how
+    Meltano writes a relative date such as `6 months ago`, in UTC.
 
     Raises:
         DateError: it is not a date.
     """
-    return parse_instant(text, _UTC if "." in text else zone)
+    return parse_instant(text, _UTC if _MICROSECONDS.search(text) else zone)
 
 
 def _check(name: str, prop: Mapping[str, Any], value: object) -> None:

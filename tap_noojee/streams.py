@@ -111,7 +111,7 @@ class RecordingsStream(Stream):
                 yield from read(client, reader)
                 self._clock.raise_if_stopped()
             except Stopped:
-                self.log("Stopped; what has been written need not be read again")
+                self.log("Stopped after the last STATE that was written")
             else:
                 return
         if not self._state_emitted:  # The last message is a STATE, even if no hour has been read.

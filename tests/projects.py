@@ -177,7 +177,7 @@ def own_root(first_steps: FirstSteps) -> Path:
     plugins = content["plugins"]
     pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
     plugins["extractors"] += pbxs["extractors"]
-    plugins |= yaml.safe_load(block("docs/privacy.md", "mappers", "yaml"))
+    plugins |= yaml.safe_load(block("docs/recipes.md", "mappers", "yaml"))
     ours = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
     plugins["loaders"] = [
         loader for loader in ours["plugins"]["loaders"] if loader["name"] == "target-jsonl"

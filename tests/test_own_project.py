@@ -128,7 +128,7 @@ def test_a_state_that_is_copied_counts(own: Project, pbx: Simulator) -> None:
     own.read(pbx, *HOUR)
     own.meltano(*RUN)
     copy = f"{state_id(own)}-copy"
-    own.meltano("state", "copy", state_id(own), copy)
+    own.meltano("state", "copy", "--force", state_id(own), copy)
     pbx.requests.clear()
     own.environment["MELTANO_RUN_STATE_ID_SUFFIX"] += "-copy"
     own.meltano(*RUN)

@@ -101,11 +101,12 @@ def test_null_settings_are_as_if_missing(pbx: Simulator) -> None:
         ("2021-09-14T00:00:00-04:00", ("2021-09-14", 14)),
         # As Meltano writes a relative date.
         ("2021-09-14T05:30:00.123456", ("2021-09-14", 15)),
+        ("2021-09-14T15:30:00.000", ("2021-09-14", 15)),
     ],
 )
 def test_a_time_without_an_offset_is_the_zones(
     pbx: Simulator, start: str, first: tuple[str, int]
 ) -> None:
-    """start_date without an offset is in `timezone`, but with a fraction of a second in UTC."""
+    """start_date without an offset is in `timezone`, but with microseconds in UTC."""
     run_tap(pbx, start_date=start, clock=FakeClock("2021-09-14T23:00:00+00:00"))
     assert requested(pbx)[0] == first

@@ -1,0 +1,92 @@
+"""Real targets: how docs/targets.md sets them, and the tap piped into them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from processes import command, environment
+
+if TYPE_CHECKING:
+    from environments import Environment
+    from postgres import Postgres
+
+    from tap_noojee.simulator import Simulator
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "targets.md"
+
+
+def loader(heading: str) -> dict[str, Any]:
+    """The definition that the page gives under a heading."""
+    text = PAGE.read_text("utf-8")
+    (found,) = re.findall(
+        rf"^## {re.escape(heading)}\n[^#]*?```yaml\n(.*?)```", text, re.MULTILINE | re.DOTALL
+    )
+    (definition,) = yaml.safe_load(found)
+    return dict(definition)
+
+
+def pipe(
+    tmp_path: Path,
+    target: str,
+    config: dict[str, Any],
+    pbx: Simulator,
+    *,
+    state: dict[str, Any] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Run `tap | target` to the end, in a folder, and give the state that the target emitted."""
+    path = tmp_path / "target.json"
+    path.write_text(json.dumps(config))
+    log = tmp_path / "log"
+    with (
+        log.open("w") as errors,  # a pipe would have to be read at once
+        subprocess.Popen(
+            command(tmp_path, pbx, state=state, **settings),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment(),
+        ) as tap,
+        subprocess.Popen(
+            [target, "--config", str(path)],
+            stdin=tap.stdout,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=tmp_path,
+            env=environment(),
+        ) as process,
+    ):
+        assert tap.stdout is not None
+        tap.stdout.close()
+        states, _ = process.communicate()
+    assert (tap.returncode, process.returncode) == (0, 0), log.read_text()
+    return dict(json.loads(states.splitlines()[-1]))
+
+
+QUERY_DUCKDB = """
+import duckdb, json, sys
+connection = duckdb.connect(sys.argv[1])
+for statement in sys.argv[2:-1]:
+    connection.execute(statement)
+found = connection.execute(f"SELECT to_json(r) FROM ({sys.argv[-1]}) r").fetchall()
+print(json.dumps([json.loads(row) for (row,) in found]))
+"""
+
+
+def query_duckdb(env: Environment, path: Path, *sql: str) -> list[dict[str, Any]]:
+    """The rows of the last of some statements in a DuckDB file, times as text."""
+    return list(env.evaluate(QUERY_DUCKDB, path, *sql))
+
+
+def query_postgres(server: Postgres, *sql: str) -> list[dict[str, Any]]:
+    """The rows of the last of some statements in a Postgres server, times as text."""
+    *statements, query = sql
+    for statement in statements:
+        server.execute(statement)
+    return [row for (row,) in server.query(f"SELECT row_to_json(r) FROM ({query}) r")]  # noqa: S608 - of the tests
