@@ -23,7 +23,7 @@ pytestmark = [
 
 pytest_plugins = ["projects"]
 
-PLAN = os.environ.get("SOAK_PLAN", '{"hours": 200, "hours_per_run": 30}')
+PLAN = os.environ.get("SOAK_PLAN", '{"hours": 200, "hours_per_run": 40, "seed": 15}')
 
 
 def test_kills_and_failures_over_many_runs_lose_no_leg(project: Project) -> None:

@@ -29,7 +29,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--hours", type=int, default=8760, help="of history (%(default)s: a year)")
-    parser.add_argument("--hours-per-run", type=int, default=100, help="on average (%(default)s)")
+    parser.add_argument("--hours-per-run", type=int, default=150, help="on average (%(default)s)")
     parser.add_argument("--volume", type=float, default=1, help="of calls (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of all that is drawn (%(default)s)")
     os.environ["SOAK_PLAN"] = json.dumps(vars(parser.parse_args()))
