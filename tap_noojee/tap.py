@@ -70,6 +70,15 @@ class NoojeeCommand(SingerCommand):
         raise NoojeeError(f"command line: {what} cannot be used; see tap-noojee --help")
 
     @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except BaseException:
+            # `--test` runs amid the parsing, and what fails there leaves click's files open.
+            ctx.close()
+            raise
+
+    @override
     def invoke(self, ctx: click.Context) -> Any:
         for name in ("state", "catalog"):
             if file := ctx.params.get(name):

@@ -316,6 +316,18 @@ def test_the_connection_test_makes_one_attempt(pbx: Simulator, tmp_path: Path) -
     assert last_line(done).endswith("the PBX failed (status 503)")
 
 
+def test_a_connection_test_that_fails_closes_its_files(pbx: Simulator, tmp_path: Path) -> None:
+    """Given a catalog and STATE, as Meltano gives them, --test reports the cause alone."""
+    catalog = tmp_path / "catalog.json"
+    catalog.write_text("{}")
+    pbx.failures.append(Failure("status", status=404))
+    words = command(tmp_path, pbx, "--catalog", str(catalog), "--test", state={})
+    # Meltano runs taps with this.
+    _, done = finished(words, env=environment(PYTHONWARNINGS="once"))
+    assert done.returncode == 1
+    assert "ResourceWarning" not in done.stderr
+
+
 def test_requests_are_measured_as_by_any_tap_of_the_sdk(pbx: Simulator, tmp_path: Path) -> None:
     """Each response's duration and the number of requests are logged as the SDK's metrics."""
     pbx.failures.append(Failure("status", status=503, at=("2021-09-14", 15)))
