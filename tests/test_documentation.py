@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import run_tap, truth
+from processes import command, finished, last_line
 
 from tap_noojee.simulator import Leg, Simulator
 
@@ -44,19 +45,39 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def hashing() -> Any:
+    """The page's stream maps that hash numbers."""
+    return yaml.safe_load(block("privacy.md", "    config:\n      stream_maps"))["config"][
+        "stream_maps"
+    ]
+
+
 def test_phone_numbers_are_hashed_as_the_page_says(pbx: Simulator) -> None:
     """The page's stream maps hash each number with the salt, and survive a leg without one."""
     (leg,) = truth(pbx, start="2021-09-14T15:03", end="2021-09-14T15:03:40")
     nobody: Any = None
     pbx.legs = [leg, Leg(leg.start, leg.callend, "2", source=nobody, did="", destination=nobody)]
-    maps = yaml.safe_load(block("privacy.md", "    config:\n      stream_maps"))["config"][
-        "stream_maps"
-    ]
-    run = run_tap(pbx, **HOUR, stream_maps=maps, stream_map_config={"salt": "pepper"})
+    salt = "sixteen are many"
+    run = run_tap(pbx, **HOUR, stream_maps=hashing(), stream_map_config={"salt": salt})
     assert run.error is None
     numbers = [(r["Source"], r["Destination"], r["DID"]) for r in run.records]
-    hashed = [sha256(f"pepper{n}".encode()).hexdigest() for n in ("500", "123", "7601")]
+    hashed = [sha256(f"{salt}{n}".encode()).hexdigest() for n in ("500", "123", "7601")]
     assert numbers == [tuple(hashed), (None, None, "")]
+
+
+@pytest.mark.parametrize("salt", ["", "fifteen are few"])
+def test_a_salt_that_protects_nobody_ends_the_run(
+    pbx: Simulator, tmp_path: Path, salt: str
+) -> None:
+    """With an empty or short salt, the page's stream maps fail in one line; nothing is written."""
+    maps = hashing()
+    run, done = finished(
+        command(tmp_path, pbx, **HOUR, stream_maps=maps, stream_map_config={"salt": salt})
+    )
+    assert (done.returncode, run.records) == (1, [])
+    expression = maps["recordings"]["Source"]  # the first of the page's
+    assert last_line(done) == f'stream_maps: recordings: "{expression}" fails: IndexError'
+    assert "Traceback" not in done.stderr
 
 
 def test_the_page_quotes_the_line_of_a_map_that_fails(pbx: Simulator) -> None:
