@@ -5,23 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from pages import ROOT, block, shell
+from postgres import serve
 from uv import find_uv_bin
 
 from tap_noojee.simulator import Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+    from postgres import Postgres
+
 FROM_OUTSIDE = ("TAP_NOOJEE_", "TARGET_", "MELTANO_", "LOGLEVEL")
 """How the names begin of variables that would change what Meltano does."""
 
@@ -32,6 +34,17 @@ class Project:
 
     root: Path
     environment: dict[str, str]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What meltano.yml has."""
+        found: dict[str, Any] = yaml.safe_load((self.root / "meltano.yml").read_text("utf-8"))
+        return found
+
+    @content.setter
+    def content(self, content: dict[str, Any]) -> None:
+        text = yaml.safe_dump(content, sort_keys=False)
+        (self.root / "meltano.yml").write_text(text, "utf-8")
 
     @property
     def output(self) -> Path:
@@ -54,6 +67,17 @@ class Project:
             "TAP_NOOJEE_END_DATE": end,
             "TAP_NOOJEE_REQUEST_INTERVAL": "0",
         } | more
+
+    def load_into(self, server: Postgres, schema: str) -> None:
+        """Tell target-postgres where to write, with nothing in that schema."""
+        server.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        self.environment |= {
+            "TARGET_POSTGRES_HOST": server.host,
+            "TARGET_POSTGRES_PORT": str(server.port),
+            "TARGET_POSTGRES_USER": server.user,
+            "TARGET_POSTGRES_PASSWORD": server.password,
+            "TARGET_POSTGRES_DATABASE": server.database,
+        }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Meltano as the leader of a process group."""
@@ -113,6 +137,13 @@ def project(installed: Path, tmp_path: Path) -> Iterator[Project]:
     shutil.rmtree(installed / "output", ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """Run a server whose own zone is not UTC, as one in Melbourne would be."""
+    with serve("Australia/Melbourne") as postgres:
+        yield postgres
+
+
 def _environment() -> dict[str, str]:
     rest = {n: v for n, v in os.environ.items() if not n.startswith(FROM_OUTSIDE)}
     return rest | {
@@ -133,30 +164,6 @@ class FirstSteps:
     statuses: list[int | None]
 
 
-def block(page: str, containing: str, language: str) -> str:
-    """The one block of a page in a language that contains a text."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
-    (found,) = (one for one in blocks if containing in one)
-    return str(found)
-
-
-def shell(text: str, cwd: Path, environment: dict[str, str], answer: str = "") -> str:
-    """Run the text of a page in a shell that finds the Meltano of the tests."""
-    path = f"{cwd.parent / 'venv' / 'bin'}{os.pathsep}{environment['PATH']}"
-    process = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text],
-        cwd=cwd,
-        env=environment | {"PATH": path},
-        input=answer,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.returncode == 0, process.stdout
-    return process.stdout
-
-
 @pytest.fixture(scope="session")
 def first_steps(installed: Path) -> FirstSteps:
     """Take the README's steps to the letter, but for the address of the PBX."""
@@ -171,25 +178,26 @@ def first_steps(installed: Path) -> FirstSteps:
 
 @pytest.fixture(scope="session")
 def own_root(first_steps: FirstSteps) -> Path:
-    """Add what the recipes add, and a target; the Hub, which has the README's, is not there."""
-    path = first_steps.root / "meltano.yml"
-    content = yaml.safe_load(path.read_text("utf-8"))
+    """Add what the recipes add, and targets; the Hub, which has the README's, is not there."""
+    project = Project(first_steps.root, _environment())
+    content = project.content
     plugins = content["plugins"]
     pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
     plugins["extractors"] += pbxs["extractors"]
     plugins |= yaml.safe_load(block("docs/recipes.md", "mappers", "yaml"))
     ours = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
-    plugins["loaders"] = [
-        loader for loader in ours["plugins"]["loaders"] if loader["name"] == "target-jsonl"
-    ]
-    path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
-    Project(first_steps.root, _environment()).meltano("install")
-    return first_steps.root
+    plugins["loaders"] = ours["plugins"]["loaders"]
+    project.content = content
+    project.meltano("install")
+    return project.root
 
 
 @pytest.fixture
 def own(own_root: Path, tmp_path: Path) -> Iterator[Project]:
     """The project that came of the README's steps, in which nothing was read so far."""
     suffix = {"MELTANO_RUN_STATE_ID_SUFFIX": tmp_path.name}
+    path = own_root / "meltano.yml"
+    before = path.read_bytes()
     yield Project(own_root, _environment() | suffix)
+    path.write_bytes(before)
     shutil.rmtree(own_root / "output", ignore_errors=True)

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from conftest import run_tap, truth
+from pages import ROOT, block
 from processes import command, finished, last_line
 
 from tap_noojee.simulator import Leg, Simulator
 
-ROOT = Path(__file__).parent.parent
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
-
-
-def block(page: str, containing: str, language: str = "yaml") -> str:
-    """The one block of a page in a language that contains a text."""
-    text = (ROOT / "docs" / page).read_text("utf-8")
-    blocks = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-    (found,) = (one for one in blocks if containing in one)
-    return str(found)
 
 
 def anchors(page: Path) -> set[str]:
@@ -47,9 +41,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def hashing() -> Any:
     """The page's stream maps that hash numbers."""
-    return yaml.safe_load(block("privacy.md", "    config:\n      stream_maps"))["config"][
-        "stream_maps"
-    ]
+    return yaml.safe_load(block("docs/privacy.md", "stream_maps", "yaml"))["config"]["stream_maps"]
 
 
 def test_phone_numbers_are_hashed_as_the_page_says(pbx: Simulator) -> None:
@@ -99,7 +91,9 @@ def test_the_page_quotes_the_line_of_a_map_that_fails(pbx: Simulator) -> None:
 
 def test_two_pbxs_in_one_table_have_keys_of_their_own(pbx: Simulator) -> None:
     """The recipe's stream map adds the PBX's name to each record, and to the key."""
-    maps = yaml.safe_load(block("recipes.md", "__key_properties__"))["config"]["stream_maps"]
+    maps = yaml.safe_load(block("docs/recipes.md", "__key_properties__", "yaml"))["config"][
+        "stream_maps"
+    ]
     run = run_tap(pbx, **HOUR, stream_maps=maps)
     assert run.error is None
     assert run.messages[0]["key_properties"] == ["pbx", "CallRecordId", "Leg"]

@@ -6,17 +6,21 @@ import json
 import os
 import signal
 import time
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from conftest import requested
+from pages import block, shell
 
-from tap_noojee.simulator import Failure, Simulator
+from tap_noojee.simulator import Failure, Leg, Simulator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from postgres import Postgres
     from projects import FirstSteps, Project
 
 # Meltano is installed once, by one worker.
@@ -38,6 +42,25 @@ def state(project: Project, name: str) -> dict[str, Any]:
     """A state as Meltano prints it."""
     found: dict[str, Any] = json.loads(project.meltano("state", "get", name).splitlines()[-1])
     return found
+
+
+def named(plugins: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The one plugin of a name."""
+    (found,) = (plugin for plugin in plugins if plugin["name"] == name)
+    return found
+
+
+def read_both(project: Project, sydney: Simulator, perth: Simulator, *hour: str) -> None:
+    """Set what to read of the PBXs of the recipe."""
+    project.environment |= {
+        "TAP_NOOJEE_START_DATE": hour[0],
+        "TAP_NOOJEE_END_DATE": hour[1],
+        "TAP_NOOJEE_REQUEST_INTERVAL": "0",
+        "TAP_NOOJEE__SYDNEY_API_URL": sydney.url,
+        "TAP_NOOJEE__SYDNEY_API_KEY": sydney.api_key,
+        "TAP_NOOJEE__PERTH_API_URL": perth.url,
+        "TAP_NOOJEE__PERTH_API_KEY": perth.api_key,
+    }
 
 
 def files_with(text: str, root: Path) -> set[str]:
@@ -72,15 +95,7 @@ def test_each_pbx_has_settings_and_a_state_of_its_own(own: Project) -> None:
         Simulator(timezone="Australia/Sydney", api_key="key-of-sydney") as sydney,
         Simulator(timezone="Australia/Perth", api_key="key-of-perth") as perth,
     ):
-        own.environment |= {
-            "TAP_NOOJEE_START_DATE": HOUR[0],
-            "TAP_NOOJEE_END_DATE": HOUR[1],
-            "TAP_NOOJEE_REQUEST_INTERVAL": "0",
-            "TAP_NOOJEE__SYDNEY_API_URL": sydney.url,
-            "TAP_NOOJEE__SYDNEY_API_KEY": "key-of-sydney",
-            "TAP_NOOJEE__PERTH_API_URL": perth.url,
-            "TAP_NOOJEE__PERTH_API_KEY": "key-of-perth",
-        }
+        read_both(own, sydney, perth, *HOUR)
         for _ in range(2):
             own.meltano(*both)
             assert requested(sydney) == requested(perth) == [("2021-09-14", 15)]
@@ -90,6 +105,44 @@ def test_each_pbx_has_settings_and_a_state_of_its_own(own: Project) -> None:
         marks.append(found["singer_state"]["bookmarks"]["recordings"]["replication_key_value"])
     # The hour ends two hours later in Perth.
     assert marks == ["2021-09-14T06:00:00+00:00", "2021-09-14T08:00:00+00:00"]
+
+
+def test_two_pbxs_share_a_table_and_no_row(own: Project, server: Postgres) -> None:
+    """By the recipe, legs of the same ids are rows of their own, each replaced by its own PBX."""
+    content = own.content
+    text = block("docs/recipes.md", "__key_properties__", "yaml")
+    for name in ("sydney", "perth"):
+        plugin = named(content["plugins"]["extractors"], f"tap-noojee--{name}")
+        shared = yaml.safe_load(text.replace("sydney", name))
+        plugin["config"] |= shared.pop("config")
+        plugin |= shared
+    schema = shared["load_schema"]
+    own.content = content
+    own.load_into(server, schema)
+    query = (
+        f'SELECT pbx, "CallRecordId", "Leg", "Source" FROM {schema}.recordings ORDER BY 1, 2, 3'  # noqa: S608 - of the page
+    )
+    end = datetime(2021, 9, 14, 5, 30, tzinfo=UTC)
+    both = ("run", "tap-noojee--sydney", "target-postgres", "tap-noojee--perth", "target-postgres")
+
+    def legs(source: str) -> list[Leg]:
+        return [Leg(end, end, "1", leg, source=source) for leg in (1, 2)]
+
+    def rows(name: str, source: str) -> list[tuple[str, str, int, str]]:
+        return [(name, "1", leg, source) for leg in (1, 2)]
+
+    with (
+        Simulator(timezone="Australia/Sydney", legs=legs("200")) as sydney,
+        Simulator(timezone="Australia/Perth", legs=legs("800")) as perth,
+    ):
+        read_both(own, sydney, perth, "2021-09-14T05:00:00Z", "2021-09-14T06:00:00Z")
+        own.meltano(*both)
+        assert server.query(query) == rows("perth", "800") + rows("sydney", "200")
+        sydney.legs = legs("201")
+        own.environment["TAP_NOOJEE_LOOKBACK_HOURS"] = "1"
+        own.meltano(*both)
+        assert len(sydney.requests) == len(perth.requests) == 2
+        assert server.query(query) == rows("perth", "800") + rows("sydney", "201")
 
 
 def test_a_setting_of_the_first_pbx_does_not_reach_the_others(own: Project) -> None:
@@ -140,8 +193,6 @@ def test_a_state_that_is_copied_counts(own: Project, pbx: Simulator) -> None:
 
 def test_a_stretch_is_read_again_as_the_recipe_says(own: Project, pbx: Simulator) -> None:
     """The page's commands print and set the state; what is added to `owed` is read and paid."""
-    from projects import block, shell  # noqa: PLC0415 - after pytest has loaded it as a plugin
-
     own.read(pbx, "2021-09-14T12:00:00", "2021-09-14T16:00:00")
     own.meltano(*RUN)
     text = block("docs/recipes.md", "--input-file", "sh")

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import requested, truth
-from postgres import serve
 
 from tap_noojee.simulator import Failure, Leg, Simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from postgres import Postgres
     from projects import Project
@@ -32,24 +31,10 @@ NOON = ("2021-09-14", 12)
 Row = tuple[str, int, datetime, datetime]
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[Postgres]:
-    """Run a server whose own zone is not UTC, as one in Melbourne would be."""
-    with serve("Australia/Melbourne") as postgres:
-        yield postgres
-
-
 @pytest.fixture
 def database(server: Postgres, project: Project) -> Postgres:
     """Empty the database, and tell Meltano where it is."""
-    server.execute("DROP SCHEMA IF EXISTS tap_noojee CASCADE")
-    project.environment |= {
-        "TARGET_POSTGRES_HOST": server.host,
-        "TARGET_POSTGRES_PORT": str(server.port),
-        "TARGET_POSTGRES_USER": server.user,
-        "TARGET_POSTGRES_PASSWORD": server.password,
-        "TARGET_POSTGRES_DATABASE": server.database,
-    }
+    project.load_into(server, schema="tap_noojee")
     return server
 
 
