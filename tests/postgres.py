@@ -33,6 +33,18 @@ class Postgres:
     user: str = "postgres"
     database: str = "postgres"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What psql, and any other program of PostgreSQL's own, needs to get in."""
+        return {
+            "PATH": f"{_binaries()}{os.pathsep}{os.environ['PATH']}",
+            "PGHOST": self.host,
+            "PGPORT": str(self.port),
+            "PGUSER": self.user,
+            "PGPASSWORD": self.password,
+            "PGDATABASE": self.database,
+        }
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query."""
         with self._connect() as connection:

@@ -47,6 +47,11 @@ class Project:
         (self.root / "meltano.yml").write_text(text, "utf-8")
 
     @property
+    def bin(self) -> Path:
+        """Where Meltano itself is."""
+        return self.root.parent / "venv" / "bin"
+
+    @property
     def output(self) -> Path:
         """Where target-jsonl writes."""
         return self.root / "output" / "recordings.jsonl"
@@ -82,7 +87,7 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Meltano as the leader of a process group."""
         return subprocess.Popen(
-            [self.root.parent / "venv" / "bin" / "meltano", *arguments],
+            [self.bin / "meltano", *arguments],
             cwd=self.root,
             env=self.environment,
             stdin=subprocess.DEVNULL,  # any question would be an error

