@@ -57,18 +57,25 @@ def test_phone_numbers_are_hashed_as_the_page_says(pbx: Simulator) -> None:
     assert numbers == [tuple(hashed), (None, None, "")]
 
 
-@pytest.mark.parametrize("salt", ["", "fifteen are few"])
+@pytest.mark.parametrize(
+    ("config", "error"),
+    [
+        ({"salt": "fifteen are few"}, "IndexError"),
+        ({"salt": ""}, "IndexError"),
+        ({}, "KeyError"),
+    ],
+)
 def test_a_salt_that_protects_nobody_ends_the_run(
-    pbx: Simulator, tmp_path: Path, salt: str
+    pbx: Simulator, tmp_path: Path, config: dict[str, str], error: str
 ) -> None:
-    """With an empty or short salt, the page's stream maps fail in one line; nothing is written."""
+    """With a short, empty or no salt, the page's maps fail in one line, and write nothing."""
     maps = hashing()
     run, done = finished(
-        command(tmp_path, pbx, **HOUR, stream_maps=maps, stream_map_config={"salt": salt})
+        command(tmp_path, pbx, **HOUR, stream_maps=maps, stream_map_config=config)
     )
     assert (done.returncode, run.records) == (1, [])
     expression = maps["recordings"]["Source"]  # the first of the page's
-    assert last_line(done) == f'stream_maps: recordings: "{expression}" fails: IndexError'
+    assert last_line(done) == f'stream_maps: recordings: "{expression}" fails: {error}'
     assert "Traceback" not in done.stderr
 
 
