@@ -231,19 +231,19 @@ def test_a_lock_keeps_a_second_run_from_beginning(own: Project, server: Postgres
     assert server.query("SELECT count(*) FROM tap_noojee.recordings") == [(4,)]
 
 
-def test_a_job_brings_one_pbx_into_two_targets(
-    own: Project, pbx: Simulator, server: Postgres
-) -> None:
-    """By the page's commands, each target gets each hour, and no request is rejected."""
-    own.read(pbx, "2021-09-14T15:00:00", "2021-09-14T17:00:00")
+def test_a_job_brings_one_pbx_into_two_targets(own: Project, server: Postgres) -> None:
+    """By the page's commands, each target gets the hour, and one request is rejected at most."""
     own.load_into(server, "tap_noojee")
-    shell(block("docs/recipes.md", "meltano job add", "sh"), own.root, own.environment)
-    hours = [("2021-09-14", 15), ("2021-09-14", 16)]
-    assert requested(pbx) == 2 * hours
-    assert {request.status for request in pbx.requests} <= {200, 204}
+    with Simulator(interval=15) as pbx:
+        own.read(pbx, *HOUR, TAP_NOOJEE_REQUEST_INTERVAL="15")
+        shell(block("docs/recipes.md", "meltano job add", "sh"), own.root, own.environment)
+        assert set(requested(pbx)) == {("2021-09-14", 15)}
+        statuses = [request.status for request in pbx.requests]
+    # On a slow machine the second run may begin so late that nothing is rejected.
+    assert statuses in ([200, 429, 200], [200, 200])
     rows = server.query('SELECT "CallRecordId", "Leg" FROM tap_noojee.recordings')
     assert sorted(rows) == sorted((r["CallRecordId"], r["Leg"]) for r in own.records)
-    assert len(rows) > 4
+    assert len(rows) == 4
 
 
 def test_a_relative_date_of_meltano_yml_is_in_utc(own: Project) -> None:
