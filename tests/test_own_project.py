@@ -308,6 +308,25 @@ def test_a_target_of_the_page_runs_in_meltano(own: Project, pbx: Simulator, head
     assert sources == ["500"] * 4
 
 
+@pytest.mark.parametrize(
+    ("heading", "masked"),
+    [
+        ("Parquet, by target-s3", {}),
+        ("target-postgres of PipelineWise", {"password": "*****"}),
+    ],
+)
+def test_meltano_gives_a_target_what_the_page_sets(
+    own: Project, heading: str, masked: dict[str, str]
+) -> None:
+    """Settings that the page nests stay nested; the password comes from the environment."""
+    content, definition = own.content, loader(heading)
+    content["plugins"]["loaders"] = [definition]
+    own.content = content
+    own.environment["TARGET_POSTGRES_PASSWORD"] = "not-to-be-seen"  # noqa: S105 - of nobody
+    printed = own.meltano("config", "print", definition["name"], "--format=json")
+    assert json.loads(printed[printed.index("{") :]) == definition["config"] | masked
+
+
 @pytest.mark.parametrize("salt", ["sixteen are many", "fifteen are few", "", None])
 def test_a_mapper_hashes_only_with_its_salt(
     own: Project, pbx: Simulator, salt: str | None
