@@ -114,42 +114,76 @@ def test_each_pbx_has_settings_and_a_state_of_its_own(own: Project) -> None:
     assert marks == ["2021-09-14T06:00:00+00:00", "2021-09-14T08:00:00+00:00"]
 
 
-def test_two_pbxs_share_a_table_and_no_row(own: Project, server: Postgres) -> None:
-    """By the recipe, legs of the same ids are rows of their own, each replaced by its own PBX."""
-    content = own.content
-    text = block("docs/recipes.md", "__key_properties__", "yaml")
+SHARED = "__key_properties__"
+"""What is in the part of the recipe that lets PBXs share a table."""
+BOTH = ("run", "tap-noojee--sydney", "target-postgres", "tap-noojee--perth", "target-postgres")
+END = datetime(2021, 9, 14, 5, 30, tzinfo=UTC)
+
+
+def share(project: Project) -> None:
+    """Add to both PBXs what the recipe adds to the first."""
+    content = project.content
     for name in ("sydney", "perth"):
         plugin = named(content["plugins"]["extractors"], f"tap-noojee--{name}")
-        shared = yaml.safe_load(text.replace("sydney", name))
+        shared = yaml.safe_load(block("docs/recipes.md", SHARED, "yaml").replace("sydney", name))
         plugin["config"] |= shared.pop("config")
         plugin |= shared
-    schema = shared["load_schema"]
-    own.content = content
-    own.load_into(server, schema)
-    query = (
-        f'SELECT pbx, "CallRecordId", "Leg", "Source" FROM {schema}.recordings ORDER BY 1, 2, 3'  # noqa: S608 - of the page
+    project.content = content
+
+
+def two_legs(source: str) -> list[Leg]:
+    """Legs that have the same ids on each PBX, and another source."""
+    return [Leg(END, END, "1", leg, source=source) for leg in (1, 2)]
+
+
+def shared_rows(server: Postgres) -> list[tuple[Any, ...]]:
+    """PBX, ids and source of each leg, in order, of the recipe's table."""
+    return server.query(
+        'SELECT pbx, "CallRecordId", "Leg", "Source" FROM noojee.recordings ORDER BY 1, 2, 3'
     )
-    end = datetime(2021, 9, 14, 5, 30, tzinfo=UTC)
-    both = ("run", "tap-noojee--sydney", "target-postgres", "tap-noojee--perth", "target-postgres")
 
-    def legs(source: str) -> list[Leg]:
-        return [Leg(end, end, "1", leg, source=source) for leg in (1, 2)]
 
-    def rows(name: str, source: str) -> list[tuple[str, str, int, str]]:
-        return [(name, "1", leg, source) for leg in (1, 2)]
+def as_shared_rows(name: str, source: str) -> list[tuple[str, str, int, str]]:
+    """The rows that the two legs of a PBX should be."""
+    return [(name, "1", leg, source) for leg in (1, 2)]
 
+
+def test_two_pbxs_share_a_table_and_no_row(own: Project, server: Postgres) -> None:
+    """By the recipe, legs of the same ids are rows of their own, each replaced by its own PBX."""
+    share(own)
+    own.load_into(server, "noojee")
     with (
-        Simulator(timezone="Australia/Sydney", legs=legs("200")) as sydney,
-        Simulator(timezone="Australia/Perth", legs=legs("800")) as perth,
+        Simulator(timezone="Australia/Sydney", legs=two_legs("200")) as sydney,
+        Simulator(timezone="Australia/Perth", legs=two_legs("800")) as perth,
     ):
         read_both(own, sydney, perth, "2021-09-14T05:00:00Z", "2021-09-14T06:00:00Z")
-        own.meltano(*both)
-        assert server.query(query) == rows("perth", "800") + rows("sydney", "200")
-        sydney.legs = legs("201")
+        own.meltano(*BOTH)
+        of_perth = as_shared_rows("perth", "800")
+        assert shared_rows(server) == of_perth + as_shared_rows("sydney", "200")
+        sydney.legs = two_legs("201")
         own.environment["TAP_NOOJEE_LOOKBACK_HOURS"] = "1"
-        own.meltano(*both)
+        own.meltano(*BOTH)
         assert len(sydney.requests) == len(perth.requests) == 2
-        assert server.query(query) == rows("perth", "800") + rows("sydney", "201")
+        assert shared_rows(server) == of_perth + as_shared_rows("sydney", "201")
+
+
+def test_a_table_of_one_pbx_becomes_one_of_both(own: Project, server: Postgres) -> None:
+    """By the recipe's SQL, what the first PBX has loaded stays, and the second's comes to it."""
+    own.load_into(server, "noojee")
+    with (
+        Simulator(timezone="Australia/Sydney", legs=two_legs("200")) as sydney,
+        Simulator(timezone="Australia/Perth", legs=two_legs("800")) as perth,
+    ):
+        read_both(own, sydney, perth, "2021-09-14T05:00:00Z", "2021-09-14T06:00:00Z")
+        own.environment["TAP_NOOJEE__SYDNEY__LOAD_SCHEMA"] = "noojee"
+        own.meltano(*BOTH[:3])
+        server.execute(block("docs/recipes.md", "ALTER TABLE", "sql"))
+        share(own)
+        sydney.legs = two_legs("201")
+        own.environment["TAP_NOOJEE_LOOKBACK_HOURS"] = "1"
+        own.meltano(*BOTH)
+    expected = as_shared_rows("perth", "800") + as_shared_rows("sydney", "201")
+    assert shared_rows(server) == expected
 
 
 def test_a_setting_of_the_first_pbx_does_not_reach_the_others(own: Project) -> None:
