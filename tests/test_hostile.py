@@ -654,12 +654,12 @@ def test_no_status_and_no_header_is_too_much(
 
 
 class Hasty(FakeClock):
-    """A clock for which a task's time is over sooner: a test of five attempts takes a second."""
+    """A clock for which a task's time is over sooner: five attempts take half a second."""
 
     @override
     def run(self, task: Callable[[], T], timeout: float) -> T:
         assert timeout == 11
-        return super().run(task, 0.3)
+        return super().run(task, 0.1)
 
 
 @contextlib.contextmanager
@@ -726,7 +726,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 )
 def test_an_answer_that_trickles_is_cut_off(start: bytes, piece: bytes) -> None:
     """An answer that keeps coming, a little at a time, is given up like one that never comes."""
-    with serving(endless(start, piece, pause=0.05)) as url:
+    with serving(endless(start, piece, pause=0.02)) as url:
         run = run_tap(
             Simulator(), clock=Hasty(), api_url=url, start_date=BEFORE, request_timeout=1
         )

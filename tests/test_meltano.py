@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
-# Meltano is installed once, by one worker.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("meltano")]
+pytestmark = pytest.mark.slow
 
 pytest_plugins = ["projects"]
 

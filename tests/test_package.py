@@ -19,7 +19,7 @@ from uv import find_uv_bin
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("package")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]

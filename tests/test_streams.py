@@ -100,18 +100,18 @@ def test_names_beyond_ascii_come_as_they_are(pbx: Simulator) -> None:
 @pytest.mark.parametrize(
     ("zone", "start", "hours"),
     [
-        ("Australia/Melbourne", "2021-04-03", 72),
-        ("Australia/Melbourne", "2021-10-02", 71),
-        ("Australia/Lord_Howe", "2021-04-03", 72),
-        ("Australia/Lord_Howe", "2021-10-02", 72),
-        ("Australia/Adelaide", "2021-04-03", 72),
-        ("Australia/Adelaide", "2021-10-02", 71),
-        ("Pacific/Chatham", "2021-04-03", 72),
-        ("Pacific/Chatham", "2021-09-25", 72),
-        ("Pacific/Auckland", "2021-04-03", 72),
-        ("Pacific/Auckland", "2021-09-25", 71),
-        ("Europe/London", "2021-10-30", 72),
-        ("Europe/London", "2021-03-27", 71),
+        ("Australia/Melbourne", "2021-04-03", 48),
+        ("Australia/Melbourne", "2021-10-02", 47),
+        ("Australia/Lord_Howe", "2021-04-03", 48),
+        ("Australia/Lord_Howe", "2021-10-02", 48),
+        ("Australia/Adelaide", "2021-04-03", 48),
+        ("Australia/Adelaide", "2021-10-02", 47),
+        ("Pacific/Chatham", "2021-04-03", 48),
+        ("Pacific/Chatham", "2021-09-25", 48),
+        ("Pacific/Auckland", "2021-04-03", 48),
+        ("Pacific/Auckland", "2021-09-25", 47),
+        ("Europe/London", "2021-10-30", 48),
+        ("Europe/London", "2021-03-27", 47),
     ],
 )
 @pytest.mark.parametrize(("order", "dates"), [("oldest_first", "java"), ("newest_first", "gmt")])
@@ -120,7 +120,7 @@ def test_no_leg_is_lost_where_clocks_change(
 ) -> None:
     """Over a change of clocks each existing hour is asked once, each leg comes at its instant."""
     first = local(start, zone)
-    end = (datetime.fromisoformat(start) + timedelta(days=3)).isoformat()
+    end = (datetime.fromisoformat(start) + timedelta(days=2)).isoformat()
     legs = every(timedelta(minutes=5), first, local(end, zone))
     with Simulator(timezone=zone, legs=legs, dates=dates) as pbx:
         run = run_tap(pbx, start_date=start, end_date=end, backfill_order=order)
