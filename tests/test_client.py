@@ -24,7 +24,7 @@ from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.transport import Attempt, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from requests_mock import Mocker
 
@@ -349,6 +349,71 @@ def test_a_server_error_page_with_a_retry_after_date_is_heeded(requests_mock: Mo
         )
     assert run.error is None
     assert [sleep for sleep in clock.sleeps if sleep] == [600, 3600, 60]
+
+
+@pytest.fixture
+def _zone_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This machine's zone is far from UTC."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_zone_of_this_machine")
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Wed, 01 Jun 2022 00:10:00 GMT", 600),
+        ("Wed, 01 Jun 2022 00:10:00 -0000", 600),
+        ("Wed, 01 Jun 2022 10:10:00 +1000", 600),
+        ("Wed, 01 Jun 2022 00:10:00", 600),
+        ("Wed, 01 Jun 2022 01:00:00 GMT", 3600),
+        ("Wed, 01 Jun 2022 01:00:01 GMT", 3600),
+        ("Thu, 02 Jun 2022 00:00:00 GMT", 3600),
+        ("Tue, 31 May 2022 00:00:00 GMT", 60),
+    ],
+)
+def test_a_date_in_retry_after_is_an_instant(
+    date: str, seconds: int, requests_mock: Mocker
+) -> None:
+    """Retry-After's date is waited for, for an hour at most, whatever the machine's own zone."""
+    clock = FakeClock("2022-06-01T00:00:00+00:00")
+    refused = {"status_code": 503, "headers": {"Retry-After": date}}
+    requests_mock.post(HOURS, [refused, {"json": []}])
+    with Simulator() as pbx:
+        run = run_tap(
+            pbx, clock=clock, api_url="https://pbx.example.com", request_interval=60, **HOUR
+        )
+    assert run.error is None
+    assert [sleep for sleep in clock.sleeps if sleep] == [seconds]
+
+
+@pytest.mark.usefixtures("_zone_of_this_machine")
+@pytest.mark.parametrize(
+    ("date", "is_over"),
+    [
+        ("Tue, 14 Sep 2021 04:59:59 GMT", False),
+        ("Tue, 14 Sep 2021 04:59:59 -0000", False),
+        ("Tue, 14 Sep 2021 14:59:59 +1000", False),
+        ("Tue, 14 Sep 2021 05:00:00 GMT", True),
+        ("Tue, 14 Sep 2021 15:00:00 +1000", True),
+    ],
+)
+def test_the_date_of_an_answer_is_an_instant(
+    date: str, *, is_over: bool, requests_mock: Mocker
+) -> None:
+    """An hour is over, or not, by the answer's Date in any form of zone."""
+    requests_mock.post(HOURS, json=[], headers={"Date": date})
+    with Simulator() as pbx:
+        run = run_tap(
+            pbx,
+            clock=FakeClock("2021-09-14T05:06:00+00:00"),
+            api_url="https://pbx.example.com",
+            start_date="2021-09-14T14:00",
+        )
+    assert bool(run.states[-1]["bookmarks"]["recordings"]) == is_over
 
 
 class SlowClock(FakeClock):

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conftest import as_records, emitted, requested, truth
 from processes import Process, arguments, environment, finished, last_line, until
+from singer_sdk.exceptions import SingerSDKError, TapStreamConnectionFailure
+from singer_sdk.plugin_base import SingerCommand
 
+from tap_noojee.errors import NoojeeError
 from tap_noojee.simulator import API_KEY, Failure, Simulator
 from tap_noojee.tap import TapNoojee
 
@@ -351,3 +354,39 @@ def test_a_stream_map_that_fails_is_named(
     assert reason in last_line(done.log)
     assert sum("| ERROR " in line for line in done.log.splitlines()) == 1
     assert "Traceback" not in done.log
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (NoojeeError("what to do"), "what to do"),
+        (TapStreamConnectionFailure("no stream"), "no stream"),
+        (SingerSDKError(), "SingerSDKError"),
+    ],
+)
+def test_a_known_error_is_its_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, line: str
+) -> None:
+    """An error of the tap or of the SDK ends with 1 and its words, or its name if it has none."""
+    _raise(monkeypatch, error)
+    with pytest.raises(SystemExit) as end:
+        TapNoojee.cli.main([])
+    assert end.value.code == 1
+    assert caplog.messages == [line]
+
+
+def test_an_unknown_error_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A ValueError that nobody foresaw is not taken for a user's mistake."""
+    _raise(monkeypatch, ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        TapNoojee.cli.main([])
+    assert caplog.messages == []
+
+
+def _raise(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(SingerCommand, "main", fail)

@@ -82,6 +82,23 @@ def test_lookback_must_leave_room_for_news(pbx: Simulator) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "request_interval",
+        "settle_minutes",
+        "lookback_hours",
+        "max_hours_per_run",
+        "request_timeout",
+    ],
+)
+def test_a_number_may_be_a_million_and_no_more(pbx: Simulator, name: str) -> None:
+    """1,000,000 is the largest number that any setting takes."""
+    assert TapNoojee(config=settings(pbx, **{name: 1_000_000})).config[name] == 1_000_000
+    with pytest.raises(SettingsError, match=f"{name}: 1000001 is not a whole number from"):
+        TapNoojee(config=settings(pbx, **{name: 1_000_001}))
+
+
 def test_null_settings_are_as_if_missing(pbx: Simulator) -> None:
     """A setting that is null has its default."""
     config = settings(pbx) | {"end_date": None, "timezone": None, "settle_minutes": None}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import FakeClock, Run, as_records, emitted, requested, run_tap, truth
+from typing_extensions import override
 
 from tap_noojee.errors import NoojeeError
 from tap_noojee.simulator import Failure, Leg, Simulator
@@ -322,6 +324,35 @@ def test_lookback_reads_finished_hours_again(pbx: Simulator) -> None:
     assert emitted(run) == as_records(truth(pbx, "2021-09-14T12:00", "2021-09-14T17:00"))
 
 
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_state_follows_an_hour_that_changes_nothing(pbx: Simulator, order: str) -> None:
+    """Each hour's STATE is written behind its records, also where it equals the last one."""
+    first = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-14T18:00")
+    del pbx.requests[:]
+    second = run_tap(
+        pbx,
+        start_date="2021-09-14",
+        end_date="2021-09-14T20:00",
+        state=first.states[-1],
+        lookback_hours=4,
+        backfill_order=order,
+    )
+    hours = range(14, 20) if order == "oldest_first" else range(19, 13, -1)
+    assert requested(pbx) == [("2021-09-14", hour) for hour in hours]
+    assert len(set(map(str, second.states))) == 3
+    legs_before_state = []
+    legs = 0
+    for message in second.messages[1:]:
+        if message["type"] == "RECORD":
+            legs += 1
+        else:
+            legs_before_state.append(legs)
+    asked = [truth(pbx, f"2021-09-14T{h}:00", f"2021-09-14T{h + 1}:00") for h in hours]
+    # The SDK writes one at the beginning.
+    assert legs_before_state == [0, *accumulate(map(len, asked))]
+    assert second.messages[-1]["type"] == "STATE"
+
+
 def test_lookback_does_not_reach_before_the_start(pbx: Simulator) -> None:
     """lookback_hours never reaches before start_date."""
     run_tap(
@@ -561,6 +592,44 @@ def _until_state(output: str, index: int) -> str:
     lines = output.splitlines(keepends=True)
     ends = [k for k, line in enumerate(lines) if line.startswith('{"type":"STATE"')]
     return "".join(lines[: ends[index] + 1])
+
+
+class SettingClock(FakeClock):
+    """A clock that somebody puts back during one of the waits."""
+
+    def __init__(self, now: str, wait: int, hours: int) -> None:
+        """Take the number of the wait and how far the clock is put back."""
+        super().__init__(now)
+        self._wait = wait
+        self._back = timedelta(hours=hours)
+        self._elapsed = 0.0
+
+    @override
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    @override
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self._elapsed += self.sleeps[-1]
+        if len(self.sleeps) == self._wait:
+            self.instant -= self._back
+
+
+@pytest.mark.parametrize("wait", range(1, 9))
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_a_clock_that_is_put_back_ends_no_run_early(pbx: Simulator, order: str, wait: int) -> None:
+    """Put back during any wait, a clock costs no hour that is due by it, and none comes twice."""
+    clock = SettingClock("2021-09-14T05:06:00+00:00", wait, hours=2)
+    dates: dict[str, Any] = {"start_date": "2021-09-14T11:00", "backfill_order": order}
+    run = run_tap(pbx, clock=clock, request_interval=60, **dates)
+    assert run.error is None
+    asked = [hour for _, hour in requested(pbx)]
+    assert {11, 12} <= set(asked)
+    assert len(asked) == len(set(asked))
+    later = FakeClock("2021-09-14T06:06:00+00:00")
+    run_tap(pbx, clock=later, state=run.states[-1], **dates)
+    assert {hour for _, hour in requested(pbx)} == {11, 12, 13, 14, 15}
 
 
 def test_a_full_table_run_reads_from_the_start(pbx: Simulator) -> None:
