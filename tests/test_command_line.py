@@ -76,7 +76,7 @@ def test_a_failure_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "reason"),
     [
         (["--config", "missing.json"], "config: the file does not exist"),
         (["--config", "broken.json"], "config: what was given is not a file with a JSON object"),
@@ -99,7 +99,7 @@ def test_a_failure_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) 
     ],
 )
 def test_what_cannot_be_read_is_reported_without_a_traceback(
-    pbx: Simulator, tmp_path: Path, given: list[str], said: str
+    pbx: Simulator, tmp_path: Path, given: list[str], reason: str
 ) -> None:
     """A file that is missing or cannot be read exits with 1 and one line."""
     arguments(tmp_path, pbx, **DAY)
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_reported_without_a_traceback(
     (tmp_path / "key.json").write_text(json.dumps(catalog))
     _, done = finished(given, cwd=tmp_path)
     assert done.returncode == 1
-    assert said in last_line(done.log)
+    assert reason in last_line(done.log)
     assert "Traceback" not in done.log
 
 

@@ -40,7 +40,7 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def database(server: Postgres, project: Project) -> Postgres:
-    """Empty the database, and tell Meltano where it is."""
+    """Empty the database, and tell Meltano its address."""
     server.execute("DROP SCHEMA IF EXISTS tap_noojee CASCADE")
     project.environment |= {
         "TARGET_POSTGRES_HOST": server.host,
@@ -75,7 +75,7 @@ def test_each_leg_is_a_row(project: Project, pbx: Simulator, database: Postgres)
     assert rows(database) == as_rows(truth(pbx, *DAY))
 
 
-def test_both_passes_of_a_repeated_hour_are_told_apart(
+def test_both_passes_of_a_repeated_hour_are_kept_apart(
     project: Project, database: Postgres
 ) -> None:
     """Legs that ended an hour apart at the same time of the clock are an hour apart."""

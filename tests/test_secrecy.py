@@ -55,7 +55,7 @@ RESET = b"reset"
 
 
 def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
-    """Spell an answer."""
+    """Make an answer."""
     content = body.encode()
     length = f"Content-Length: {len(content)}"
     head = (f"HTTP/1.1 {status}", length, "Connection: close", *headers, "\r\n")
@@ -63,12 +63,12 @@ def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
 
 
 def message(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
-    """Spell a status as the vendor's API does."""
+    """Make a status as the vendor's API does."""
     return http(json.dumps({"Code": code, "Message": text}), status)
 
 
 def leg(**changes: Any) -> bytes:
-    """Spell an answer of two legs, the second with changes."""
+    """Make an answer of two legs, the second with changes."""
     good = {
         "callend": "Tue Sep 14 15:03:34 AEST 2021",
         "CallRecordId": "6468",
@@ -98,7 +98,7 @@ def page(text: str) -> str:
 class Case:
     """What goes wrong in a run, or right."""
 
-    said: str
+    expected: str
     """What is in the output if it happened."""
     answer: Callable[[str, str], bytes] | None = None
     """What the server answers; it knows the key, and the request's target."""
@@ -126,9 +126,9 @@ def odd(name: str, change: Callable[[str], Any]) -> Case:
     return Case(f"record 2: {name}: ", lambda key, _: leg(**{name: change(key)}))
 
 
-def setting(said: str, config: Callable[[str], Any]) -> Case:
+def setting(expected: str, config: Callable[[str], Any]) -> Case:
     """Let a setting be bad."""
-    return Case(said, config=config)
+    return Case(expected, config=config)
 
 
 def key_as(name: str, **more: Any) -> Callable[[str], Any]:
@@ -225,7 +225,7 @@ CASES: dict[str, Case] = {
     "garbled length": Case(
         BROKEN_OFF, lambda key, _: http("", "200 x", f"Content-Length: {len(key)}")
     ),
-    # Refusals, with what was asked for in them.
+    # Refusals, with what was requested in them.
     **{
         f"status {status}": refused(lambda _, target: f"POST {target}", f"{status} x")
         for status in (400, 401, 403, 404, 405, 429, 500, 503)
@@ -429,7 +429,7 @@ CASES: dict[str, Case] = {
 
 
 def traces(key: str) -> set[str]:
-    """Give what must not be seen, in lower case: the key and its pieces, in any spelling."""
+    """Give what must not be seen, in lower case: the key and its pieces, in any encoding."""
     forms = {
         key,
         quote(key, safe=""),
@@ -608,7 +608,7 @@ def test_each_case_is_what_its_name_says(runs: dict[str, list[Done]], name: str)
     case = CASES[name]
     for done in runs[name]:
         assert done.status == case.status, done.text
-        assert any(said in done.text for said in case.said.split("|")), done.text
+        assert any(expected in done.text for expected in case.expected.split("|")), done.text
         assert set(done.sent) == ({done.key} if case.answer else set())
 
 
@@ -620,11 +620,11 @@ def test_no_piece_of_the_key_is_in_any_output(runs: dict[str, list[Done]], name:
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_the_key_would_be_seen_in_any_spelling(key: str) -> None:
+def test_the_key_would_be_seen_in_any_encoding(key: str) -> None:
     """The search finds the key whole, encoded, escaped or in part, and nothing in other text."""
-    spellings = [key, quote(key), quote(key, safe=""), quote_plus(key), lower_hex(key)]
-    spellings += [html.escape(key), key.upper(), key[:4], key[-4:], key[5:11], repr(key)]
-    spellings += ["".join(f"&#{ord(c)};" for c in key), "".join(f"%{ord(c):x}" for c in key)]
-    for spelling in spellings:
-        assert seen(f"one\n{spelling}\nthree", key) == [spelling]
+    encodings = [key, quote(key), quote(key, safe=""), quote_plus(key), lower_hex(key)]
+    encodings += [html.escape(key), key.upper(), key[:4], key[-4:], key[5:11], repr(key)]
+    encodings += ["".join(f"&#{ord(c)};" for c in key), "".join(f"%{ord(c):x}" for c in key)]
+    for encoding in encodings:
+        assert seen(f"one\n{encoding}\nthree", key) == [encoding]
     assert seen(http(page("apiKey=***")).decode(), key) == []

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import FakeClock, Run, as_records, emitted, requested, run_tap, truth
+from times import every, local
 from typing_extensions import override
 
 from tap_noojee.errors import NoojeeError
-from tap_noojee.simulator import Failure, Leg, Simulator
+from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
@@ -41,20 +42,6 @@ def state_of_release_0_1(value: str, **more: Any) -> dict[str, Any]:
     """A STATE's value as release 0.1 wrote it."""
     bookmark = {"replication_key": "callend", "replication_key_value": value, **more}
     return {"bookmarks": {"recordings": bookmark}}
-
-
-def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
-    """A leg that ends at each step of time."""
-    ends = [start + k * step for k in range((end - start) // step)]
-    return [
-        Leg(start=end - timedelta(seconds=40), callend=end, call_record_id=str(k))
-        for k, end in enumerate(ends)
-    ]
-
-
-def local(text: str, zone: str) -> datetime:
-    """An instant in UTC, of a zone's wall-clock time."""
-    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
 def in_order(run: Run) -> bool:
@@ -120,7 +107,7 @@ def test_names_beyond_ascii_come_as_they_are(pbx: Simulator) -> None:
 def test_no_leg_is_lost_where_clocks_change(
     zone: str, start: str, hours: int, order: str, dates: Any
 ) -> None:
-    """Over a change of clocks each existing hour is asked once, each leg comes at its instant."""
+    """Over a change of clocks each hour that exists is requested once, each leg at its instant."""
     first = local(start, zone)
     end = (datetime.fromisoformat(start) + timedelta(days=2)).isoformat()
     legs = every(timedelta(minutes=5), first, local(end, zone))
@@ -143,8 +130,8 @@ def test_an_hour_that_ends_in_another_order_is_sorted() -> None:
     assert in_order(run)
 
 
-def test_a_leg_that_comes_with_several_hours_is_told_once() -> None:
-    """A leg is told once a run, whatever hours it came in."""
+def test_a_leg_that_comes_with_several_hours_is_emitted_once() -> None:
+    """A leg is emitted once a run, whatever hours it came in."""
     zone = ZoneInfo("Australia/Melbourne")
     start = local("2021-09-14", zone.key)
     legs = every(timedelta(minutes=30), start, start + timedelta(hours=6))
@@ -176,7 +163,7 @@ def test_start_and_end_cut_legs_within_an_hour() -> None:
 
 
 def test_a_leg_that_ends_on_the_hour_comes_once_in_two_runs() -> None:
-    """A leg that ends on an hour's first instant is told by the run that reads that hour alone."""
+    """A leg that ends on an hour's first instant is emitted by the run of that hour alone."""
     start = local("2021-09-14T15:00", "Australia/Melbourne")
     legs = every(timedelta(minutes=30), start, start + timedelta(hours=2))
     with Simulator(legs=legs) as pbx:
@@ -204,14 +191,14 @@ def test_empty_hours_are_crossed_once() -> None:
 
 @pytest.mark.parametrize(("minute", "last"), [(3, 14), (5, 15), (6, 15)])
 def test_an_hour_is_due_when_it_has_settled(pbx: Simulator, minute: int, last: int) -> None:
-    """An hour is asked for from settle_minutes after its end."""
+    """An hour is requested from settle_minutes after its end."""
     clock = FakeClock(f"2021-09-14T06:{minute:02}:00+00:00")
     run_tap(pbx, start_date="2021-09-14T13:00", clock=clock)
     assert requested(pbx)[-1] == ("2021-09-14", last)
 
 
 def test_a_repeated_hour_is_due_after_its_second_pass() -> None:
-    """An hour that comes twice is asked for when its second pass has settled."""
+    """An hour that comes twice is requested when its second pass has settled."""
     with Simulator(volume=0) as pbx:
         # 02:00 to 03:00 came first from 15:00 to 16:00 UTC, and again until 17:00.
         run_tap(pbx, start_date="2021-04-04", clock=FakeClock("2021-04-03T17:04:00+00:00"))
@@ -347,9 +334,9 @@ def test_state_follows_an_hour_that_changes_nothing(pbx: Simulator, order: str) 
             legs += 1
         else:
             legs_before_state.append(legs)
-    asked = [truth(pbx, f"2021-09-14T{h}:00", f"2021-09-14T{h + 1}:00") for h in hours]
+    legs_of_hours = [truth(pbx, f"2021-09-14T{h}:00", f"2021-09-14T{h + 1}:00") for h in hours]
     # The SDK writes one at the beginning.
-    assert legs_before_state == [0, *accumulate(map(len, asked))]
+    assert legs_before_state == [0, *accumulate(map(len, legs_of_hours))]
     assert second.messages[-1]["type"] == "STATE"
 
 
@@ -624,9 +611,9 @@ def test_a_clock_that_is_put_back_ends_no_run_early(pbx: Simulator, order: str, 
     dates: dict[str, Any] = {"start_date": "2021-09-14T11:00", "backfill_order": order}
     run = run_tap(pbx, clock=clock, request_interval=60, **dates)
     assert run.error is None
-    asked = [hour for _, hour in requested(pbx)]
-    assert {11, 12} <= set(asked)
-    assert len(asked) == len(set(asked))
+    hours = [hour for _, hour in requested(pbx)]
+    assert {11, 12} <= set(hours)
+    assert len(hours) == len(set(hours))
     later = FakeClock("2021-09-14T06:06:00+00:00")
     run_tap(pbx, clock=later, state=run.states[-1], **dates)
     assert {hour for _, hour in requested(pbx)} == {11, 12, 13, 14, 15}
@@ -682,7 +669,7 @@ def test_a_repeated_hour_with_both_passes_is_not_warned_of(
 
 @pytest.mark.parametrize("dates", ["old", "timestamp"])
 def test_dates_without_a_pass_take_the_first(dates: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Where dates do not tell the passes apart, the first is taken, with a warning of the hour."""
+    """Where dates do not say which pass, the first is taken, with a warning of the hour."""
     day = local("2021-04-04", "Australia/Melbourne")
     legs = every(timedelta(minutes=5), day, day + timedelta(hours=8))
     with Simulator(legs=legs, dates=dates) as pbx:
@@ -709,10 +696,10 @@ def test_a_wrong_zone_stops_before_the_first_record() -> None:
     assert "`timezone`" in str(run.error)
 
 
-def test_progress_tells_hour_legs_rest_and_end(
+def test_progress_names_hour_legs_rest_and_end(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each hour's log line tells the hour, its legs, the hours left and when they will be done."""
+    """Each hour's log line names the hour, its legs, the hours left and when they will be done."""
     caplog.set_level("INFO")
     run_tap(
         pbx,
