@@ -15,6 +15,7 @@ from msgspec.structs import astuple
 from tap_noojee.dates import parse_date
 from tap_noojee.errors import RecordError
 from tap_noojee.hours import instants
+from tap_noojee.progress import number
 from tap_noojee.secrecy import MAX_EXCERPT, safe_excerpt
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ class LegReader:
             self._check_passes(hour, legs)
         passes = iso_spans(hour.passes)
         inside = sum(s <= leg.callend < e for s, e in passes for leg in legs)
-        strays = len(legs) - inside
-        if strays:
-            self._logger.warning("%s: %d legs came that ended in another hour", hour, strays)
+        if strays := len(legs) - inside:
+            what = number(strays, "leg")
+            self._logger.warning("%s: %s came that ended in another hour", hour, what)
         return legs
 
     def _converter(self, prop: Mapping[str, Any]) -> Callable[[str], Any]:
@@ -194,14 +195,14 @@ def _field_reader(convert: Callable[[str], Any], required: bool) -> Callable[[An
 
 
 def _whole_number(text: str, minimum: int, maximum: int) -> int:
-    number = _SMALL.get(text)  # most of them, and quicker than a pattern
-    if number is None:
+    value = _SMALL.get(text)  # most of them, and quicker than a pattern
+    if value is None:
         if not _WHOLE_NUMBER.fullmatch(text):
             raise ValueError("is not a whole number")
-        number = int(text)
-    if not minimum <= number <= maximum:
+        value = int(text)
+    if not minimum <= value <= maximum:
         raise ValueError(f"is not from {minimum} to {maximum}")
-    return number
+    return value
 
 
 def _bounded(text: str, max_length: int) -> str:

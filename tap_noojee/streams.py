@@ -138,14 +138,12 @@ class RecordingsStream(Stream):
         backlog = self._backlog(start, end, self._bookmark if incremental else {})
         progress = Progress(self.config, self._clock, self._zone)
         self.log(progress.outlook(backlog.count(self._last_due())))
-        while progress.hours_left_in_run:
-            if not self._next_hour(backlog, progress):
-                break
+        while progress.hours_left_in_run and self._next_hour(backlog, progress):
             client.wait_for_slot()
             # Chosen after the wait: meanwhile a newer hour may have fallen due.
             hour = self._next_hour(backlog, progress)
             if hour is None:  # the clock was put back
-                continue
+                break
             try:
                 legs = reader.read(hour, client.fetch(hour))
             except HourNotOverError as error:

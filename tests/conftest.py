@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tap_noojee.simulator import Leg
+
+# Where Python may not keep what it compiles, each of the many processes takes twice as long.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 class FakeClock(Clock):
@@ -115,7 +121,7 @@ def run_tap(
                     clock=clock or FakeClock(),
                 )
             )
-        except (Exception, SystemExit) as raised:  # noqa: BLE001 - told to the test
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - handed to the test
             error = raised
     stdout.seek(0)
     return Run(stdout.read(), error)
@@ -131,7 +137,7 @@ def truth(simulator: Simulator, start: str, end: str) -> list[Leg]:
 
 
 def as_records(true_legs: list[Leg]) -> list[tuple[str, int, str, str]]:
-    """Legs by key, end and start as the tap should tell them."""
+    """Legs by key, end and start as the tap should emit them."""
     return [
         (leg.call_record_id, leg.leg, leg.callend.isoformat(), leg.start.isoformat())
         for leg in true_legs
@@ -144,7 +150,7 @@ def emitted(run: Run) -> list[tuple[str, int, str, str]]:
 
 
 def requested(simulator: Simulator) -> list[tuple[str | None, int | None]]:
-    """The hours that the simulator was asked for, in order."""
+    """The hours that requested of the simulator, in order."""
     return [(request.date, request.hour) for request in simulator.requests]
 
 

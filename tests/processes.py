@@ -1,21 +1,37 @@
-"""The tap as a process of its own."""
+"""The tap as a process of its own.
+
+Starting Python takes most of a short run's time. So this file is a program, too: one process that
+has loaded the tap and forks for each run. Tests of how Python starts run `command` instead.
+"""
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from conftest import Run, settings
 
+from tap_noojee.tap import TapNoojee
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterable
 
     from tap_noojee.simulator import Simulator
 
-TAP = [sys.executable, "-m", "tap_noojee"]
+SECONDS = 120
+"""The longest that any run is waited for."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -25,36 +41,174 @@ def environment(**more: str) -> dict[str, str]:
     return rest | more
 
 
-def command(
+def arguments(
     tmp_path: Path,
     simulator: Simulator,
-    *arguments: str,
+    *options: str,
     state: dict[str, Any] | None = None,
     **config: Any,
 ) -> list[str]:
-    """The command that runs the tap with these settings and this STATE."""
+    """The arguments that run the tap with these settings and this STATE."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(settings(simulator, **config)))
-    words = [*TAP, "--config", str(path), *arguments]
+    words = ["--config", str(path), *options]
     if state is not None:
         (tmp_path / "state.json").write_text(json.dumps(state))
         words += ["--state", str(tmp_path / "state.json")]
     return words
 
 
-def finished(words: list[str], **more: Any) -> tuple[Run, subprocess.CompletedProcess[str]]:
-    """Run a command to its end."""
-    done = subprocess.run(
-        words,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        **{"env": environment()} | more,
-    )
-    return Run(done.stdout), done
+def command(*args: Any, **config: Any) -> list[str]:
+    """The command that runs the tap with these arguments, for a Python of its own."""
+    return [sys.executable, "-m", "tap_noojee", *arguments(*args, **config)]
 
 
-def last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The message of the last line of the log."""
-    return done.stderr.splitlines()[-1].split(" | ", 3)[-1]
+class Process:
+    """A run of the tap in a fork."""
+
+    def __init__(
+        self,
+        words: Iterable[str],
+        *,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        stdout: int | None = subprocess.PIPE,
+    ) -> None:
+        """Start it; None for stdout is as if Python had none."""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
+        self.stdout: IO[bytes] | None = None
+        writer = stdout
+        if stdout == subprocess.PIPE:
+            reader, writer = os.pipe()
+            self.stdout = os.fdopen(reader, "rb")
+        self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._status.settimeout(SECONDS)
+        job = {"words": [*words], "env": env or environment(), "cwd": str(cwd or Path.cwd())}
+        with theirs:
+            files = [theirs.fileno(), self._log.fileno()]
+            files += [] if writer is None else [writer]
+            socket.send_fds(_forks(), [json.dumps(job).encode()], files)
+        if writer is not None and self.stdout:
+            os.close(writer)
+        self.pid = int(self._status.recv(20))
+        self.returncode: int | None = None
+
+    def send_signal(self, signum: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, signum)
+
+    def poll(self) -> int | None:
+        """Its status, if it has ended."""
+        return self.wait() if select.select([self._status], [], [], 0)[0] else self.returncode
+
+    def wait(self) -> int:
+        """Its status, when it has ended."""
+        if self.returncode is None:
+            self.returncode = int(self._status.recv(20))
+        return self.returncode
+
+    @property
+    def log(self) -> str:
+        """What it has written to its standard error."""
+        return os.pread(self._log.fileno(), 100_000_000, 0).decode()
+
+    @property
+    def status(self) -> int:
+        """Its status as a shell gives it."""
+        code = self.wait()
+        return code if code >= 0 else 128 - code
+
+    def end(self) -> tuple[Run, Process]:
+        """Read what it writes until it ends."""
+        output = self.stdout.read() if self.stdout else b""
+        self.wait()
+        return Run(output.decode()), self
+
+
+def finished(words: Iterable[str], **more: Any) -> tuple[Run, Process]:
+    """Run the tap with these arguments, to its end."""
+    return Process(words, **more).end()
+
+
+def last_line(log: str) -> str:
+    """The message of the last line of a log."""
+    return log.splitlines()[-1].split(" | ", 3)[-1]
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something to become true; a test's last resort, for a minute."""
+    for _ in range(1200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+# --- The program -----------------------------------------------------------------------------
+
+
+@cache
+def _forks() -> socket.socket:
+    """Start the program; it ends when this process does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment(),
+        )
+    return ours
+
+
+def _serve(jobs: socket.socket) -> None:
+    # Loaded by each run else.
+    importlib.import_module("yaml")
+    _ = TapNoojee.plugin_version
+    # Else each fork would look through all that was loaded as it ends.
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        job, files, *_ = socket.recv_fds(jobs, 1_000_000, 3)
+        if not job:
+            return
+        if not os.fork():
+            jobs.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _keep(json.loads(job), *files)
+        for file in files:
+            os.close(file)
+
+
+def _keep(job: dict[str, Any], status: int, *files: int) -> None:
+    """Do a job in a fork, and tell its number and how it ended."""
+    if pid := os.fork():
+        os.write(status, f"{pid}".encode())
+        _, ended = os.waitpid(pid, 0)
+        os.write(status, f"{os.waitstatus_to_exitcode(ended)}".encode())
+        os._exit(0)
+    os.close(status)
+    _become(job, *files)
+
+
+def _become(job: dict[str, Any], log: int, output: int | None = None) -> NoReturn:
+    """Make this process a run of the tap."""
+    os.dup2(log, 2)
+    os.close(log)
+    if output is None:
+        os.close(1)
+        sys.stdout = None  # as Python does when it starts without one
+    else:
+        os.dup2(output, 1)
+        os.close(output)
+    os.environ.clear()
+    os.environ.update(job["env"])
+    os.chdir(job["cwd"])
+    sys.argv = ["tap-noojee", *job["words"]]
+    TapNoojee.cli()
+    raise AssertionError("click ends the process")
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))

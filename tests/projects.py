@@ -100,9 +100,9 @@ class Project:
     def meltano(self, *arguments: str, status: int = 0) -> str:
         """Run Meltano to its end and give all that it says."""
         with self.start(*arguments) as process:
-            said, _ = process.communicate()
-        assert process.returncode == status, said
-        return said
+            reason, _ = process.communicate()
+        assert process.returncode == status, reason
+        return reason
 
 
 def _run(*command: str | Path, cwd: Path) -> str:

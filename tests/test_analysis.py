@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Query = Callable[..., list[dict[str, Any]]]
 
 # Loaded once, by one worker.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("targets")]
+pytestmark = pytest.mark.slow
 
 pytest_plugins = ["environments"]
 

@@ -24,7 +24,7 @@ from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.transport import Attempt, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from requests_mock import Mocker
 
@@ -236,7 +236,7 @@ def run_on(answer: Any, **config: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "reason"),
     [
         ("Duration", "x12", "'x12' is not a whole number"),
         ("Duration", "1.5", "'1.5' is not a whole number"),
@@ -261,19 +261,19 @@ def run_on(answer: Any, **config: Any) -> Any:
         ("Username", ["a"], '["a"] is not a string'),
     ],
 )
-def test_an_odd_record_is_named(field: str, value: Any, said: str) -> None:
+def test_an_odd_record_is_named(field: str, value: Any, reason: str) -> None:
     """A record that cannot be read ends the run with its hour, place, field and value."""
     odd = RECORD | {field: value}
     run = run_on([RECORD, RECORD | {"Leg": "2"}, odd])
     assert run.records == []
     assert run.states == []
     assert str(run.error).startswith(f"2021-09-14 15:00: record 3: {field}: ")
-    assert said in str(run.error)
+    assert reason in str(run.error)
     assert len(str(run.error)) < 500
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told_as"),
+    ("field", "value", "expected"),
     [
         ("Duration", "", None),
         ("Duration", None, None),
@@ -290,11 +290,11 @@ def test_an_odd_record_is_named(field: str, value: Any, said: str) -> None:
         ("callend", "2021-09-14 15:03:34.25", "2021-09-14T05:03:34.250000+00:00"),
     ],
 )
-def test_a_lack_or_another_form_is_no_error(field: str, value: Any, told_as: Any) -> None:
+def test_a_lack_or_another_form_is_no_error(field: str, value: Any, expected: Any) -> None:
     """All but the keys and callend may be missing; numbers may come as numbers."""
     run = run_on([RECORD | {field: value}])
     assert run.error is None
-    assert run.records[0][field] == told_as
+    assert run.records[0][field] == expected
 
 
 def test_a_missing_field_is_null() -> None:
@@ -349,6 +349,71 @@ def test_a_server_error_page_with_a_retry_after_date_is_heeded(requests_mock: Mo
         )
     assert run.error is None
     assert [sleep for sleep in clock.sleeps if sleep] == [600, 3600, 60]
+
+
+@pytest.fixture
+def _zone_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This machine's zone is far from UTC."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_zone_of_this_machine")
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Wed, 01 Jun 2022 00:10:00 GMT", 600),
+        ("Wed, 01 Jun 2022 00:10:00 -0000", 600),
+        ("Wed, 01 Jun 2022 10:10:00 +1000", 600),
+        ("Wed, 01 Jun 2022 00:10:00", 600),
+        ("Wed, 01 Jun 2022 01:00:00 GMT", 3600),
+        ("Wed, 01 Jun 2022 01:00:01 GMT", 3600),
+        ("Thu, 02 Jun 2022 00:00:00 GMT", 3600),
+        ("Tue, 31 May 2022 00:00:00 GMT", 60),
+    ],
+)
+def test_a_date_in_retry_after_is_an_instant(
+    date: str, seconds: int, requests_mock: Mocker
+) -> None:
+    """Retry-After's date is waited for, for an hour at most, whatever the machine's own zone."""
+    clock = FakeClock("2022-06-01T00:00:00+00:00")
+    refused = {"status_code": 503, "headers": {"Retry-After": date}}
+    requests_mock.post(HOURS, [refused, {"json": []}])
+    with Simulator() as pbx:
+        run = run_tap(
+            pbx, clock=clock, api_url="https://pbx.example.com", request_interval=60, **HOUR
+        )
+    assert run.error is None
+    assert [sleep for sleep in clock.sleeps if sleep] == [seconds]
+
+
+@pytest.mark.usefixtures("_zone_of_this_machine")
+@pytest.mark.parametrize(
+    ("date", "is_over"),
+    [
+        ("Tue, 14 Sep 2021 04:59:59 GMT", False),
+        ("Tue, 14 Sep 2021 04:59:59 -0000", False),
+        ("Tue, 14 Sep 2021 14:59:59 +1000", False),
+        ("Tue, 14 Sep 2021 05:00:00 GMT", True),
+        ("Tue, 14 Sep 2021 15:00:00 +1000", True),
+    ],
+)
+def test_the_date_of_an_answer_is_an_instant(
+    date: str, *, is_over: bool, requests_mock: Mocker
+) -> None:
+    """An hour is over, or not, by the answer's Date in any form of zone."""
+    requests_mock.post(HOURS, json=[], headers={"Date": date})
+    with Simulator() as pbx:
+        run = run_tap(
+            pbx,
+            clock=FakeClock("2021-09-14T05:06:00+00:00"),
+            api_url="https://pbx.example.com",
+            start_date="2021-09-14T14:00",
+        )
+    assert bool(run.states[-1]["bookmarks"]["recordings"]) == is_over
 
 
 class SlowClock(FakeClock):
@@ -562,6 +627,8 @@ def test_the_key_goes_with_every_address(path: str) -> None:
     assert f"?apiKey={pbx.api_key}&date=2021/09/14&hour=15" in target
 
 
+# No connection is made here, so no certificate is checked.
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_an_internationalised_host_gets_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host beyond ASCII is looked up as IDNA has it, and the call is sent with the key."""
     sent: list[str] = []
@@ -707,7 +774,7 @@ def test_an_address_without_a_path_gets_the_usual_one(text: str, url: str) -> No
         f"https://{'x' * 64}.example.com",
     ],
 )
-def test_an_address_that_would_tell_the_key_is_refused(text: str) -> None:
+def test_an_address_that_would_leak_the_key_is_refused(text: str) -> None:
     """Any other address is refused, in words that do not repeat it."""
     with pytest.raises(ValueError, match="give the address of the PBX") as refusal:
         api_url(text)

@@ -10,9 +10,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Run, as_records, emitted, requested, truth
-from processes import TAP, command, environment, finished, last_line
+from conftest import as_records, emitted, requested, truth
+from processes import Process, arguments, command, environment, finished, last_line, until
+from singer_sdk.exceptions import SingerSDKError, TapStreamConnectionFailure
+from singer_sdk.plugin_base import SingerCommand
 
+from tap_noojee.errors import NoojeeError
 from tap_noojee.simulator import API_KEY, Failure, Simulator
 from tap_noojee.tap import TapNoojee
 
@@ -24,27 +27,13 @@ DAY: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
 
 
 @pytest.fixture
-def tap(pbx: Simulator, tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
-    """Starts the tap, its output on pipes."""
+def tap(pbx: Simulator, tmp_path: Path) -> Callable[..., Process]:
+    """Starts the tap, its output on a pipe."""
 
-    def start(**config: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            command(tmp_path, pbx, **config),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
+    def start(**config: Any) -> Process:
+        return Process(arguments(tmp_path, pbx, **config))
 
     return start
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for something to become true; a test's last resort, for a minute."""
-    for _ in range(1200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen")
 
 
 def _stays(value: Callable[[], object]) -> bool:
@@ -53,15 +42,9 @@ def _stays(value: Callable[[], object]) -> bool:
     return value() == before
 
 
-def ended(process: subprocess.Popen[bytes]) -> tuple[Run, str, int]:
-    """What a process wrote until it ended, its log and its status."""
-    output, log = process.communicate(timeout=60)
-    return Run(output.decode()), log.decode(), process.returncode
-
-
 def test_a_run_ends_with_0(pbx: Simulator, tmp_path: Path) -> None:
     """A run to the end exits with 0, its last message a STATE."""
-    run, done = finished(command(tmp_path, pbx, **DAY))
+    run, done = finished(arguments(tmp_path, pbx, **DAY))
     assert done.returncode == 0
     assert emitted(run) == as_records(truth(pbx, "2021-09-14", "2021-09-15"))
     assert run.messages[0]["type"] == "SCHEMA"
@@ -70,31 +53,31 @@ def test_a_run_ends_with_0(pbx: Simulator, tmp_path: Path) -> None:
 
 def test_a_bad_setting_ends_with_1_and_one_line(pbx: Simulator, tmp_path: Path) -> None:
     """A bad setting exits with 1: one line of error, no traceback, no message."""
-    for arguments in ([], ["--test"]):
-        run, done = finished(command(tmp_path, pbx, *arguments, timezone="Mars"))
+    for options in ([], ["--test"]):
+        run, done = finished(arguments(tmp_path, pbx, *options, timezone="Mars"))
         assert done.returncode == 1
         assert run.messages == []
-        errors = [line for line in done.stderr.splitlines() if "| ERROR " in line]
+        errors = [line for line in done.log.splitlines() if "| ERROR " in line]
         assert len(errors) == 1
-        assert last_line(done).startswith("timezone: 'Mars' is not a time zone")
-        assert "Traceback" not in done.stderr
+        assert last_line(done.log).startswith("timezone: 'Mars' is not a time zone")
+        assert "Traceback" not in done.log
     assert requested(pbx) == []
 
 
 def test_a_failure_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) -> None:
     """A lasting failure exits with 1; the last line names hour and cause, without a traceback."""
     pbx.failures.append(Failure("status", status=403, at=("2021-09-14", 9), times=2))
-    run, done = finished(command(tmp_path, pbx, **DAY))
+    run, done = finished(arguments(tmp_path, pbx, **DAY))
     assert done.returncode == 1
-    assert last_line(done).startswith(
+    assert last_line(done.log).startswith(
         "2021-09-14 09:00: the PBX rejects the request: check `api_key`"
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.log
     assert run.bookmarks[-1] == "2021-09-13T23:00:00+00:00"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("given", "reason"),
     [
         (["--config", "missing.json"], "config: the file does not exist"),
         (["--config", "broken.json"], "config: what was given is not a file with a JSON object"),
@@ -117,10 +100,10 @@ def test_a_failure_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) 
     ],
 )
 def test_what_cannot_be_read_is_reported_without_a_traceback(
-    pbx: Simulator, tmp_path: Path, arguments: list[str], said: str
+    pbx: Simulator, tmp_path: Path, given: list[str], reason: str
 ) -> None:
     """A file that is missing or cannot be read exits with 1 and one line."""
-    command(tmp_path, pbx, **DAY)
+    arguments(tmp_path, pbx, **DAY)
     (tmp_path / "config.json").rename(tmp_path / "good.json")
     (tmp_path / "broken.json").write_text('{"api_key": "')
     (tmp_path / "odd.json").write_text(
@@ -138,18 +121,18 @@ def test_what_cannot_be_read_is_reported_without_a_traceback(
     callend["metadata"] = {"inclusion": "automatic"}
     catalog["streams"][0]["replication_key"] = "Start"
     (tmp_path / "key.json").write_text(json.dumps(catalog))
-    _, done = finished([*TAP, *arguments], cwd=tmp_path)
+    _, done = finished(given, cwd=tmp_path)
     assert done.returncode == 1
-    assert said in last_line(done)
-    assert "Traceback" not in done.stderr
+    assert reason in last_line(done.log)
+    assert "Traceback" not in done.log
 
 
 @pytest.mark.parametrize("option", ["--discover", "--about", "--version"])
 def test_looking_needs_no_settings(tmp_path: Path, option: str) -> None:
     """--discover, --about and --version need no settings."""
-    _, done = finished([*TAP, option], cwd=tmp_path)
+    run, done = finished([option], cwd=tmp_path)
     assert done.returncode == 0
-    assert "noojee" in done.stdout or "recordings" in done.stdout
+    assert "noojee" in run.output or "recordings" in run.output
 
 
 def test_settings_come_from_the_environment(pbx: Simulator, tmp_path: Path) -> None:
@@ -161,24 +144,26 @@ def test_settings_come_from_the_environment(pbx: Simulator, tmp_path: Path) -> N
         TAP_NOOJEE_END_DATE="2021-09-14T16:00",
         TAP_NOOJEE_REQUEST_INTERVAL="0",
     )
-    run, done = finished([*TAP, "--config", "ENV"], env=env, cwd=tmp_path)
+    run, done = finished(["--config", "ENV"], env=env, cwd=tmp_path)
     assert done.returncode == 0
     assert len(run.records) == 4
     env["TAP_NOOJEE_REQUEST_INTERVAL"] = "soon"
-    run, done = finished([*TAP, "--config", "ENV"], env=env, cwd=tmp_path)
+    run, done = finished(["--config", "ENV"], env=env, cwd=tmp_path)
     assert done.returncode == 1
-    assert last_line(done) == ("request_interval: 'soon' is not a whole number from 0 to 1000000")
+    assert last_line(done.log) == (
+        "request_interval: 'soon' is not a whole number from 0 to 1000000"
+    )
 
 
 def test_the_connection_test_is_one_request(pbx: Simulator, tmp_path: Path) -> None:
     """--test exits with 0 after one request that is answered, with 1 after one that is refused."""
-    _, done = finished(command(tmp_path, pbx, "--test"))
+    _, done = finished(arguments(tmp_path, pbx, "--test"))
     assert done.returncode == 0
     assert len(requested(pbx)) == 1
     pbx.failures.append(Failure("status", status=401))
-    _, done = finished(command(tmp_path, pbx, "--test"))
+    _, done = finished(arguments(tmp_path, pbx, "--test"))
     assert done.returncode == 1
-    assert "check `api_key`" in last_line(done)
+    assert "check `api_key`" in last_line(done.log)
     assert len(requested(pbx)) == 2
 
 
@@ -187,15 +172,15 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_a_signal_ends_the_wait_for_the_pace(
-    pbx: Simulator, tap: Callable[..., subprocess.Popen[bytes]], signum: signal.Signals
+    pbx: Simulator, tap: Callable[..., Process], signum: signal.Signals
 ) -> None:
     """Stopped while it waits for the pace, the tap ends with a STATE and 128 + the signal."""
     process = tap(**DAY, request_interval=600)
     until(lambda: requested(pbx))
     time.sleep(0.3)
     process.send_signal(signum)
-    run, _, status = ended(process)
-    assert status == 128 + signum
+    run, done = process.end()
+    assert done.returncode == 128 + signum
     assert run.messages[-1]["type"] == "STATE"
     assert run.bookmarks == ["2021-09-13T15:00:00+00:00"] * len(run.bookmarks)
 
@@ -204,7 +189,7 @@ def test_a_signal_ends_the_wait_for_the_pace(
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_a_signal_ends_the_wait_for_the_server(
     pbx: Simulator,
-    tap: Callable[..., subprocess.Popen[bytes]],
+    tap: Callable[..., Process],
     signum: signal.Signals,
     kind: Any,
 ) -> None:
@@ -213,29 +198,29 @@ def test_a_signal_ends_the_wait_for_the_server(
     process = tap(**DAY)
     until(lambda: ("2021-09-14", 10) in requested(pbx))
     process.send_signal(signum)
-    run, log, status = ended(process)
-    assert status == 128 + signum
+    run, done = process.end()
+    assert done.returncode == 128 + signum
     assert run.messages[-1]["type"] == "STATE"
     assert run.bookmarks[-1] == "2021-09-14T00:00:00+00:00"
-    assert "Traceback" not in log
+    assert "Traceback" not in done.log
 
 
 def test_a_signal_before_the_first_answer_claims_nothing(
-    pbx: Simulator, tap: Callable[..., subprocess.Popen[bytes]]
+    pbx: Simulator, tap: Callable[..., Process]
 ) -> None:
     """Stopped before anything was read, the tap ends with a STATE that holds no bookmark."""
     pbx.failures.append(Failure("stall"))
     process = tap(**DAY)
     until(lambda: requested(pbx))
-    process.terminate()
-    run, _, status = ended(process)
-    assert status == 128 + signal.SIGTERM
+    process.send_signal(signal.SIGTERM)
+    run, done = process.end()
+    assert done.returncode == 128 + signal.SIGTERM
     assert run.states == [{"bookmarks": {"recordings": {}}}]
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_a_signal_amid_records_finishes_the_hour(
-    pbx: Simulator, tap: Callable[..., subprocess.Popen[bytes]], signum: signal.Signals
+    pbx: Simulator, tap: Callable[..., Process], signum: signal.Signals
 ) -> None:
     """Stopped amid an hour's records, a full pipe before it, the tap writes all of that hour."""
     pbx.volume = 30
@@ -246,8 +231,8 @@ def test_a_signal_amid_records_finishes_the_hour(
     process.send_signal(signum)
     time.sleep(0.5)
     assert process.poll() is None
-    run, _, status = ended(process)
-    assert status == 128 + signum
+    run, done = process.end()
+    assert done.returncode == 128 + signum
     assert run.messages[-1]["type"] == "STATE"
     end = run.bookmarks[-1]
     written = [
@@ -259,22 +244,22 @@ def test_a_signal_amid_records_finishes_the_hour(
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_a_second_signal_ends_the_tap_at_once(
-    pbx: Simulator, tap: Callable[..., subprocess.Popen[bytes]], signum: signal.Signals
+    pbx: Simulator, tap: Callable[..., Process], signum: signal.Signals
 ) -> None:
     """Stopped twice, the tap ends with 128 + the signal, though its target does not read."""
     pbx.volume = 30
     process = tap(**DAY)
     until(lambda: len(requested(pbx)) > 5 and _stays(lambda: len(requested(pbx))))
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signum)
-    assert process.wait(10) == 128 + signum
-    ended(process)
+    assert process.wait() == 128 + signum
+    process.end()
 
 
 def test_the_state_of_an_hour_is_there_while_the_tap_waits(
-    tap: Callable[..., subprocess.Popen[bytes]],
+    tap: Callable[..., Process],
 ) -> None:
     """An hour's STATE can be read from the pipe while the tap waits for the pace."""
     process = tap(**DAY, request_interval=600)
@@ -284,8 +269,8 @@ def test_the_state_of_an_hour_is_there_while_the_tap_waits(
         lines.append(process.stdout.readline())
     assert b"2021-09-13T15:00:00+00:00" in lines[-1]
     assert process.poll() is None
-    process.terminate()
-    ended(process)
+    process.send_signal(signal.SIGTERM)
+    process.end()
 
 
 @pytest.mark.parametrize("name", ["END_DATE", "MAX_HOURS_PER_RUN", "USER_AGENT", "TIMEZONE"])
@@ -301,19 +286,17 @@ def test_an_empty_variable_is_as_if_unset(pbx: Simulator, tmp_path: Path, name: 
     )
     if name == "END_DATE":
         env["TAP_NOOJEE_START_DATE"] = "2999-01-01"
-    _, done = finished(
-        [*TAP, "--config", "ENV"], env=env | {f"TAP_NOOJEE_{name}": ""}, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    _, done = finished(["--config", "ENV"], env=env | {f"TAP_NOOJEE_{name}": ""}, cwd=tmp_path)
+    assert done.returncode == 0, done.log
 
 
 def test_the_connection_test_makes_one_attempt(pbx: Simulator, tmp_path: Path) -> None:
     """--test is not tried again, whatever goes wrong, and exits with 1."""
     pbx.failures.append(Failure("status", status=503, times=None))
-    _, done = finished(command(tmp_path, pbx, "--test", request_interval=60))
+    _, done = finished(arguments(tmp_path, pbx, "--test", request_interval=60))
     assert done.returncode == 1
     assert len(requested(pbx)) == 1
-    assert last_line(done).endswith("the PBX failed (status 503)")
+    assert last_line(done.log).endswith("the PBX failed (status 503)")
 
 
 def test_a_connection_test_that_fails_closes_its_files(pbx: Simulator, tmp_path: Path) -> None:
@@ -322,8 +305,8 @@ def test_a_connection_test_that_fails_closes_its_files(pbx: Simulator, tmp_path:
     catalog.write_text("{}")
     pbx.failures.append(Failure("status", status=404))
     words = command(tmp_path, pbx, "--catalog", str(catalog), "--test", state={})
-    # Meltano runs taps with this.
-    _, done = finished(words, env=environment(PYTHONWARNINGS="once"))
+    env = environment(PYTHONWARNINGS="once")  # as Meltano starts taps
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 1
     assert "ResourceWarning" not in done.stderr
 
@@ -335,10 +318,10 @@ def test_requests_are_measured_as_by_any_tap_of_the_sdk(pbx: Simulator, tmp_path
         "start_date": "2021-09-14T15:00",
         "end_date": "2021-09-14T16:00",
     }
-    _, done = finished(command(tmp_path, pbx, **hour))
+    _, done = finished(arguments(tmp_path, pbx, **hour))
     points = [
         json.loads(line.split("METRIC: ")[1])
-        for line in done.stderr.splitlines()
+        for line in done.log.splitlines()
         if "METRIC: " in line
     ]
     durations = [p for p in points if p["metric"] == "http_request_duration"]
@@ -371,7 +354,7 @@ def test_a_stream_map_that_fails_is_named(
         for leg in truth(pbx, "2021-09-14T15:00", "2021-09-14T16:00")
     ]
     _, done = finished(
-        command(
+        arguments(
             tmp_path,
             pbx,
             **DAY,
@@ -380,7 +363,43 @@ def test_a_stream_map_that_fails_is_named(
         )
     )
     assert done.returncode == 1
-    assert last_line(done).startswith("stream_maps: ")
-    assert reason in last_line(done)
-    assert sum("| ERROR " in line for line in done.stderr.splitlines()) == 1
-    assert "Traceback" not in done.stderr
+    assert last_line(done.log).startswith("stream_maps: ")
+    assert reason in last_line(done.log)
+    assert sum("| ERROR " in line for line in done.log.splitlines()) == 1
+    assert "Traceback" not in done.log
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (NoojeeError("what to do"), "what to do"),
+        (TapStreamConnectionFailure("no stream"), "no stream"),
+        (SingerSDKError(), "SingerSDKError"),
+    ],
+)
+def test_a_known_error_is_its_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, line: str
+) -> None:
+    """An error of the tap or of the SDK ends with 1 and its words, or its name if it has none."""
+    _raise(monkeypatch, error)
+    with pytest.raises(SystemExit) as end:
+        TapNoojee.cli.main([])
+    assert end.value.code == 1
+    assert caplog.messages == [line]
+
+
+def test_an_unknown_error_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A ValueError that nobody foresaw is not taken for a user's mistake."""
+    _raise(monkeypatch, ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        TapNoojee.cli.main([])
+    assert caplog.messages == []
+
+
+def _raise(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(SingerCommand, "main", fail)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from times import at
 
 from tap_noojee.coverage import (
     BEGINNING,
@@ -27,11 +28,6 @@ CHATHAM = ZoneInfo("Pacific/Chatham")
 
 TICK = timedelta(microseconds=1)
 MINUTE = timedelta(minutes=1)
-
-
-def at(text: str) -> datetime:
-    """Read a time with an offset."""
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def span(start: str, end: str) -> Span:

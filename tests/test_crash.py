@@ -82,7 +82,7 @@ def run_until(
     writes: int = -1,
     **config: Any,
 ) -> tuple[Run, bool]:
-    """Run the tap until it dies; tell what it wrote, and whether it died."""
+    """Run the tap until it dies; return what it wrote, and whether it died."""
     file = DyingFile(writes)
     died = False
     with contextlib.redirect_stdout(io.TextIOWrapper(file, encoding="utf-8")):
@@ -103,7 +103,7 @@ def completes(pbx: Simulator, written: Run, **config: Any) -> None:
     assert rest.error is None
     true_legs = truth(pbx, HOURS["start_date"], HOURS["end_date"])
     assert sorted(set(emitted(written) + emitted(rest))) == sorted(as_records(true_legs))
-    # No finished hour is asked again, and no more than the hour in hand is told again.
+    # No finished hour is requested again, and no more than the hour in hand is emitted again.
     again = requested(pbx)[before:]
     assert len(again) == len(set(again)) == 8 - finished
     repeated = set(emitted(written)) & set(emitted(rest))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import run_tap, truth
 from pages import ROOT, block
-from processes import command, finished, last_line
+from processes import arguments, finished, last_line
 
 from tap_noojee.simulator import Leg, Simulator
 
@@ -71,12 +71,12 @@ def test_a_salt_that_protects_nobody_ends_the_run(
     """With a short, empty or no salt, the page's maps fail in one line, and write nothing."""
     maps = hashing()
     run, done = finished(
-        command(tmp_path, pbx, **HOUR, stream_maps=maps, stream_map_config=config)
+        arguments(tmp_path, pbx, **HOUR, stream_maps=maps, stream_map_config=config)
     )
     assert (done.returncode, run.records) == (1, [])
     expression = maps["recordings"]["Source"]  # the first of the page's
-    assert last_line(done) == f'stream_maps: recordings: "{expression}" fails: {error}'
-    assert "Traceback" not in done.stderr
+    assert last_line(done.log) == f'stream_maps: recordings: "{expression}" fails: {error}'
+    assert "Traceback" not in done.log
 
 
 def test_the_page_quotes_the_line_of_a_map_that_fails(pbx: Simulator) -> None:

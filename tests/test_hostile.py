@@ -31,6 +31,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 from processes import command, environment
+from times import DAYS, MONTHS
 from typing_extensions import override
 
 from tap_noojee.answers import AnswerReader
@@ -89,8 +90,6 @@ def whole_number(value: Any) -> int | None:
     return int(text)
 
 
-MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 CLOCK = "(?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2})"
 JAVA = f"(?P<day>[A-Z][a-z]{{2}}) (?P<month>[A-Z][a-z]{{2}}) (?P<date>[0-9]{{2}}) {CLOCK}"
 JAVA += " (?P<zone>[A-Za-z0-9+:-]+) (?P<year>[0-9]{4})"
@@ -340,7 +339,7 @@ GOOD = {
 
 
 def valid_answers() -> list[bytes]:
-    """Spell good answers."""
+    """Make good answers."""
     with Simulator() as simulator:
         legs = truth(simulator, "2021-09-14T15:00", "2021-09-14T16:00")
     records = [leg.record(ZONE) for leg in legs]
@@ -420,7 +419,7 @@ zone_names = st.one_of(
 
 @st.composite
 def date_texts(draw: st.DrawFn) -> str:
-    """Spell a date, more or less as a PBX does."""
+    """Print a date, more or less as a PBX does."""
     when = draw(
         st.one_of(
             st.datetimes(datetime(1960, 1, 1), datetime(9100, 1, 1)),  # noqa: DTZ001 - its clock
@@ -462,7 +461,7 @@ odd_legs = st.fixed_dictionaries({}, optional=field_values).map(lambda odd: GOOD
 
 @st.composite
 def odd_answers(draw: st.DrawFn) -> bytes:
-    """Spell an answer whose legs have odd fields, or lack some."""
+    """Make an answer whose legs have odd fields, or lack some."""
     legs = []
     for place in range(draw(st.integers(0, 4))):
         name = draw(st.sampled_from(FIELDS))
@@ -524,10 +523,10 @@ def test_what_is_no_answer_is_refused(body: bytes) -> None:
 
 
 def one_leg(**raw: str) -> bytes:
-    """Spell a leg, some of its values in JSON's own spelling."""
+    """Write a leg, some of its values in JSON's own form."""
     fields = {name: json.dumps(value) for name, value in GOOD.items()} | raw
-    spelled = ", ".join(f'"{name}": {value}' for name, value in fields.items())
-    return f"[{{{spelled}}}]".encode()
+    written = ", ".join(f'"{name}": {value}' for name, value in fields.items())
+    return f"[{{{written}}}]".encode()
 
 
 @thorough
@@ -654,12 +653,12 @@ def test_no_status_and_no_header_is_too_much(
 
 
 class Hasty(FakeClock):
-    """A clock for which a task's time is over sooner: a test of five attempts takes a second."""
+    """A clock for which a task's time is over sooner: five attempts take half a second."""
 
     @override
     def run(self, task: Callable[[], T], timeout: float) -> T:
         assert timeout == 11
-        return super().run(task, 0.3)
+        return super().run(task, 0.1)
 
 
 @contextlib.contextmanager
@@ -726,7 +725,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 )
 def test_an_answer_that_trickles_is_cut_off(start: bytes, piece: bytes) -> None:
     """An answer that keeps coming, a little at a time, is given up like one that never comes."""
-    with serving(endless(start, piece, pause=0.05)) as url:
+    with serving(endless(start, piece, pause=0.02)) as url:
         run = run_tap(
             Simulator(), clock=Hasty(), api_url=url, start_date=BEFORE, request_timeout=1
         )
@@ -831,7 +830,7 @@ def measured(tmp_path: Path, url: str) -> tuple[int, str, int]:
 
 
 def many_legs(count: int) -> bytes:
-    """Spell an answer of very many legs."""
+    """Make an answer of very many legs."""
     text = json.dumps(GOOD | {"CallRecordId": "%d"}, ensure_ascii=False)
     return f"[{','.join(text % number for number in range(count))}]".encode()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
+from times import at
 
 from tap_noojee.hours import Hour, count_between, instants
 
@@ -16,11 +17,6 @@ CHATHAM = ZoneInfo("Pacific/Chatham")
 TROLL = ZoneInfo("Antarctica/Troll")
 
 TICK = timedelta(microseconds=1)
-
-
-def at(text: str) -> datetime:
-    """Read a time with an offset."""
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def hour(zone: ZoneInfo, text: str) -> Hour:

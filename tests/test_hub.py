@@ -18,8 +18,7 @@ from uv import find_uv_bin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Meltano is installed once, by one worker.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("meltano")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 (DEFINITION,) = (ROOT / "plugins" / "extractors").glob("tap-noojee--*.yml")

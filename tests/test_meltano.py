@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
-# Meltano is installed once, by one worker.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("meltano")]
+pytestmark = pytest.mark.slow
 
 pytest_plugins = ["projects"]
 
@@ -46,14 +45,14 @@ def written(project: Project) -> list[tuple[str, int, str, str]]:
 
 
 def test_a_run_writes_the_legs_of_the_day(project: Project, pbx: Simulator) -> None:
-    """Each leg that ended in the time asked for is a line, with the right key and instants."""
+    """Each leg that ended in the requested time is a line, with the right key and instants."""
     project.read(pbx, *DAY)
     project.meltano(*RUN)
     assert written(project) == as_records(truth(pbx, *DAY))
 
 
 def test_a_second_run_does_nothing_more(project: Project, pbx: Simulator) -> None:
-    """What has been read is neither asked for nor written again."""
+    """What has been read is neither requested nor written again."""
     project.read(pbx, *DAY)
     project.meltano(*RUN)
     before = project.output.read_bytes()

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from postgres import Postgres
     from projects import FirstSteps, Project
 
-# Meltano is installed once, by one worker.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("meltano")]
+pytestmark = pytest.mark.slow
 
 pytest_plugins = ["projects"]
 

@@ -19,7 +19,7 @@ from uv import find_uv_bin
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("package")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
@@ -90,7 +90,7 @@ def test_the_sdist_holds_what_the_wheel_is_built_from(dist: Path) -> None:
     assert {"schemas/recordings.json", "tap_noojee/py.typed", "LICENSE", "README.md"} < names
 
 
-def test_an_installed_tap_tells_its_version(programs: Path, tmp_path: Path) -> None:
+def test_an_installed_tap_prints_its_version(programs: Path, tmp_path: Path) -> None:
     """The program and the module are the same tap."""
     by_name = output(programs / "tap-noojee", "--version", cwd=tmp_path)
     assert by_name.startswith(f"tap-noojee v{VERSION},")
@@ -106,8 +106,8 @@ def test_an_installed_tap_finds_its_schema(programs: Path, tmp_path: Path) -> No
     assert stream["schema"] == json.loads(schema)
 
 
-def test_an_installed_tap_tells_of_itself(programs: Path, tmp_path: Path) -> None:
-    """What --about tells is JSON, for the tools that ask."""
+def test_an_installed_tap_describes_itself(programs: Path, tmp_path: Path) -> None:
+    """What --about prints is JSON, for the tools that ask."""
     about = json.loads(output(programs / "tap-noojee", "--about", "--format=json", cwd=tmp_path))
     assert (about["name"], about["version"]) == ("tap-noojee", VERSION)
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from postgres import Postgres
     from projects import Project
 
-# Meltano is installed once, by one worker.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("meltano")]
+pytestmark = pytest.mark.slow
 
 pytest_plugins = ["projects"]
 
@@ -33,7 +32,7 @@ Row = tuple[str, int, datetime, datetime]
 
 @pytest.fixture
 def database(server: Postgres, project: Project) -> Postgres:
-    """Empty the database, and tell Meltano where it is."""
+    """Empty the database, and tell Meltano its address."""
     project.load_into(server, schema="tap_noojee")
     return server
 
@@ -61,7 +60,7 @@ def test_each_leg_is_a_row(project: Project, pbx: Simulator, database: Postgres)
     assert rows(database) == as_rows(truth(pbx, *DAY))
 
 
-def test_both_passes_of_a_repeated_hour_are_told_apart(
+def test_both_passes_of_a_repeated_hour_are_kept_apart(
     project: Project, database: Postgres
 ) -> None:
     """Legs that ended an hour apart at the same time of the clock are an hour apart."""

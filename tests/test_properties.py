@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from times import JDK_11_TO_21, java
 
 from tap_noojee.coverage import FOREVER, Backlog, Coverage, count_hours, merge, subtract
 from tap_noojee.dates import Reading, parse_date, parse_instant
@@ -517,46 +518,20 @@ def test_runs_one_after_another_read_everything_and_claim_nothing_else(
 
 # Dates
 
-EASTERN = {"+1100": "AEDT", "+1000": "AEST"}
-CENTRAL = {"+1030": "ACDT", "+0930": "ACST"}
-JDK_11_TO_21 = {
-    "Australia/Melbourne": EASTERN,
-    "Australia/Sydney": EASTERN,
-    "Australia/Hobart": EASTERN,
-    "Australia/Brisbane": EASTERN,
-    "Australia/Lindeman": EASTERN,
-    "Australia/Adelaide": CENTRAL,
-    "Australia/Broken_Hill": CENTRAL,
-    "Australia/Darwin": {"+0930": "ACST"},
-    "Australia/Perth": {"+0800": "AWST"},
-    "Australia/Lord_Howe": {"+1100": "LHDT", "+1030": "LHST"},
-    "Australia/Eucla": {"+0845": "ACWST"},
-    "Pacific/Norfolk": {"+1200": "NFST", "+1100": "NFT", "+1130": "NFT"},
-    "Pacific/Auckland": {"+1300": "NZDT", "+1200": "NZST"},
-    "Pacific/Chatham": {"+1345": "CHADT", "+1245": "CHAST"},
-    "Asia/Singapore": {"+0800": "SGT"},
-    "Europe/London": {"+0000": "GMT", "+0100": "BST"},
-    "UTC": {"+0000": "UTC"},
-    "Etc/GMT-10": {"+1000": "GMT+10:00"},
+NAMES = {
+    zone: {january.replace(":", ""): one, july.replace(":", ""): other}
+    for zone, january, one, july, other in JDK_11_TO_21
 }
+NAMES["Pacific/Norfolk"]["+1130"] = "NFT"  # until 2015
 OLD_JVM = {
     **dict.fromkeys(["Melbourne", "Sydney", "Hobart", "Brisbane", "Lindeman"], "EST"),
     **dict.fromkeys(["Adelaide", "Broken_Hill", "Darwin"], "CST"),
 }
 
-DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
-MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-
-
-def java(local: datetime, name: str) -> str:
-    """Print a date as Java does."""
-    day, month = DAYS[local.weekday()], MONTHS[local.month - 1]
-    return f"{day} {month} {local:%d %H:%M:%S} {name} {local:%Y}"
-
 
 def by_jdk_21(local: datetime, key: str) -> str:
     """Print as JDK 11 to 21 do."""
-    return java(local, JDK_11_TO_21[key][f"{local:%z}"])
+    return java(local, NAMES[key][f"{local:%z}"])
 
 
 def by_jdk_25(local: datetime, _: str) -> str:
@@ -590,7 +565,7 @@ def prints(draw: st.DrawFn) -> tuple[Place, Printer]:
     """A zone, a time and a format that a server in the zone may use."""
     printer = draw(st.sampled_from([by_jdk_21] * 4 + [by_old_jvm, *EVERYWHERE]))
     if printer == by_jdk_21:
-        return draw(places(sorted(JDK_11_TO_21))), printer
+        return draw(places(sorted(NAMES))), printer
     if printer == by_old_jvm:
         return draw(places([f"Australia/{name}" for name in OLD_JVM])), printer
     return draw(places()), printer
@@ -717,7 +692,7 @@ def test_a_wrong_setting_is_found_or_does_no_harm(
     text = print_date(instant.astimezone(place.zone), place.zone.key)
     # Norfolk Island kept one name as it changed its offset.
     assume("NFT" not in text)
-    zone = data.draw(st.sampled_from([other.zone, *map(ZoneInfo, JDK_11_TO_21)]))
+    zone = data.draw(st.sampled_from([other.zone, *map(ZoneInfo, NAMES)]))
     if instant.astimezone(zone).utcoffset() == instant.astimezone(place.zone).utcoffset():
         assert parse_date(text, zone) == reading(instant)
     else:

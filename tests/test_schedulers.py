@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
     from environments import Install
 
-# Each is installed once, by one worker.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("targets")]
+pytestmark = pytest.mark.slow
 
 pytest_plugins = ["environments"]
 

@@ -1,17 +1,11 @@
-"""The API key is in no output: each failure, at each level, in each format of the log.
-
-Starting Python takes most of a short run's time. So this file is a program, too: one process that
-has loaded the tap and forks for each run. Everything after the imports happens in the fork.
-"""
+"""The API key is in no output: each failure, in each format of the log, at its most talkative."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import dataclasses
-import gc
 import html
-import importlib
 import json
 import os
 import re
@@ -20,24 +14,18 @@ import socket
 import socketserver
 import struct
 import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, unquote
 
 import pytest
-from processes import environment
+from processes import Process, environment, until
 from typing_extensions import override
-
-from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-# Its runs are done once, by one worker.
-pytestmark = pytest.mark.xdist_group("secrecy")
+    from pathlib import Path
 
 UUID = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
 ODD = "k3y/wxyh+o0d=chqrs&m9rz%20"
@@ -46,13 +34,10 @@ ODD = "k3y/wxyh+o0d=chqrs&m9rz%20"
 KEYS = {"uuid": UUID, "odd": ODD}
 
 LOGS: dict[str, dict[str, str]] = {
-    "console, INFO": {"LOGLEVEL": "INFO"},
-    "console, DEBUG": {"TAP_NOOJEE_LOGLEVEL": "DEBUG"},
-    "structured, DEBUG": {"SINGER_SDK_LOG_CONFIG": "structured-DEBUG.yaml", "LOGLEVEL": "DEBUG"},
+    "uuid": {"TAP_NOOJEE_LOGLEVEL": "DEBUG"},
+    "odd": {"SINGER_SDK_LOG_CONFIG": "structured-DEBUG.yaml", "LOGLEVEL": "DEBUG"},
 }
-
-MATRIX = [("uuid", "console, INFO"), ("uuid", "console, DEBUG"), ("odd", "structured, DEBUG")]
-"""Each kind of log, and each key, with each case."""
+"""The log of the runs with each key."""
 
 LOG_CONFIG = """
 version: 1
@@ -70,7 +55,7 @@ RESET = b"reset"
 
 
 def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
-    """Spell an answer."""
+    """Make an answer."""
     content = body.encode()
     length = f"Content-Length: {len(content)}"
     head = (f"HTTP/1.1 {status}", length, "Connection: close", *headers, "\r\n")
@@ -78,12 +63,12 @@ def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
 
 
 def message(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
-    """Spell a status as the vendor's API does."""
+    """Make a status as the vendor's API does."""
     return http(json.dumps({"Code": code, "Message": text}), status)
 
 
 def leg(**changes: Any) -> bytes:
-    """Spell an answer of two legs, the second with changes."""
+    """Make an answer of two legs, the second with changes."""
     good = {
         "callend": "Tue Sep 14 15:03:34 AEST 2021",
         "CallRecordId": "6468",
@@ -113,7 +98,7 @@ def page(text: str) -> str:
 class Case:
     """What goes wrong in a run, or right."""
 
-    said: str
+    expected: str
     """What is in the output if it happened."""
     answer: Callable[[str, str], bytes] | None = None
     """What the server answers; it knows the key, and the request's target."""
@@ -141,9 +126,9 @@ def odd(name: str, change: Callable[[str], Any]) -> Case:
     return Case(f"record 2: {name}: ", lambda key, _: leg(**{name: change(key)}))
 
 
-def setting(said: str, config: Callable[[str], Any]) -> Case:
+def setting(expected: str, config: Callable[[str], Any]) -> Case:
     """Let a setting be bad."""
-    return Case(said, config=config)
+    return Case(expected, config=config)
 
 
 def key_as(name: str, **more: Any) -> Callable[[str], Any]:
@@ -240,7 +225,7 @@ CASES: dict[str, Case] = {
     "garbled length": Case(
         BROKEN_OFF, lambda key, _: http("", "200 x", f"Content-Length: {len(key)}")
     ),
-    # Refusals, with what was asked for in them.
+    # Refusals, with what was requested in them.
     **{
         f"status {status}": refused(lambda _, target: f"POST {target}", f"{status} x")
         for status in (400, 401, 403, 404, 405, 429, 500, 503)
@@ -444,7 +429,7 @@ CASES: dict[str, Case] = {
 
 
 def traces(key: str) -> set[str]:
-    """Give what must not be seen, in lower case: the key and its pieces, in any spelling."""
+    """Give what must not be seen, in lower case: the key and its pieces, in any encoding."""
     forms = {
         key,
         quote(key, safe=""),
@@ -470,28 +455,6 @@ def seen(text: str, key: str) -> list[str]:
 
 
 # --- The runs --------------------------------------------------------------------------------
-
-
-class Plan(NamedTuple):
-    """A case, with a key and a kind of log."""
-
-    name: str
-    key: str
-    log: Mapping[str, str]
-
-
-@dataclasses.dataclass
-class Job:
-    """A run of the tap that another process is to do."""
-
-    arguments: list[str]
-    env: dict[str, str]
-    log: str
-    output: str
-    stdout: str
-    stop: tuple[str, str] | None
-    """The signal is sent when this text is in this file."""
-    waits: bool
 
 
 @dataclasses.dataclass
@@ -540,7 +503,6 @@ class Handler(socketserver.BaseRequestHandler):
         sent = re.search("[?&]apiKey=([^&]*)", target)
         server.sent[job].append(unquote(sent[1]) if sent else "")
         answer = server.answers[job](target)
-        (server.folder / f"{job}.asked").write_text("request")
         if answer == HANG:
             while connection.recv(4096):
                 pass
@@ -557,74 +519,76 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Done]]:
     """Do all runs: each case with each key and each kind of log."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "structured-DEBUG.yaml").write_text(LOG_CONFIG)
-    plans = [Plan(name, KEYS[key], LOGS[log]) for name in CASES for key, log in MATRIX]
+    plans = [(name, key) for name in CASES for key in KEYS]
     # One place in the queue is taken, and none is ever left: further connections have to wait.
     with Server(folder) as server, socket.socket() as full, socket.socket() as first:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         first.connect(full.getsockname())
         server.words["FULL"] = f"127.0.0.1:{full.getsockname()[1]}"
-        jobs = [_job(server, number, plan) for number, plan in enumerate(plans)]
-        (folder / "jobs.json").write_text(json.dumps([dataclasses.asdict(job) for job in jobs]))
-        with _serving(server):
-            ran = subprocess.run(
-                [sys.executable, __file__, "jobs.json"],
-                cwd=folder,
-                env=environment(),
-                stdout=subprocess.PIPE,
-                check=True,
-                timeout=600,
-            )
-    statuses = json.loads(ran.stdout)
+        with _serving(server), ThreadPoolExecutor() as pool, ThreadPoolExecutor(99) as waiting:
+            done = [
+                (waiting if CASES[name].waits else pool).submit(_run, server, number, name, key)
+                for number, (name, key) in enumerate(plans)
+            ]
     found: dict[str, list[Done]] = {name: [] for name in CASES}
-    for number, (plan, job) in enumerate(zip(plans, jobs, strict=True)):
-        texts = [Path(folder, path) for path in (job.output, job.log)]
-        text = "".join(path.read_text() for path in texts if path.exists())
-        done = Done(plan.key, statuses[number], text, server.sent[number])
-        found[plan.name].append(done)
+    for (name, _), future in zip(plans, done, strict=True):
+        found[name].append(future.result())
     return found
 
 
-def _job(server: Server, number: int, plan: Plan) -> Job:
-    """Prepare a run: its files, its environment, what it is answered."""
-    case, key = CASES[plan.name], plan.key
-    if answer := case.answer:
-        server.answers[number] = lambda target: answer(key, target)
+def _run(server: Server, number: int, name: str, key: str) -> Done:
+    """Run the tap as a case says."""
+    case = CASES[name]
+    words = {
+        **server.words,
+        "CONFIG": f"{number}.json",
+        "STATE": f"{number}.state.json",
+        "JOB": str(number),
+        "KEY": KEYS[key],
+    }
+
+    def fill(text: str) -> str:
+        for word, value in words.items():
+            text = text.replace(word, value)
+        return text
+
     server.sent[number] = []
-    config = case.config(key)
+    if answer := case.answer:
+        server.answers[number] = lambda target: answer(KEYS[key], target)
+    config = case.config(KEYS[key])
     if isinstance(config, dict):
         good = {
             "api_url": f"http://{server.address}/job{number}",
-            "api_key": key,
+            "api_key": KEYS[key],
             "start_date": "2021-09-14T15:00",
             "end_date": "2021-09-14T16:00",
             "request_interval": 0,
             "request_timeout": 60,
         }
         config = json.dumps(good | config)
-
-    def fill(text: str) -> str:
-        files = {"CONFIG": f"{number}.json", "STATE": "state.json"}
-        for word, value in {**server.words, **files, "JOB": str(number), "KEY": key}.items():
-            text = text.replace(word, value)
-        return text
-
-    state = {"bookmarks": {"recordings": {"replication_key_value": key}}}
-    (server.folder / "state.json").write_text(json.dumps(state))
-    path = f"{number}.json"
-    (server.folder / path).write_text(fill(config))
-    return Job(
-        [
-            fill(argument).replace("CONFIG", path).replace("STATE", "state.json")
-            for argument in case.arguments
-        ],
-        {name: fill(value) for name, value in {**case.env, **plan.log}.items()},
-        log=f"{number}.log",
-        output=f"{number}.out",
-        stdout=case.stdout,
-        stop=(f"{number}.{'asked' if case.stop == 'request' else 'log'}", case.stop),
-        waits=case.waits,
+    (server.folder / words["CONFIG"]).write_text(fill(config))
+    state = {"bookmarks": {"recordings": {"replication_key_value": KEYS[key]}}}
+    (server.folder / words["STATE"]).write_text(json.dumps(state))
+    plain = {
+        n: v
+        for n, v in environment().items()
+        if not n.startswith("SINGER_") and not n.lower().endswith("_proxy")
+    }
+    process = Process(
+        map(fill, case.arguments),
+        env=plain | {n: fill(v) for n, v in {**case.env, **LOGS[key]}.items()},
+        cwd=server.folder,
+        stdout=None if case.stdout == "none" else subprocess.PIPE,
     )
+    if process.stdout and case.stdout == "broken":
+        process.stdout.close()
+        process.stdout = None
+    if case.stop:
+        until(lambda: server.sent[number] if case.stop == "request" else case.stop in process.log)
+        process.send_signal(signal.SIGTERM)
+    run, _ = process.end()
+    return Done(KEYS[key], process.status, run.output + process.log, server.sent[number])
 
 
 @contextlib.contextmanager
@@ -644,7 +608,7 @@ def test_each_case_is_what_its_name_says(runs: dict[str, list[Done]], name: str)
     case = CASES[name]
     for done in runs[name]:
         assert done.status == case.status, done.text
-        assert any(said in done.text for said in case.said.split("|")), done.text
+        assert any(expected in done.text for expected in case.expected.split("|")), done.text
         assert set(done.sent) == ({done.key} if case.answer else set())
 
 
@@ -656,79 +620,11 @@ def test_no_piece_of_the_key_is_in_any_output(runs: dict[str, list[Done]], name:
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_the_key_would_be_seen_in_any_spelling(key: str) -> None:
+def test_the_key_would_be_seen_in_any_encoding(key: str) -> None:
     """The search finds the key whole, encoded, escaped or in part, and nothing in other text."""
-    spellings = [key, quote(key), quote(key, safe=""), quote_plus(key), lower_hex(key)]
-    spellings += [html.escape(key), key.upper(), key[:4], key[-4:], key[5:11], repr(key)]
-    spellings += ["".join(f"&#{ord(c)};" for c in key), "".join(f"%{ord(c):x}" for c in key)]
-    for spelling in spellings:
-        assert seen(f"one\n{spelling}\nthree", key) == [spelling]
+    encodings = [key, quote(key), quote(key, safe=""), quote_plus(key), lower_hex(key)]
+    encodings += [html.escape(key), key.upper(), key[:4], key[-4:], key[5:11], repr(key)]
+    encodings += ["".join(f"&#{ord(c)};" for c in key), "".join(f"%{ord(c):x}" for c in key)]
+    for encoding in encodings:
+        assert seen(f"one\n{encoding}\nthree", key) == [encoding]
     assert seen(http(page("apiKey=***")).decode(), key) == []
-
-
-# --- The program that does the runs ----------------------------------------------------------
-
-
-def main(path: str) -> None:
-    """Do the jobs, each in a fork, and print how they ended."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name.startswith("SINGER_"):
-            del os.environ[name]
-    jobs = dict(enumerate(Job(**job) for job in json.loads(Path(path).read_text())))
-    todo = sorted(jobs, key=lambda number: not jobs[number].waits)
-    # Loaded by each run else.
-    importlib.import_module("yaml")
-    _ = TapNoojee.plugin_version
-    # Else each fork would look through all that was loaded as it ends.
-    gc.freeze()
-    statuses: dict[int, int] = {}
-    running: dict[int, int] = {}
-    while todo or running:
-        busy = sum(not jobs[number].waits for number in running.values())
-        if todo and (busy < POOL or jobs[todo[0]].waits):
-            number = todo.pop(0)
-            pid = os.fork()
-            if not pid:
-                return become(jobs[number])
-            running[pid] = number
-            continue
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid:
-            code = os.waitstatus_to_exitcode(status)
-            statuses[running.pop(pid)] = code if code >= 0 else 128 - code
-            continue
-        for pid, number in running.items():
-            stop, jobs[number].stop = jobs[number].stop, None
-            if stop and _holds(*stop):
-                os.kill(pid, signal.SIGTERM)
-            else:
-                jobs[number].stop = stop
-        time.sleep(0.02)
-    print(json.dumps([statuses[number] for number in jobs]))  # noqa: T201 - to the test
-    return None
-
-
-def become(job: Job) -> None:
-    """Make this process a run of the tap."""
-    files = {0: os.open(os.devnull, os.O_RDONLY), 2: os.open(job.log, os.O_WRONLY | os.O_CREAT)}
-    if job.stdout == "broken":
-        reader, files[1] = os.pipe()
-        os.close(reader)
-    elif job.stdout == "file":
-        files[1] = os.open(job.output, os.O_WRONLY | os.O_CREAT)
-    for number, file in files.items():
-        os.dup2(file, number)
-    if job.stdout == "none":
-        os.close(1)
-        sys.stdout = None  # as Python does when it starts without one
-    os.environ.update(job.env)
-    sys.argv = ["tap-noojee", *job.arguments]
-    TapNoojee.cli()
-
-
-def _holds(path: str, text: str) -> bool:
-    return bool(text) and Path(path).exists() and text in Path(path).read_text()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "reason"),
     [
         ("api_url", None, "is missing: Address of the PBX"),
         ("api_url", "", "is empty: Address of the PBX"),
@@ -51,19 +51,21 @@ if TYPE_CHECKING:
         ("user_agent", " tap", "is not printable ASCII"),
     ],
 )
-def test_a_bad_setting_is_told_before_any_request(
-    pbx: Simulator, name: str, value: Any, said: str
+def test_a_bad_setting_is_reported_before_any_request(
+    pbx: Simulator, name: str, value: Any, reason: str
 ) -> None:
     """A bad setting ends the run before any request: its name, what is wrong, what is right."""
     run = run_tap(pbx, **{name: value})
     assert isinstance(run.error, SettingsError)
     (line,) = run.error.args
-    assert line.startswith(f"{name}: {said}") or (line.startswith(f"{name}: ") and said in line)
+    assert line.startswith(f"{name}: {reason}") or (
+        line.startswith(f"{name}: ") and reason in line
+    )
     assert "\n" not in line
     assert requested(pbx) == []
 
 
-def test_all_bad_settings_are_told_at_once(pbx: Simulator) -> None:
+def test_all_bad_settings_are_reported_at_once(pbx: Simulator) -> None:
     """Each bad setting has a line."""
     run = run_tap(pbx, api_key=None, timezone="Mars", settle_minutes=-5)
     assert run.error is not None
@@ -80,6 +82,23 @@ def test_lookback_must_leave_room_for_news(pbx: Simulator) -> None:
     assert str(run.error) == (
         "max_hours_per_run: 5 is not more than lookback_hours: no run would get ahead"
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "request_interval",
+        "settle_minutes",
+        "lookback_hours",
+        "max_hours_per_run",
+        "request_timeout",
+    ],
+)
+def test_a_number_may_be_a_million_and_no_more(pbx: Simulator, name: str) -> None:
+    """1,000,000 is the largest number that any setting takes."""
+    assert TapNoojee(config=settings(pbx, **{name: 1_000_000})).config[name] == 1_000_000
+    with pytest.raises(SettingsError, match=f"{name}: 1000001 is not a whole number from"):
+        TapNoojee(config=settings(pbx, **{name: 1_000_001}))
 
 
 def test_null_settings_are_as_if_missing(pbx: Simulator) -> None:

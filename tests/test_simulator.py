@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import requests
+from times import every
 
 from tap_noojee.simulator import API_KEY, Failure, Leg, Simulator, legs
 from tap_noojee.simulator.server import BASES, Fold
@@ -67,11 +68,7 @@ def keys(found: list[dict[str, str]]) -> list[tuple[str, str]]:
     return [(record["CallRecordId"], record["Leg"]) for record in found]
 
 
-def every(minutes: int, start: datetime, end: datetime) -> list[Leg]:
-    """Legs, one of which ends every few minutes."""
-    step = timedelta(minutes=minutes)
-    ends = [start + step * number for number in range((end - start) // step)]
-    return [Leg(end - step, end, str(number)) for number, end in enumerate(ends)]
+QUARTER = timedelta(minutes=15)
 
 
 # Hours and calls
@@ -107,7 +104,7 @@ def test_every_leg_of_a_clock_change_day_is_in_one_answer(zone: str, changes: da
     start, end = (
         datetime(changes.year, changes.month, changes.day + day, tzinfo=local) for day in (0, 1)
     )
-    truth = every(7, start.astimezone(UTC), end.astimezone(UTC))
+    truth = every(timedelta(minutes=7), start.astimezone(UTC), end.astimezone(UTC))
     with Simulator(timezone=zone, legs=truth) as pbx:
         found = [key for hour in range(24) for key in keys(records(pbx, changes, hour))]
     assert Counter(found) == Counter((leg.call_record_id, "1") for leg in truth)
@@ -120,7 +117,7 @@ def test_every_leg_of_a_clock_change_day_is_in_one_answer(zone: str, changes: da
 def test_a_repeated_hour_returns_the_passes_of_fold(fold: Fold, names: list[str]) -> None:
     """A repeated hour returns the legs of the passes that `fold` names."""
     around = datetime(2021, 4, 3, tzinfo=UTC)
-    with Simulator(fold=fold, legs=every(15, around, around + timedelta(2))) as pbx:
+    with Simulator(fold=fold, legs=every(QUARTER, around, around + timedelta(2))) as pbx:
         found = records(pbx, date(2021, 4, 4), 2)
         neighbours = records(pbx, date(2021, 4, 4), 1) + records(pbx, date(2021, 4, 4), 3)
     assert [record["callend"].split()[4] for record in found] == [
@@ -133,7 +130,7 @@ def test_a_repeated_hour_returns_the_passes_of_fold(fold: Fold, names: list[str]
 def test_a_skipped_hour_is_empty_or_the_next_hour(gap: Gap, same_as: int | None) -> None:
     """A skipped hour returns nothing or, with `gap="next"`, the next hour's legs."""
     around = datetime(2021, 10, 2, tzinfo=UTC)
-    with Simulator(gap=gap, legs=every(15, around, around + timedelta(2))) as pbx:
+    with Simulator(gap=gap, legs=every(QUARTER, around, around + timedelta(2))) as pbx:
         found = records(pbx, date(2021, 10, 3), 2)
         expected = records(pbx, date(2021, 10, 3), same_as) if same_as else []
     assert found == expected
@@ -143,7 +140,7 @@ def test_a_skipped_hour_is_empty_or_the_next_hour(gap: Gap, same_as: int | None)
 def test_an_hour_of_which_half_exists_returns_its_own_legs() -> None:
     """An hour of which only half exists returns its own legs, even with `gap="next"`."""
     around = datetime(2021, 10, 2, tzinfo=UTC)
-    truth = every(10, around, around + timedelta(2))
+    truth = every(timedelta(minutes=10), around, around + timedelta(2))
     with Simulator(timezone="Australia/Lord_Howe", gap="next", legs=truth) as pbx:
         found = records(pbx, date(2021, 10, 3), 2)
     assert [record["callend"][11:16] for record in found] == ["02:30", "02:40", "02:50"]

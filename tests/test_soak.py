@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     # Meltano is installed once, by one worker.
-    pytest.mark.xdist_group("meltano"),
     pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc"),
 ]
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import FakeClock, Run, as_records, emitted, requested, run_tap, truth
+from times import every, local
+from typing_extensions import override
 
 from tap_noojee.errors import NoojeeError
-from tap_noojee.simulator import Failure, Leg, Simulator
+from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
@@ -39,20 +42,6 @@ def state_of_release_0_1(value: str, **more: Any) -> dict[str, Any]:
     """A STATE's value as release 0.1 wrote it."""
     bookmark = {"replication_key": "callend", "replication_key_value": value, **more}
     return {"bookmarks": {"recordings": bookmark}}
-
-
-def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
-    """A leg that ends at each step of time."""
-    ends = [start + k * step for k in range((end - start) // step)]
-    return [
-        Leg(start=end - timedelta(seconds=40), callend=end, call_record_id=str(k))
-        for k, end in enumerate(ends)
-    ]
-
-
-def local(text: str, zone: str) -> datetime:
-    """An instant in UTC, of a zone's wall-clock time."""
-    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
 def in_order(run: Run) -> bool:
@@ -100,27 +89,27 @@ def test_names_beyond_ascii_come_as_they_are(pbx: Simulator) -> None:
 @pytest.mark.parametrize(
     ("zone", "start", "hours"),
     [
-        ("Australia/Melbourne", "2021-04-03", 72),
-        ("Australia/Melbourne", "2021-10-02", 71),
-        ("Australia/Lord_Howe", "2021-04-03", 72),
-        ("Australia/Lord_Howe", "2021-10-02", 72),
-        ("Australia/Adelaide", "2021-04-03", 72),
-        ("Australia/Adelaide", "2021-10-02", 71),
-        ("Pacific/Chatham", "2021-04-03", 72),
-        ("Pacific/Chatham", "2021-09-25", 72),
-        ("Pacific/Auckland", "2021-04-03", 72),
-        ("Pacific/Auckland", "2021-09-25", 71),
-        ("Europe/London", "2021-10-30", 72),
-        ("Europe/London", "2021-03-27", 71),
+        ("Australia/Melbourne", "2021-04-03", 48),
+        ("Australia/Melbourne", "2021-10-02", 47),
+        ("Australia/Lord_Howe", "2021-04-03", 48),
+        ("Australia/Lord_Howe", "2021-10-02", 48),
+        ("Australia/Adelaide", "2021-04-03", 48),
+        ("Australia/Adelaide", "2021-10-02", 47),
+        ("Pacific/Chatham", "2021-04-03", 48),
+        ("Pacific/Chatham", "2021-09-25", 48),
+        ("Pacific/Auckland", "2021-04-03", 48),
+        ("Pacific/Auckland", "2021-09-25", 47),
+        ("Europe/London", "2021-10-30", 48),
+        ("Europe/London", "2021-03-27", 47),
     ],
 )
 @pytest.mark.parametrize(("order", "dates"), [("oldest_first", "java"), ("newest_first", "gmt")])
 def test_no_leg_is_lost_where_clocks_change(
     zone: str, start: str, hours: int, order: str, dates: Any
 ) -> None:
-    """Over a change of clocks each existing hour is asked once, each leg comes at its instant."""
+    """Over a change of clocks each hour that exists is requested once, each leg at its instant."""
     first = local(start, zone)
-    end = (datetime.fromisoformat(start) + timedelta(days=3)).isoformat()
+    end = (datetime.fromisoformat(start) + timedelta(days=2)).isoformat()
     legs = every(timedelta(minutes=5), first, local(end, zone))
     with Simulator(timezone=zone, legs=legs, dates=dates) as pbx:
         run = run_tap(pbx, start_date=start, end_date=end, backfill_order=order)
@@ -141,8 +130,8 @@ def test_an_hour_that_ends_in_another_order_is_sorted() -> None:
     assert in_order(run)
 
 
-def test_a_leg_that_comes_with_several_hours_is_told_once() -> None:
-    """A leg is told once a run, whatever hours it came in."""
+def test_a_leg_that_comes_with_several_hours_is_emitted_once() -> None:
+    """A leg is emitted once a run, whatever hours it came in."""
     zone = ZoneInfo("Australia/Melbourne")
     start = local("2021-09-14", zone.key)
     legs = every(timedelta(minutes=30), start, start + timedelta(hours=6))
@@ -174,7 +163,7 @@ def test_start_and_end_cut_legs_within_an_hour() -> None:
 
 
 def test_a_leg_that_ends_on_the_hour_comes_once_in_two_runs() -> None:
-    """A leg that ends on an hour's first instant is told by the run that reads that hour alone."""
+    """A leg that ends on an hour's first instant is emitted by the run of that hour alone."""
     start = local("2021-09-14T15:00", "Australia/Melbourne")
     legs = every(timedelta(minutes=30), start, start + timedelta(hours=2))
     with Simulator(legs=legs) as pbx:
@@ -202,14 +191,14 @@ def test_empty_hours_are_crossed_once() -> None:
 
 @pytest.mark.parametrize(("minute", "last"), [(3, 14), (5, 15), (6, 15)])
 def test_an_hour_is_due_when_it_has_settled(pbx: Simulator, minute: int, last: int) -> None:
-    """An hour is asked for from settle_minutes after its end."""
+    """An hour is requested from settle_minutes after its end."""
     clock = FakeClock(f"2021-09-14T06:{minute:02}:00+00:00")
     run_tap(pbx, start_date="2021-09-14T13:00", clock=clock)
     assert requested(pbx)[-1] == ("2021-09-14", last)
 
 
 def test_a_repeated_hour_is_due_after_its_second_pass() -> None:
-    """An hour that comes twice is asked for when its second pass has settled."""
+    """An hour that comes twice is requested when its second pass has settled."""
     with Simulator(volume=0) as pbx:
         # 02:00 to 03:00 came first from 15:00 to 16:00 UTC, and again until 17:00.
         run_tap(pbx, start_date="2021-04-04", clock=FakeClock("2021-04-03T17:04:00+00:00"))
@@ -320,6 +309,35 @@ def test_lookback_reads_finished_hours_again(pbx: Simulator) -> None:
         "2021-09-14T07:00:00+00:00",
     ]
     assert emitted(run) == as_records(truth(pbx, "2021-09-14T12:00", "2021-09-14T17:00"))
+
+
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_state_follows_an_hour_that_changes_nothing(pbx: Simulator, order: str) -> None:
+    """Each hour's STATE is written behind its records, also where it equals the last one."""
+    first = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-14T18:00")
+    del pbx.requests[:]
+    second = run_tap(
+        pbx,
+        start_date="2021-09-14",
+        end_date="2021-09-14T20:00",
+        state=first.states[-1],
+        lookback_hours=4,
+        backfill_order=order,
+    )
+    hours = range(14, 20) if order == "oldest_first" else range(19, 13, -1)
+    assert requested(pbx) == [("2021-09-14", hour) for hour in hours]
+    assert len(set(map(str, second.states))) == 3
+    legs_before_state = []
+    legs = 0
+    for message in second.messages[1:]:
+        if message["type"] == "RECORD":
+            legs += 1
+        else:
+            legs_before_state.append(legs)
+    legs_of_hours = [truth(pbx, f"2021-09-14T{h}:00", f"2021-09-14T{h + 1}:00") for h in hours]
+    # The SDK writes one at the beginning.
+    assert legs_before_state == [0, *accumulate(map(len, legs_of_hours))]
+    assert second.messages[-1]["type"] == "STATE"
 
 
 def test_lookback_does_not_reach_before_the_start(pbx: Simulator) -> None:
@@ -563,6 +581,44 @@ def _until_state(output: str, index: int) -> str:
     return "".join(lines[: ends[index] + 1])
 
 
+class SettingClock(FakeClock):
+    """A clock that somebody puts back during one of the waits."""
+
+    def __init__(self, now: str, wait: int, hours: int) -> None:
+        """Take the number of the wait and how far the clock is put back."""
+        super().__init__(now)
+        self._wait = wait
+        self._back = timedelta(hours=hours)
+        self._elapsed = 0.0
+
+    @override
+    def monotonic(self) -> float:
+        return self._elapsed
+
+    @override
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self._elapsed += self.sleeps[-1]
+        if len(self.sleeps) == self._wait:
+            self.instant -= self._back
+
+
+@pytest.mark.parametrize("wait", range(1, 9))
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_a_clock_that_is_put_back_ends_no_run_early(pbx: Simulator, order: str, wait: int) -> None:
+    """Put back during any wait, a clock costs no hour that is due by it, and none comes twice."""
+    clock = SettingClock("2021-09-14T05:06:00+00:00", wait, hours=2)
+    dates: dict[str, Any] = {"start_date": "2021-09-14T11:00", "backfill_order": order}
+    run = run_tap(pbx, clock=clock, request_interval=60, **dates)
+    assert run.error is None
+    hours = [hour for _, hour in requested(pbx)]
+    assert {11, 12} <= set(hours)
+    assert len(hours) == len(set(hours))
+    later = FakeClock("2021-09-14T06:06:00+00:00")
+    run_tap(pbx, clock=later, state=run.states[-1], **dates)
+    assert {hour for _, hour in requested(pbx)} == {11, 12, 13, 14, 15}
+
+
 def test_a_full_table_run_reads_from_the_start(pbx: Simulator) -> None:
     """Forced to FULL_TABLE, the run begins at start_date and leaves the bookmark alone."""
     catalog = TapNoojee(config={}, validate_config=False).catalog_dict
@@ -613,7 +669,7 @@ def test_a_repeated_hour_with_both_passes_is_not_warned_of(
 
 @pytest.mark.parametrize("dates", ["old", "timestamp"])
 def test_dates_without_a_pass_take_the_first(dates: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Where dates do not tell the passes apart, the first is taken, with a warning of the hour."""
+    """Where dates do not say which pass, the first is taken, with a warning of the hour."""
     day = local("2021-04-04", "Australia/Melbourne")
     legs = every(timedelta(minutes=5), day, day + timedelta(hours=8))
     with Simulator(legs=legs, dates=dates) as pbx:
@@ -640,10 +696,10 @@ def test_a_wrong_zone_stops_before_the_first_record() -> None:
     assert "`timezone`" in str(run.error)
 
 
-def test_progress_tells_hour_legs_rest_and_end(
+def test_progress_names_hour_legs_rest_and_end(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Each hour's log line tells the hour, its legs, the hours left and when they will be done."""
+    """Each hour's log line names the hour, its legs, the hours left and when they will be done."""
     caplog.set_level("INFO")
     run_tap(
         pbx,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tap_noojee.simulator import Leg, Simulator
 
 # Each target is installed once, by one worker.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("targets")]
+pytestmark = pytest.mark.slow
 
 pytest_plugins = ["environments"]
 

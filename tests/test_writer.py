@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Run, truth
+from conftest import Run, run_tap, truth
 from processes import command, environment, last_line
 from singer_sdk.singerlib import StateMessage
 from typing_extensions import override
@@ -93,10 +93,7 @@ def test_a_file_that_cannot_grow_ends_the_run(
     pbx: Simulator, tmp_path: Path, env: dict[str, str], bytes_left: int
 ) -> None:
     """When a write takes only a part, the rest is an error, not a success with half a line."""
-    whole = subprocess.run(
-        command(tmp_path, pbx, **DAY), capture_output=True, check=True, env=env
-    ).stdout
-    size = len(whole) - 1 - bytes_left
+    size = len(run_tap(pbx, **DAY).output.encode()) - 1 - bytes_left
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
@@ -112,7 +109,7 @@ def test_a_file_that_cannot_grow_ends_the_run(
             preexec_fn=limit,
         )
     assert done.returncode == 1
-    assert last_line(done) == "cannot write to the target: File too large"
+    assert last_line(done.stderr) == "cannot write to the target: File too large"
 
 
 def test_a_full_disk_is_reported(pbx: Simulator, tmp_path: Path, env: dict[str, str]) -> None:
@@ -127,7 +124,7 @@ def test_a_full_disk_is_reported(pbx: Simulator, tmp_path: Path, env: dict[str, 
             env=env,
         )
     assert done.returncode == 1
-    assert last_line(done) == "cannot write to the target: No space left on device"
+    assert last_line(done.stderr) == "cannot write to the target: No space left on device"
     assert "Traceback" not in done.stderr
 
 

@@ -1,0 +1,86 @@
+"""What a leg of an answer says, and what is odd about the legs of an hour."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from tap_noojee.hours import Hour
+from tap_noojee.legs import LegReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Read = Callable[..., tuple[list[str], list[str]]]
+
+SCHEMA = json.loads(Path(__file__).parent.parent.joinpath("schemas/recordings.json").read_text())
+ZONE = ZoneInfo("Australia/Melbourne")
+
+
+@pytest.fixture
+def read(caplog: pytest.LogCaptureFixture) -> Read:
+    """Reads an hour's legs, by their callend: what it becomes, and the warnings."""
+    logger = logging.getLogger(__name__)
+    reader = LegReader(SCHEMA, ZONE, "the-key", logger)
+    ids = iter(range(1000))
+
+    def read(hour: str, *ends: str) -> tuple[list[str], list[str]]:
+        legs: list[Any] = [
+            reader.leg_type(callend=end, CallRecordId=str(next(ids)), Leg="1") for end in ends
+        ]
+        caplog.clear()
+        found = reader.read(Hour(datetime.fromisoformat(hour), ZONE), legs)
+        return [leg.callend for leg in found], [r.getMessage() for r in caplog.records]
+
+    return read
+
+
+def test_a_leg_that_ends_as_the_hour_does_belongs_to_the_next(
+    read: Read,
+) -> None:
+    """A leg that ends at an hour's start is that hour's; one at its end is kept, and warned of."""
+    _, warnings = read("2021-09-14T15:00", "Tue Sep 14 15:00:00 AEST 2021")
+    assert warnings == []
+    ends, warnings = read(
+        "2021-09-14T15:00", "Tue Sep 14 15:59:59 AEST 2021", "Tue Sep 14 16:00:00 AEST 2021"
+    )
+    assert ends == ["2021-09-14T05:59:59+00:00", "2021-09-14T06:00:00+00:00"]
+    assert warnings == ["2021-09-14 15:00: 1 leg came that ended in another hour"]
+
+
+AUTUMN_2021, AUTUMN_2022 = "2021-04-04T02:00", "2022-04-03T02:00"
+"""Hours that came twice."""
+
+AMBIGUOUS = (
+    "2021-04-04 02:00: this hour came twice, and the PBX's dates do not say which pass they are "
+    "of: the first is assumed"
+)
+
+
+def test_each_repeated_hour_is_judged_by_its_own_dates(
+    read: Read,
+) -> None:
+    """Of several repeated hours in one run, each is warned of for what it is itself."""
+    assert read(AUTUMN_2021, "2021-04-04 02:30:00.0")[1] == [AMBIGUOUS]
+    both = ("Sun Apr 03 02:30:00 AEDT 2022", "Sun Apr 03 02:30:00 AEST 2022")
+    assert read(AUTUMN_2022, *both) == (
+        ["2022-04-02T15:30:00+00:00", "2022-04-02T16:30:00+00:00"],
+        [],
+    )
+
+
+@pytest.mark.parametrize(("name", "which"), [("AEDT", "first"), ("AEST", "second")])
+def test_a_repeated_hour_of_one_pass_is_not_called_ambiguous(
+    read: Read, name: str, which: str
+) -> None:
+    """Dates that say which pass they are of, all the same one, bring one warning: of that pass."""
+    read(AUTUMN_2021, "2021-04-04 02:30:00.0")
+    _, warnings = read(AUTUMN_2022, f"Sun Apr 03 02:30:00 {name} 2022")
+    assert len(warnings) == 1
+    assert f"came twice, and all its legs are of the {which} pass" in warnings[0]
