@@ -63,8 +63,8 @@ DATES = ["Start", "callend"]
 FIELDS = [*TEXTS, *NUMBERS, *DATES]
 REQUIRED = ["callend", "CallRecordId", "Leg"]
 
-thorough = settings(deadline=None, derandomize=True, max_examples=300)
-through_http = settings(deadline=None, derandomize=True, max_examples=100)
+thorough = settings(deadline=None, derandomize=True, max_examples=150)
+through_http = settings(deadline=None, derandomize=True, max_examples=60)
 
 
 # --- What an answer says, worked out a second time -------------------------------------------

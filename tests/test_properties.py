@@ -42,7 +42,7 @@ ODD = ["Pacific/Chatham", "Australia/Lord_Howe", "Antarctica/Troll"]
 ANY = st.sampled_from(ODD) | st.sampled_from(WAYWARD) | st.sampled_from(ZONES)
 ORDERS = st.sampled_from(["oldest_first", "newest_first"])
 
-quick = settings(deadline=None, derandomize=True, max_examples=100)
+quick = settings(deadline=None, derandomize=True, max_examples=60)
 
 
 # The oracle: what someone sees who looks at the clocks each minute
@@ -337,7 +337,7 @@ def test_every_hour_that_is_due_is_requested_and_none_before(
     assert sorted(walls(requested)) == expected
 
 
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=30)
 @given(places(), st.integers(-500, 500), st.integers(1, 500), st.integers(0, 23))
 def test_a_long_span_has_as_many_hours_as_clocks_show(
     place: Place, days_before: int, days: int, hour: int
@@ -377,7 +377,7 @@ def has_part_in(clocks: Clocks, wall: datetime, wanted: list[Span]) -> bool:
     return any(when < e and s < when + MINUTE for when in clocks.hours[wall] for s, e in wanted)
 
 
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=80)
 @given(coverages(), ORDERS)
 def test_resuming_from_any_bookmark_loses_nothing(
     case: tuple[Clocks, Coverage, datetime, datetime], order: str
@@ -463,7 +463,7 @@ def walls_before(clocks: Clocks, instant: datetime, number: int) -> list[datetim
     return sorted(one for one in clocks.hours if one <= wall - timedelta(hours=1))[-number:]
 
 
-@settings(quick, max_examples=300)
+@settings(quick, max_examples=150)
 @given(histories())
 def test_runs_one_after_another_read_everything_and_claim_nothing_else(
     history: tuple[Clocks, list[Run]],
@@ -583,7 +583,7 @@ def passes(clocks: Clocks, instant: datetime) -> list[datetime]:
     return [when + (local - minute) for when in clocks.shows(minute)]
 
 
-@settings(quick, max_examples=200)
+@settings(quick, max_examples=100)
 @given(prints(), st.data())
 def test_a_printed_instant_is_read_as_itself(
     case: tuple[Place, Printer], data: st.DataObject
@@ -659,7 +659,7 @@ def test_a_format_that_both_passes_share_is_read_as_the_first(
     assert parse_date(text, zone) == expected
 
 
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=80)
 @given(places(), st.data())
 def test_times_that_clocks_skip_are_refused_and_no_others(
     place: Place, data: st.DataObject
@@ -677,7 +677,7 @@ def test_times_that_clocks_skip_are_refused_and_no_others(
             parse_date(text, place.zone)
 
 
-@settings(quick, max_examples=150)
+@settings(quick, max_examples=80)
 @given(prints(), places(), st.data())
 def test_a_wrong_setting_is_found_or_does_no_harm(
     case: tuple[Place, Printer], other: Place, data: st.DataObject
