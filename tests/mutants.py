@@ -43,7 +43,7 @@ TESTS = {
     "dates": "dates zone_names settings properties",
     "hours": "hours coverage properties",
     "legs": "streams client hostile secrecy",
-    "progress": "streams command_line",
+    "progress": "progress streams",
     "secrecy": "secrecy client",
     "settings": "settings client command_line secrecy",
     "streams": "sdk streams client sequences command_line",
