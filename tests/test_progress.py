@@ -24,7 +24,8 @@ def progress(clock: FakeClock, **config: Any) -> Progress:
 def after(hours: int, *, seconds: float, **config: Any) -> Progress:
     """A run that has read some hours, each in so many seconds, until noon."""
     clock = FakeClock(NOON)
-    clock.instant = clock.began = clock.began.subtract(seconds=hours * seconds)
+    clock.instant = clock.began.subtract(seconds=hours * seconds)
+    clock.began = clock.began.subtract(days=9)  # it is the machine's, and not of this run
     run = progress(clock, **config)
     clock.sleep(hours * seconds)
     run.hours_read = hours
@@ -46,6 +47,7 @@ def test_nothing_left_is_said_so() -> None:
         (24 * 60 - 1, "23 hours 59 minutes"),
         (24 * 60, "1 day"),
         # Of days, minutes say nothing.
+        (24 * 60 + 20, "1 day"),
         (26 * 60 + 29, "1 day 2 hours"),
         (26 * 60 + 31, "1 day 3 hours"),
         (8760, "6 days 2 hours"),
@@ -61,7 +63,7 @@ def test_before_the_first_request_the_interval_tells_how_long_it_takes(
 def test_the_shortest_time_is_a_minute() -> None:
     """Where nothing has to be waited for, the estimate is still a minute."""
     run = progress(FakeClock(), request_interval=0)
-    assert run.outlook(5) == "5 hours of history to read, about 1 minute"
+    assert run.outlook(100) == "100 hours of history to read, about 1 minute"
 
 
 @pytest.mark.parametrize(
