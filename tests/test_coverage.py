@@ -311,6 +311,14 @@ def test_hours_that_are_not_due_are_not_requested() -> None:
     assert backlog().next_hour(Hour.containing(A - MINUTE, MELBOURNE), newest_first=True) is None
 
 
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_an_hour_that_interleaves_with_one_that_is_due_is_not_due_itself(order: str) -> None:
+    """Of interleaved hours, the later is not requested before its own last pass is over."""
+    work = backlog(start=at("2021-04-04 00:00+13:45"), zone=CHATHAM)
+    hours = requested(work, at("2021-04-04 02:50+12:45"), order)
+    assert sorted(walls(hours)) == ["00:00", "01:00", "02:00"]
+
+
 @pytest.mark.parametrize(
     ("coverage", "lookback", "hours"),
     [
