@@ -48,7 +48,7 @@ TESTS = {
     "settings": "settings client command_line secrecy",
     "streams": "sdk streams client sequences command_line",
     "transport": "client hostile secrecy",
-    "waiting": "client streams command_line",
+    "waiting": "waiting client command_line",
     "writer": "writer",
     "zone_names": "zone_names dates",
 }
