@@ -8,6 +8,10 @@ it, too. Its tests run in a fork of a process that has imported all but the tap:
 a second, not five. Where they need far longer than without a mutant, it is timed out. Unix only.
 
 Survivors are printed as diffs; what is known of them is in CONTRIBUTING.md.
+
+Why not a known tool: mutmut leaves out decorated functions, and what stands outside of functions
+(zone names, patterns, limits); cosmic-ray changes the working copy, has one list of tests for all
+modules, and starts Python anew for each mutant.
 """
 
 from __future__ import annotations
@@ -76,6 +80,8 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.modules) - TESTS.keys():
         parser.error(f"not in TESTS: {', '.join(unknown)}")
+    # So that the tests that are under way are ended, too, and the copy is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     known: dict[str, str] = {}
     if options.resume and RESULTS.exists():
         known = dict(map(json.loads, RESULTS.read_text("utf-8").splitlines()))
@@ -175,16 +181,18 @@ class Runner:
         """The exit code of pytest, None if it takes too long."""
         process = get_context("fork").Process(target=self._test, args=(name,))
         process.start()
-        process.join(limit)
-        code = process.exitcode
-        # With all that it started.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.ident or 0, signal.SIGKILL)
-        process.join()
-        return code
+        try:
+            process.join(limit)
+            return process.exitcode
+        finally:
+            # With all that it started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.ident or 0, signal.SIGKILL)
+            process.join()
 
     def _test(self, name: str) -> None:
         os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         log = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)

@@ -88,6 +88,15 @@ def test_hours_are_counted_that_have_any_part_in_a_span() -> None:
     assert count_hours([], MELBOURNE) == 0
 
 
+def test_two_parts_of_the_hour_before_a_skipped_one_count_once() -> None:
+    """An hour with two parts in the spans is one, also where clocks skip the next."""
+    parts = [
+        span("2021-10-03 01:00+10:00", "2021-10-03 01:10+10:00"),
+        span("2021-10-03 01:50+10:00", "2021-10-03 02:00+10:00"),
+    ]
+    assert count_hours(parts, MELBOURNE) == 1
+
+
 @pytest.mark.parametrize(
     ("start", "end", "hours"),
     [
