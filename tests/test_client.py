@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -779,3 +779,18 @@ def test_an_address_that_would_leak_the_key_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="give the address of the PBX") as refusal:
         api_url(text)
     assert "secret" not in str(refusal.value)
+
+
+def test_an_answer_that_trickles_is_given_up_by_its_own_thread(requests_mock: Mocker) -> None:
+    """When its time is over an attempt ends by itself: nothing else ends its thread."""
+    requests_mock.post("https://pbx.example.com/api/path", content=b"[" + b" " * 2**19)
+    minutes = count(step=60)
+    transport = Transport(
+        "https://pbx.example.com/api",
+        api_key="key",
+        user_agent="tap",
+        timeout=120,
+        monotonic=lambda: next(minutes),
+    )
+    with pytest.raises(TransientError, match="no complete response within 120 s"):
+        transport.post("path", Attempt())

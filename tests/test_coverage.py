@@ -84,6 +84,15 @@ def test_hours_are_counted_that_have_any_part_in_a_span() -> None:
     assert count_hours([], MELBOURNE) == 0
 
 
+def test_two_parts_of_the_hour_before_a_skipped_one_count_once() -> None:
+    """An hour with two parts in the spans is one, also where clocks skip the next."""
+    parts = [
+        span("2021-10-03 01:00+10:00", "2021-10-03 01:10+10:00"),
+        span("2021-10-03 01:50+10:00", "2021-10-03 02:00+10:00"),
+    ]
+    assert count_hours(parts, MELBOURNE) == 1
+
+
 @pytest.mark.parametrize(
     ("start", "end", "hours"),
     [
@@ -305,6 +314,14 @@ def test_hours_that_are_not_due_are_not_requested() -> None:
     assert requested(backlog(Coverage(A, C, [(A, C)])), B) == []
     assert requested(backlog(Coverage(A, C, [(A, C)]), end=C), E) == []
     assert backlog().next_hour(Hour.containing(A - MINUTE, MELBOURNE), newest_first=True) is None
+
+
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_an_hour_that_interleaves_with_one_that_is_due_is_not_due_itself(order: str) -> None:
+    """Of interleaved hours, the later is not requested before its own last pass is over."""
+    work = backlog(start=at("2021-04-04 00:00+13:45"), zone=CHATHAM)
+    hours = requested(work, at("2021-04-04 02:50+12:45"), order)
+    assert sorted(walls(hours)) == ["00:00", "01:00", "02:00"]
 
 
 @pytest.mark.parametrize(

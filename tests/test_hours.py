@@ -430,6 +430,23 @@ def test_a_year_has_the_hours_that_its_clocks_show(key: str, number: int) -> Non
     assert count_between(*year) == number
 
 
+@pytest.mark.parametrize(
+    ("key", "first", "last", "number"),
+    [
+        ("Australia/Melbourne", "2021-10-03 00:00", "2021-10-03 01:00", 2),
+        ("Australia/Melbourne", "2021-10-03 03:00", "2021-10-03 04:00", 2),
+        ("America/Santiago", "2021-09-04 22:00", "2021-09-04 23:00", 2),
+        ("America/Santiago", "2021-09-05 01:00", "2021-09-05 02:00", 2),
+    ],
+)
+def test_a_skipped_hour_next_to_a_span_is_not_taken_from_its_hours(
+    key: str, first: str, last: str, number: int
+) -> None:
+    """Hours up to, or from, one that clocks skip are all counted."""
+    zone = ZoneInfo(key)
+    assert count_between(hour(zone, first), hour(zone, last)) == number
+
+
 def test_a_skipped_day_has_no_hours() -> None:
     """Where clocks skip a day, its 24 hours are not counted."""
     apia = ZoneInfo("Pacific/Apia")

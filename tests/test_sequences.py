@@ -505,7 +505,7 @@ class Life(RuleBasedStateMachine):
                 assert content(leg).items() <= self.target[key].items()
 
 
-def live(examples: int, steps: int, phases: Sequence[Phase] = tuple(Phase)) -> None:
+def live(examples: int, steps: int, phases: Sequence[Phase] | None = None) -> None:
     """Let the machine make up lives."""
     run_state_machine_as_test(
         Life,
@@ -517,7 +517,7 @@ def live(examples: int, steps: int, phases: Sequence[Phase] = tuple(Phase)) -> N
             stateful_step_count=steps,
             suppress_health_check=list(HealthCheck),
             print_blob=False,
-            phases=phases,
+            phases=phases or settings().phases,
         ),
     )
 

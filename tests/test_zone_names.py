@@ -57,3 +57,10 @@ def test_no_name_has_an_offset_at_which_no_jdk_prints_it() -> None:
         for offset in offsets
     }
     assert understood - {name_and_offset(*one) for one in PRINTED} == {"WST +0800"}
+
+
+@pytest.mark.parametrize("name", sorted({text.split()[4] for _, _, text in PRINTED} - {"NPT"}))
+def test_a_name_that_a_jdk_prints_elsewhere_blames_the_setting(name: str) -> None:
+    """A name that a JDK prints is known in a zone of another offset, too: `timezone` is wrong."""
+    with pytest.raises(DateError, match=r"which is not the time of .*: set `timezone`"):
+        parse_date(f"Fri Jul 15 12:00:00 {name} 2022", ZoneInfo("Asia/Kathmandu"))
