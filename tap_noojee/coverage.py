@@ -187,7 +187,7 @@ class Backlog:
         self._start, self._end, self._zone = start, end, zone
         self._again: list[Span] = []
         hour = Hour.containing(coverage.until, zone)
-        for _ in range(lookback if coverage.read else 0):
+        for _ in range(lookback):
             hour = hour.previous()
             if hour.end <= start:  # not its start: its second pass may come after
                 break

@@ -110,7 +110,7 @@ def _place(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool, s
         return named[0], len(named) > 1, ""
     if any(p.astimezone(zone).utcoffset() in LEGACY_OFFSETS.get(name, ()) for p in passes):
         return passes[0], len(passes) > 1, name
-    if name in OFFSETS or name in LEGACY_OFFSETS or _OFFSET.fullmatch(name):
+    if name in OFFSETS or _OFFSET.fullmatch(name):
         what = f"has the time zone name {name}"
         raise DateError(f"{what}, which is not the time of {zone.key} then: {_WRONG_ZONE}")
     # Not repeated here: it may be anything, the API key included.
