@@ -189,7 +189,7 @@ class RecordingsStream(Stream):
         )
         if left_out := backlog.left_out:
             self.log(
-                "%s left out of this run by start_date or end_date: STATE still owes what it owed",
+                "%s left out of this run by start_date or end_date, and not claimed by STATE",
                 number(count_hours(left_out, self._zone), "hour"),
             )
         return backlog
