@@ -15,7 +15,7 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import FakeClock, as_records, emitted, requested, run_tap, truth
+from conftest import FakeClock, Hasty, as_records, emitted, requested, run_tap, truth
 from typing_extensions import override
 
 from tap_noojee.errors import NoojeeError, Stopped, TransientError
@@ -140,7 +140,8 @@ def test_a_lasting_failure_ends_the_run_after_five_attempts(failure: Failure) ->
     """A failure that lasts ends the run with the hour and the cause; a later run loses nothing."""
     at_hour = dataclasses.replace(failure, at=AT, times=None)
     with Simulator(failures=[at_hour]) as pbx:
-        run = run_tap(pbx, **DAY, request_timeout=1)
+        clock = Hasty() if failure.kind == "stall" else FakeClock()
+        run = run_tap(pbx, **DAY, clock=clock, request_timeout=1)
         assert [hour for _, hour in requested(pbx)] == [*range(8, 15), *[15] * 5]
         assert isinstance(run.error, NoojeeError)
         assert str(run.error).startswith("2021-09-14 15:00: ")

@@ -21,18 +21,17 @@ import tracemalloc
 import zlib
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 from zoneinfo import ZoneInfo
 
 import pytest
 import requests_mock
-from conftest import FakeClock, run_tap, truth
+from conftest import FakeClock, Hasty, run_tap, truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 from processes import command, environment
 from times import DAYS, MONTHS
-from typing_extensions import override
 
 from tap_noojee.answers import AnswerReader
 from tap_noojee.client import Client
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-T = TypeVar("T")
 
 ZONE = ZoneInfo("Australia/Melbourne")
 HOUR = "2021-09-14 15:00"
@@ -650,15 +648,6 @@ def test_no_status_and_no_header_is_too_much(
         assert is_for_users(outcome.error), repr(outcome.error)
     else:
         assert status == 204 or (status == 200 and outcome.records == meaning(body).records)
-
-
-class Hasty(FakeClock):
-    """A clock for which a task's time is over sooner: five attempts take half a second."""
-
-    @override
-    def run(self, task: Callable[[], T], timeout: float) -> T:
-        assert timeout == 11
-        return super().run(task, 0.1)
 
 
 @contextlib.contextmanager

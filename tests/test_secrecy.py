@@ -593,7 +593,7 @@ def _run(server: Server, number: int, name: str, key: str) -> Done:
 
 @contextlib.contextmanager
 def _serving(server: Server) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield

@@ -524,7 +524,7 @@ def live(examples: int, steps: int, phases: Sequence[Phase] | None = None) -> No
 
 def test_any_sequence_of_runs_keeps_its_promises() -> None:
     """No STATE claims what was not written, nothing is read in vain, nothing is lost."""
-    live(examples=25, steps=15)
+    live(examples=12, steps=15)
 
 
 PLANTED = sorted(Path(__file__).parent.glob("planted/*.diff"))

@@ -122,7 +122,7 @@ class Simulator:
         self._server.daemon_threads = False  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._server.port}"
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
+            target=self._server.serve_forever, args=(0.01,), daemon=True
         )
         self._thread.start()
         return self
