@@ -139,6 +139,9 @@ class TapNoojee(Tap):
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:
+        if state and "bookmarks" not in state:
+            # A whole message, or Meltano's own form: all of history would be read again.
+            raise StateError("state: has no `bookmarks`: give the value of a STATE message")
         bookmarks = state.get("bookmarks", {})
         if not isinstance(bookmarks, dict) or not all(
             isinstance(bookmark, dict) for bookmark in bookmarks.values()

@@ -89,6 +89,8 @@ def test_a_failure_ends_with_1_and_says_so_last(pbx: Simulator, tmp_path: Path) 
         ),
         (["--config", "good.json", "--state", "missing.json"], "--state: what was given cannot"),
         (["--config", "good.json", "--state", "none.json"], "state: `bookmarks` is not an object"),
+        (["--config", "good.json", "--state", "message.json"], "state: has no `bookmarks`: give"),
+        (["--config", "good.json", "--state", "meltano.json"], "state: has no `bookmarks`: give"),
         (["--config", "good.json", "--catalog", "broken.json"], "catalog: the file is not JSON"),
         (["--config", "good.json", "--catalog", "streams.json"], "catalog: cannot be read"),
         (["--config", "good.json", "--catalog", "key.json"], "catalog: replication_key: is not"),
@@ -110,6 +112,9 @@ def test_what_cannot_be_read_is_reported_without_a_traceback(
         '{"bookmarks": {"recordings": {"replication_key_value": 5}}}'
     )
     (tmp_path / "list.json").write_text("[1]")
+    read = {"bookmarks": {"recordings": {"replication_key_value": "2021-09-14T05:00:00Z"}}}
+    (tmp_path / "message.json").write_text(json.dumps({"type": "STATE", "value": read}))
+    (tmp_path / "meltano.json").write_text(json.dumps({"singer_state": read}))
     (tmp_path / "none.json").write_text('{"bookmarks": []}')
     (tmp_path / "deep.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
     (tmp_path / "streams.json").write_text('{"streams": [{"stream": "recordings"}]}')

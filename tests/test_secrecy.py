@@ -391,10 +391,7 @@ CASES: dict[str, Case] = {
         "Skipping deselected", status=0, arguments=("--config", "CONFIG", "--catalog", "CONFIG")
     ),
     "settings for a state": Case(
-        "2 legs",
-        lambda _key, _target: leg(),
-        status=0,
-        arguments=("--config", "CONFIG", "--state", "CONFIG"),
+        "state: has no `bookmarks`", arguments=("--config", "CONFIG", "--state", "CONFIG")
     ),
     "settings on the command line": Case(
         "config: the file does not exist", arguments=("--config", '{"api_key": "KEY"}')
