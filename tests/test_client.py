@@ -408,7 +408,7 @@ def test_a_date_in_retry_after_is_an_instant(
 def test_the_date_of_an_answer_is_an_instant(
     date: str, *, is_over: bool, requests_mock: Mocker
 ) -> None:
-    """An hour is not over if the answer's Date, in any form of zone, says so; nothing else does."""
+    """An hour is not over if the answer's Date, in any form of zone, says so, and only then."""
     requests_mock.post(HOURS, json=[], headers={"Date": date})
     with Simulator() as pbx:
         run = run_tap(
