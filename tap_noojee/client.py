@@ -83,6 +83,7 @@ class Client:
             # It may have been the limit's own error: once. If it stands, it means what it says.
             if rejections > 1:
                 break
+            # When the attempt arrived is not known, or whether it did: it counts from its end.
             wait = max(self._interval, error.retry_after)
             self._next_slot = self._clock.monotonic() + wait
             self._logger.warning(
@@ -98,22 +99,18 @@ class Client:
 
     def _request(self, hour: Hour) -> list[Any]:
         attempt = Attempt()
-        answered = False
         try:
             response = self._send(hour, attempt)
             records = self._reader.read(response)
-            answered = True
         except (RateLimitError, RejectedError):
             # Rejected although the interval was kept: the PBX may count from its answers.
             self._counts_from_end = True
             raise
-        finally:
-            # The PBX is thought to count the calls as they arrive, so that its own slowness costs
-            # nothing. Of a failed attempt it is not known when it arrived, or whether it did.
-            began, margin = attempt.sent_at, self._margin
-            if began is None or not answered or self._counts_from_end:
-                began, margin = self._clock.monotonic(), 0
-            self._next_slot = began + self._interval + margin
+        # The PBX is thought to count calls as they arrive, so that its own slowness costs nothing.
+        began, margin = attempt.sent_at, self._margin
+        if began is None or self._counts_from_end:
+            began, margin = self._clock.monotonic(), 0
+        self._next_slot = began + self._interval + margin
         if response.date and response.date < hour.end:
             raise HourNotOverError(self._clock.now().timestamp() - response.date.timestamp())
         return records
