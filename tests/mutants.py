@@ -42,7 +42,7 @@ ROOT = Path(__file__).parent.parent
 
 TESTS = {
     "answers": "client hostile secrecy",
-    "client": "client hostile streams",
+    "client": "client hostile streams command_line",
     "coverage": "coverage properties sequences",
     "dates": "dates zone_names settings properties",
     "hours": "hours coverage properties",

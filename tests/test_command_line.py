@@ -335,6 +335,8 @@ def test_requests_are_measured_as_by_any_tap_of_the_sdk(pbx: Simulator, tmp_path
         (200, "succeeded"),
     ]
     assert {p["tags"]["endpoint"] for p in durations} == {"retrieveMetaDataByHour"}
+    # In seconds.
+    assert all(0 < p["value"] < 30 for p in durations)
     (count,) = [p for p in points if p["metric"] == "http_request_count"]
     assert count["value"] == 2
 
