@@ -9,12 +9,13 @@ import resource
 import select
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import Run, run_tap, truth
-from processes import command, environment, last_line
+from processes import command, environment, last_line, until
 from singer_sdk.singerlib import StateMessage
 from typing_extensions import override
 
@@ -77,6 +78,8 @@ def test_a_full_pipe_that_does_not_block_gets_everything(
     process = subprocess.Popen(
         command(tmp_path, long_lines, **DAY), stdout=writer, stderr=subprocess.DEVNULL, env=env
     )
+    until(lambda: not select.select([], [writer], [], 0)[1])
+    time.sleep(0.3)  # the tap finds it full
     os.close(writer)
     output = bytearray()
     while piece := os.read(reader, 1000):
