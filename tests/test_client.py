@@ -417,7 +417,9 @@ def test_the_date_of_an_answer_is_an_instant(
             api_url="https://pbx.example.com",
             start_date="2021-09-14T14:00",
         )
-    assert bool(run.states[-1]["bookmarks"]["recordings"]) == is_over
+    (bookmark,) = (value["bookmarks"]["recordings"] for value in run.states)
+    read_until = "2021-09-14T05:00:00+00:00" if is_over else None
+    assert bookmark.get("replication_key_value") == read_until
 
 
 class SlowClock(FakeClock):
