@@ -100,9 +100,9 @@ class Project:
     def meltano(self, *arguments: str, status: int = 0) -> str:
         """Run Meltano to its end and give all that it says."""
         with self.start(*arguments) as process:
-            reason, _ = process.communicate()
-        assert process.returncode == status, reason
-        return reason
+            printed, _ = process.communicate()
+        assert process.returncode == status, printed
+        return printed
 
 
 def _run(*command: str | Path, cwd: Path) -> str:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pages import ROOT
 from processes import command, environment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from environments import Environment
     from postgres import Postgres
 
     from tap_noojee.simulator import Simulator
 
-ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "targets.md"
 
 

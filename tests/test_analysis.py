@@ -15,8 +15,9 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from conftest import truth
+from pages import ROOT
 from postgres import serve
-from targets import ROOT, loader, pipe, query_duckdb, query_postgres
+from targets import loader, pipe, query_duckdb, query_postgres
 from volume_picture import draw
 
 from tap_noojee.simulator import Leg, Simulator

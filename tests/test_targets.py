@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from conftest import truth
+from pages import ROOT
 from postgres import serve
-from targets import ROOT, loader, pipe, query_duckdb, query_postgres
+from targets import loader, pipe, query_duckdb, query_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

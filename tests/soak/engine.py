@@ -24,7 +24,6 @@ from zoneinfo import ZoneInfo
 
 import click
 import psycopg
-import yaml
 
 from soak.database import serve_to_be_killed
 from tap_noojee.simulator import Failure, Leg, Simulator, legs
@@ -379,13 +378,7 @@ def soak(plan: Plan, project: Project) -> Report:
         serve_to_be_killed(str(ZONE)) as database,
         Simulator(timezone=str(ZONE), volume=plan.volume) as pbx,
     ):
-        project.environment |= {
-            "TARGET_POSTGRES_HOST": database.server.host,
-            "TARGET_POSTGRES_PORT": str(database.server.port),
-            "TARGET_POSTGRES_USER": database.server.user,
-            "TARGET_POSTGRES_PASSWORD": database.server.password,
-            "TARGET_POSTGRES_DATABASE": database.server.database,
-        }
+        project.load_into(database.server, "tap_noojee")
         whole = Soak(plan, project, database, pbx)
         whole.run()
     return whole.report
@@ -395,15 +388,15 @@ def soak(plan: Plan, project: Project) -> Report:
 def small_batches(project: Project) -> Iterator[None]:
     """Let the target write, and hand over STATE, often in a run: there is more to interrupt."""
     path = project.root / "meltano.yml"
-    text = path.read_text("utf-8")
-    content = yaml.safe_load(text)
+    before = path.read_bytes()
+    content = project.content
     for loader in content["plugins"]["loaders"]:
         loader["config"] = {"batch_size_rows": 100} if loader["name"] == "target-postgres" else {}
-    path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+    project.content = content
     try:
         yield
     finally:
-        path.write_text(text, "utf-8")
+        path.write_bytes(before)
 
 
 def members(group: int) -> dict[int, str]:
