@@ -6,6 +6,7 @@ with Code and Message is a status, whatever HTTP status it comes with.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import email.utils
 import re
@@ -20,6 +21,7 @@ from tap_noojee.errors import RateLimitError, RejectedError, RequestError, Trans
 from tap_noojee.secrecy import safe_excerpt
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Mapping
 
 MAX_RETRY_AFTER = 3600
@@ -84,14 +86,21 @@ class AnswerReader:
     """Tells answers from errors, and decodes answers."""
 
     def __init__(
-        self, record_type: type[msgspec.Struct], key: str, now: Callable[[], datetime]
+        self,
+        record_type: type[msgspec.Struct],
+        key: str,
+        now: Callable[[], datetime],
+        logger: logging.Logger | logging.LoggerAdapter[Any],
     ) -> None:
         """Take the type of a record, the API key (not to be quoted), and the clock's `now`."""
-        # A record may be anything: it is the reader of legs who says what is wrong with it.
-        records = list[record_type | str | int | float | bool | list[Any] | None]  # type: ignore[valid-type]
-        self._decoder = msgspec.json.Decoder(records)
+        self._record_type = record_type
+        strict = msgspec.defstruct(
+            "Strict", [], bases=(record_type,), forbid_unknown_fields=True, gc=False
+        )
+        self._decoder = _decoder(strict)
         self._key = key
         self._now = now
+        self._logger = logger
 
     def read(self, response: Response) -> list[Any]:
         """Decode the records of an answer; those that are objects as the type of a record.
@@ -109,14 +118,33 @@ class AnswerReader:
             del body[: len(_BOM)]
         if response.status != requests.codes.ok or not _ARRAY.match(body):
             raise self._error(response, bytes(body).strip())
-        if body.count(b"{") + body.count(b"[") > MAX_LEGS or body.count(b",") > MAX_VALUES:
+        # The array itself has a bracket, too.
+        brackets = body.count(b"{") + body.count(b"[") - 1
+        if brackets > MAX_LEGS or body.count(b",") > MAX_VALUES:
             raise RequestError(f"the answer has more than {MAX_LEGS:,} legs")
         try:
-            return self._decoder.decode(body)
+            return self._decode_records(body)
         except msgspec.ValidationError:
             raise RequestError("a number in the answer is out of range") from None
         except _NOT_JSON:
             raise TransientError("the answer is cut short or garbled") from None
+
+    def _decode_records(self, body: bytearray) -> list[Any]:
+        with contextlib.suppress(msgspec.ValidationError):
+            return self._decoder.decode(body)
+        decoder = _decoder(self._record_type)
+        records = decoder.decode(body)  # fails, too, if it was not for unknown fields
+        self._decoder = decoder
+        names: set[str] = set()
+        for record in msgspec.json.decode(body, type=list[msgspec.Raw]):
+            with contextlib.suppress(*_NOT_JSON):
+                names |= msgspec.json.decode(record, type=dict[str, msgspec.Raw]).keys()
+        unknown = ", ".join(sorted(names - set(self._record_type.__struct_fields__)))
+        self._logger.warning(
+            "The PBX sends fields that the schema does not have, and that are left out: %s",
+            safe_excerpt(unknown, self._key),
+        )
+        return records
 
     def _error(self, response: Response, body: bytes) -> RequestError:
         """The error that a response stands for which is not an array."""
@@ -158,6 +186,11 @@ class AnswerReader:
         until = _parse_http_date(text)
         seconds = (until - self._now()).total_seconds() if until else 0
         return min(max(seconds, 0), MAX_RETRY_AFTER)
+
+
+def _decoder(record_type: type[msgspec.Struct]) -> msgspec.json.Decoder[list[Any]]:
+    # A record may be anything: it is the reader of legs who says what is wrong with it.
+    return msgspec.json.Decoder(list[record_type | str | int | float | bool | list[Any] | None])  # type: ignore[valid-type]
 
 
 def _decode(body: bytes) -> object:

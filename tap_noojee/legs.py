@@ -76,7 +76,7 @@ class LegReader:
         """
         self._ambiguous = False
         for place, leg in enumerate(legs, 1):
-            if type(leg) is not self.leg_type:
+            if not isinstance(leg, self.leg_type):
                 raise RecordError(f"{hour}: record {place}: is not an object")
             for (name, takes_any_string, read), value in zip(
                 self._readers, astuple(leg), strict=True

@@ -101,7 +101,9 @@ class RecordingsStream(Stream):
         with metrics.http_request_counter(self.name, METHOD) as self._request_counter:
             client = Client(
                 agent | dict(self.config),
-                AnswerReader(reader.leg_type, self.config["api_key"], self._clock.now),
+                AnswerReader(
+                    reader.leg_type, self.config["api_key"], self._clock.now, self.logger
+                ),
                 self._clock,
                 self.logger,
                 self._count_request,

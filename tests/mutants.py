@@ -41,14 +41,14 @@ from mutations import mutants
 ROOT = Path(__file__).parent.parent
 
 TESTS = {
-    "answers": "client hostile secrecy",
+    "answers": "answers client hostile secrecy",
     "client": "client hostile streams command_line",
     "coverage": "coverage properties sequences",
     "dates": "dates zone_names settings properties",
     "hours": "hours coverage properties",
     "legs": "legs streams client hostile secrecy",
     "progress": "progress streams",
-    "secrecy": "secrecy client",
+    "secrecy": "excerpt secrecy client",
     "settings": "settings client command_line secrecy",
     "streams": "sdk streams client sequences command_line",
     "transport": "transport client hostile secrecy",

@@ -90,31 +90,6 @@ REJECTIONS = [
 ]
 """What may be the rate limit's own error: worth one more request."""
 
-LIMITS = [
-    (400, b"API may only be called every 60 seconds"),
-    (400, b'{"Code": 107, "Message": "wait a bit and retry"}'),
-    (403, b"Rate limit exceeded"),
-    (406, b'{"Code": -1, "Message": "You have exceeded the limit"}'),
-    (409, b"limit reached"),
-    (420, b"<html><h1>Enhance Your Calm</h1></html>"),
-    (429, b""),
-    (200, b"limit exceeded"),
-    (200, b'{"Code": -1, "Message": "The request limit has been exceeded"}'),
-    (401, b'{"Code": -1, "Message": "too many requests"}'),
-    (500, b"Only one request per minute"),
-    (400, b"one call a minute"),
-    (400, b"called too soon"),
-    (400, b"called too often"),
-    (400, b"too frequent"),
-    (400, b"throttled"),
-    (400, b"slow down"),
-    (400, b"please wait some time, then retry"),
-    (400, b"please wait before you try again"),
-    (400, b"once a minute"),
-    (400, b"calls each minute: 1"),
-]
-"""Ways in which a rate limit may word its error: status and body."""
-
 
 def name(case: Any) -> str:
     """A readable id for a case."""
@@ -190,19 +165,6 @@ def test_a_rejection_that_passes_loses_nothing(failure: Failure) -> None:
     with Simulator(failures=[at_hour]) as pbx:
         run = run_tap(pbx, **DAY)
         assert emitted(run) == as_records(truth(pbx, DAY["start_date"], DAY["end_date"]))
-
-
-@pytest.mark.parametrize(("status", "body"), LIMITS, ids=lambda value: str(value)[:40])
-def test_a_rate_limit_in_any_words_is_waited_out(
-    status: int, body: bytes, requests_mock: Mocker
-) -> None:
-    """Whatever status and words the rate limit's error has, five requests are made."""
-    rejection = {"status_code": status, "content": body}
-    requests_mock.post(HOURS, [*[rejection] * 4, {"json": []}])
-    with Simulator() as pbx:
-        run = run_tap(pbx, api_url="https://pbx.example.com", **HOUR)
-    assert run.error is None
-    assert len(requests_mock.request_history) == 5
 
 
 def test_no_content_is_an_empty_hour() -> None:
@@ -299,12 +261,26 @@ def test_a_lack_or_another_form_is_no_error(field: str, value: Any, expected: An
 
 
 def test_a_missing_field_is_null() -> None:
-    """A field that is not in the answer is null; one that is not in the schema is left out."""
+    """A field that is not in the answer is null."""
     short = {name: RECORD[name] for name in ("callend", "CallRecordId", "Leg")}
-    run = run_on([short | {"Queue": "sales"}])
+    run = run_on([short])
     assert run.error is None
     assert run.records[0].keys() == RECORD.keys()
     assert run.records[0]["Username"] is None
+
+
+def test_a_field_that_the_schema_lacks_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Fields that are not in the schema are left out, and named in one warning a run."""
+    more = {"Queue": {"id": [7]}, "Agent": "x"}
+    answer = [RECORD, RECORD | {"Leg": "2"} | more, RECORD | {"Leg": "3", "Queue": None}]
+    run = run_on(answer, end_date="2021-09-14T18:00")
+    assert run.error is None
+    assert [record["Leg"] for record in run.records] == [1, 2, 3]
+    assert all(record.keys() == RECORD.keys() for record in run.records)
+    (warning,) = [r.getMessage() for r in caplog.records if "schema" in r.getMessage()]
+    assert warning == (
+        "The PBX sends fields that the schema does not have, and that are left out: Agent, Queue"
+    )
 
 
 def test_the_request_is_as_documented(requests_mock: Mocker) -> None:

@@ -306,7 +306,7 @@ def read(body: bytes, status: int = 200, **headers: str) -> Outcome:
     """Read an answer without a server, a stream and messages, which takes less time."""
     reader = LegReader(SCHEMA, ZONE, CONFIG["api_key"], LOGGER)
     clock = FakeClock()
-    answers = AnswerReader(reader.leg_type, CONFIG["api_key"], clock.now)
+    answers = AnswerReader(reader.leg_type, CONFIG["api_key"], clock.now, LOGGER)
     client = Client(CONFIG, answers, clock, LOGGER, lambda _status, _seconds: None)
     hour = Hour.containing(datetime.fromisoformat(BEFORE), ZONE)
     with requests_mock.Mocker() as server:

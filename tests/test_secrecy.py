@@ -342,6 +342,11 @@ CASES: dict[str, Case] = {
         env={"TAP_NOOJEE_API_KEY": "KEY", "TAP_NOOJEE_REQUEST_INTERVAL": "soon"},
     ),
     # Runs that go well.
+    "a field's name": Case(
+        "the schema does not have, and that are left out: (not shown:",
+        lambda key, _: leg(**{key: ""}),
+        status=0,
+    ),
     "success": Case("2 legs", lambda _key, _target: leg(), status=0),
     "--test": Case(
         "the connection works",
