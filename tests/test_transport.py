@@ -11,14 +11,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
+import requests_mock
 import trustme
+import urllib3
 from conftest import FakeClock, run_tap
 from typing_extensions import override
 
+from tap_noojee.errors import RequestError, TransientError
 from tap_noojee.simulator import API_KEY, Simulator
+from tap_noojee.transport import Attempt, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
@@ -141,3 +146,129 @@ def test_a_broken_handshake_is_tried_again() -> None:
         thread.join()
     assert str(run.error).endswith("(5 attempts)")
     assert len(connections) == 5
+
+
+def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:
+    """Make one that would send to a PBX."""
+    return Transport(
+        "https://pbx.example.com", api_key="KEY", user_agent="test", timeout=7, monotonic=now
+    )
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    """Make one exception the cause of another."""
+    error.__cause__ = cause
+    return error
+
+
+def amid(error: Exception, context: Exception) -> Exception:
+    """Make an exception that was raised while another was handled."""
+    error.__context__ = context
+    return error
+
+
+REFUSED = ConnectionRefusedError(111, "Connection refused")
+INVALID = ssl.SSLCertVerificationError("KEY")
+INVALID.verify_message = "it has expired"
+INVALID_TEXT = "the server's certificate is not valid (it has expired)"
+CHECK_PROXY = "the address of the proxy cannot be used: check HTTPS_PROXY and ALL_PROXY"
+POOL = urllib3.HTTPSConnectionPool("pbx.example.com")
+
+
+@pytest.mark.parametrize(
+    ("error", "passes", "text"),
+    [
+        (requests.exceptions.SSLError(INVALID), False, INVALID_TEXT),
+        (urllib3.exceptions.MaxRetryError(POOL, "/?apiKey=KEY", INVALID), False, INVALID_TEXT),
+        (caused(requests.ConnectionError("KEY"), INVALID), False, INVALID_TEXT),
+        (amid(requests.ConnectionError("KEY"), INVALID), False, INVALID_TEXT),
+        (requests.exceptions.InvalidURL("KEY"), False, CHECK_PROXY),
+        (requests.exceptions.InvalidSchema("KEY"), False, CHECK_PROXY),
+        (urllib3.exceptions.ProxySchemeUnknown("KEY"), False, CHECK_PROXY),
+        (urllib3.exceptions.LocationValueError("KEY"), False, CHECK_PROXY),
+        (OSError("KEY"), False, "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: the file does not exist"),
+        (requests.ConnectTimeout("KEY"), True, "no connection within 10 s"),
+        (requests.ReadTimeout("KEY"), True, "no complete response within 7 s"),
+        (TimeoutError("KEY"), True, "no complete response within 7 s"),
+        (requests.exceptions.ProxyError(REFUSED), True, "the proxy does not connect"),
+        (requests.ConnectionError(REFUSED), True, "no connection: Connection refused"),
+        (ConnectionResetError(104, "Reset"), True, "the connection broke off"),
+        (ConnectionAbortedError(103, "Abort"), True, "the connection broke off"),
+        (BrokenPipeError(32, "Pipe"), True, "the connection broke off"),
+        (requests.ConnectionError("KEY"), True, "the connection broke off"),
+        (requests.exceptions.ChunkedEncodingError("KEY"), True, "the connection broke off"),
+        (ValueError("KEY"), True, "the request failed (ValueError)"),
+        (ConnectionError("KEY"), True, "the request failed (ConnectionError)"),
+    ],
+)
+def test_a_failure_is_named_without_its_own_words(
+    error: Exception, *, passes: bool, text: str
+) -> None:
+    """Whatever the libraries raise is named in words of the tap's own, and nothing leads to it."""
+    with requests_mock.Mocker() as server:
+        server.post(requests_mock.ANY, exc=error)
+        with pytest.raises(RequestError) as raised:
+            transport().post("method?hour=3", Attempt())
+    assert str(raised.value) == text
+    assert isinstance(raised.value, TransientError) is passes
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
+def test_an_exception_that_is_its_own_cause_is_named() -> None:
+    """Exceptions that refer to each other do not hold up the tap."""
+    first, second = requests.ConnectionError("KEY"), ValueError("KEY")
+    with requests_mock.Mocker() as server:
+        server.post(requests_mock.ANY, exc=caused(first, caused(second, first)))
+        with pytest.raises(TransientError, match="the connection broke off"):
+            transport().post("method?hour=3", Attempt())
+
+
+@pytest.mark.parametrize(
+    ("status", "size", "read"),
+    [(200, 2**26, 2**26), (200, 2**26 + 1, None), (500, 2**20, 2**16), (201, 2**20, 2**16)],
+)
+def test_no_more_is_read_than_can_be_meant(status: int, size: int, read: int | None) -> None:
+    """An answer may have 64 MiB; of anything else, the first 64 KiB are read."""
+    with requests_mock.Mocker() as server:
+        server.post(requests_mock.ANY, status_code=status, content=b" " * size)
+        if read is None:
+            with pytest.raises(RequestError, match="the answer is larger than 64 MiB") as raised:
+                transport().post("method?hour=3", Attempt())
+            assert not isinstance(raised.value, TransientError)
+        else:
+            response = transport().post("method?hour=3", Attempt())
+            assert (response.status, len(response.body)) == (status, read)
+
+
+@pytest.mark.parametrize(("pace", "times_out"), [(8.5, False), (8.6, True)])
+def test_a_response_that_trickles_has_an_end(pace: float, *, times_out: bool) -> None:
+    """Connecting and answering may take 10 s and `request_timeout`, however slow the bytes."""
+    times = iter(range(10))
+    with requests_mock.Mocker() as server:
+        server.post(requests_mock.ANY, content=b" " * 2 * 2**16)
+        one = transport(lambda: next(times) * pace)
+        assert one.time_limit == 17
+        if times_out:
+            with pytest.raises(TransientError, match="no complete response within 7 s"):
+                one.post("method?hour=3", Attempt())
+        else:
+            assert len(one.post("method?hour=3", Attempt()).body) == 2 * 2**16
+
+
+def test_what_is_sent_is_all_that_is_needed() -> None:
+    """A request has the key nowhere, no credentials, and asks for a fresh connection."""
+    with requests_mock.Mocker() as server:
+        server.post(requests_mock.ANY, status_code=302, headers={"Location": "https://[KEY"})
+        response = transport().post("method?hour=3", Attempt())
+        (request,) = server.request_history
+    assert response.status == 302
+    assert response.headers["Location"] == "https://[KEY"
+    assert request.url == "https://pbx.example.com/method?hour=3"
+    assert request.headers["User-Agent"] == "test"
+    assert request.headers["Accept-Encoding"] == "identity"
+    assert request.headers["Connection"] == "close"
+    assert "Authorization" not in request.headers
+    assert not request.allow_redirects
+    assert request.stream
+    assert str(request.timeout) == "(10, 7)"
