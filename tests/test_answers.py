@@ -11,19 +11,17 @@ import msgspec
 import pytest
 from msgspec.structs import astuple
 
-from tap_noojee.answers import (
-    MAX_LEGS,
-    MAX_MESSAGE_BYTES,
-    MAX_VALUES,
-    AnswerReader,
-    Response,
-)
+from tap_noojee.answers import AnswerReader, Response
 from tap_noojee.errors import RateLimitError, RejectedError, RequestError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NOW = datetime(2022, 6, 1, tzinfo=UTC)
+
+MAX_LEGS = 200_000
+MAX_VALUES = 3_200_000
+MAX_MESSAGE_BYTES = 65_536
 
 
 class Leg(msgspec.Struct, gc=False):

@@ -256,8 +256,13 @@ def test_a_response_that_trickles_has_an_end(pace: float, *, times_out: bool) ->
             assert len(one.post("method?hour=3", Attempt()).body) == 2 * 2**16
 
 
-def test_what_is_sent_is_all_that_is_needed() -> None:
-    """A request has the key nowhere, no credentials, and asks for a fresh connection."""
+def test_what_is_sent_is_all_that_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request has neither the key nor a .netrc's credentials, and its connection is closed."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine pbx.example.com login somebody password secret")
+    monkeypatch.setenv("NETRC", str(netrc))
     with requests_mock.Mocker() as server:
         server.post(requests_mock.ANY, status_code=302, headers={"Location": "https://[KEY"})
         response = transport().post("method?hour=3", Attempt())
