@@ -18,7 +18,7 @@ import msgspec
 import requests
 
 from tap_noojee.errors import RateLimitError, RejectedError, RequestError, TransientError
-from tap_noojee.secrecy import safe_excerpt
+from tap_noojee.secrecy import MAX_EXCERPT, safe_excerpt
 
 if TYPE_CHECKING:
     import logging
@@ -138,7 +138,8 @@ class AnswerReader:
         names: set[str] = set()
         for record in msgspec.json.decode(body, type=list[msgspec.Raw]):
             with contextlib.suppress(*_NOT_JSON):
-                names |= msgspec.json.decode(record, type=dict[str, msgspec.Raw]).keys()
+                fields = msgspec.json.decode(record, type=dict[str, msgspec.Raw])
+                names.update(name[:MAX_EXCERPT] for name in fields)  # they may be of any length
         unknown = ", ".join(sorted(names - set(self._record_type.__struct_fields__)))
         self._logger.warning(
             "The PBX sends fields that the schema does not have, and that are left out: %s",

@@ -49,7 +49,7 @@ TESTS = {
     "legs": "legs streams client hostile secrecy",
     "progress": "progress streams",
     "secrecy": "excerpt secrecy client",
-    "settings": "settings client command_line secrecy",
+    "settings": "settings hub client command_line secrecy",
     "streams": "sdk streams client sequences command_line",
     "transport": "transport client hostile secrecy",
     "waiting": "waiting client command_line",

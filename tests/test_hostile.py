@@ -818,6 +818,17 @@ def measured(tmp_path: Path, url: str) -> tuple[int, str, int]:
     return done.returncode, "\n".join(log), int(size) * UNIT // 2**20
 
 
+def at_once(body: bytes, headers: str = "") -> Callable[[socket.socket], None]:
+    """Send a whole answer."""
+    head = OK + f"{headers}Content-Length: {len(body)}\r\n\r\n".encode()
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(head)
+        connection.sendall(body)
+
+    return answer
+
+
 def many_legs(count: int) -> bytes:
     """Make an answer of very many legs."""
     text = json.dumps(GOOD | {"CallRecordId": "%d"}, ensure_ascii=False)
@@ -828,13 +839,7 @@ def many_legs(count: int) -> bytes:
 def test_a_huge_answer_needs_little_memory(tmp_path: Path) -> None:
     """An answer of 150,000 legs, more than any hour's, is read within 350 MiB."""
     body = many_legs(150_000)
-    head = OK + f"Content-Length: {len(body)}\r\n\r\n".encode()
-
-    def answer(connection: socket.socket) -> None:
-        connection.sendall(head)
-        connection.sendall(body)
-
-    with serving(answer) as url:
+    with serving(at_once(body)) as url:
         status, log, size = measured(tmp_path, url)
     assert status == 0, log
     with (tmp_path / "output").open() as output:
@@ -858,6 +863,20 @@ def test_an_error_does_not_copy_a_long_value() -> None:
 
 
 @pytest.mark.slow
+def test_unknown_fields_cost_little_however_many(tmp_path: Path) -> None:
+    """Fields by the hundred thousand, each with a long name of its own, are left out as one is."""
+    name = "\U0001f44b" + "x" * 320
+    records = [json.dumps({f"{n:06}{name}": 1}, ensure_ascii=False) for n in range(190_000)]
+    body = f"[{','.join([json.dumps(GOOD), *records])}]".encode()
+    with serving(at_once(body)) as url:
+        status, log, size = measured(tmp_path, url)
+    assert status == 1, log
+    assert "left out: 000000" in log
+    assert log.endswith("record 2: callend: is missing")
+    assert size < 650, size
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("unit", "limit"),
     [
@@ -875,13 +894,7 @@ def test_no_answer_costs_many_times_its_bytes(tmp_path: Path, unit: bytes, limit
     """An answer of 63 MiB, whatever it is made of, is rejected within so many MiB."""
     count = 63 * 2**20 // len(unit)
     body = b'["' + unit * count + b'"]' if unit == b"x" else b"[" + unit * count + b"0]"
-    head = OK + f"Content-Length: {len(body)}\r\n\r\n".encode()
-
-    def answer(connection: socket.socket) -> None:
-        connection.sendall(head)
-        connection.sendall(body)
-
-    with serving(answer) as url:
+    with serving(at_once(body)) as url:
         status, log, size = measured(tmp_path, url)
     assert status == 1, log
     assert size < limit, size
@@ -894,12 +907,7 @@ def test_a_compressed_answer_cannot_grow_without_bounds(tmp_path: Path) -> None:
     zeros = bytes(2**24)
     packed = b"".join(inner.compress(zeros) for _ in range(128)) + inner.flush()
     body = gzip.compress(packed)
-    head = OK + f"Content-Encoding: gzip, gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-
-    def answer(connection: socket.socket) -> None:
-        connection.sendall(head + body)
-
-    with serving(answer) as url:
+    with serving(at_once(body, "Content-Encoding: gzip, gzip\r\n")) as url:
         status, log, size = measured(tmp_path, url)
     assert status == 1, log
     assert log.endswith(TOO_LARGE), log
