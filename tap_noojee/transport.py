@@ -98,7 +98,6 @@ class Transport:
                 f"{self._url}/{path}",
                 headers=self._headers,
                 timeout=(CONNECT_TIMEOUT, self._timeout),
-                allow_redirects=False,
                 stream=True,
             ) as response:
                 is_answer = response.status_code == requests.codes.ok
@@ -170,7 +169,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class _Session(requests.Session):
-    """Does not look at redirects: it would read all of the body, and trip over a bad address."""
+    """Follows no redirect.
+
+    Nor looks at one: it would read all of the body, and trip over a bad address.
+    """
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:

@@ -787,6 +787,21 @@ def test_little_is_read_of_what_is_not_an_answer(status: str) -> None:
     assert sent < 2**26
 
 
+def test_a_message_may_come_in_pieces() -> None:
+    """A message is read to its end, in however many chunks it comes."""
+    chunks = b"".join(
+        b"%x\r\n%b\r\n" % (len(c), c) for c in (b'{"Code": 7, ', b'"Message": ', b'"no"}')
+    )
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 403 x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(chunks + b"0\r\n\r\n")
+
+    with serving(answer) as url:
+        run = run_tap(Simulator(), api_url=url, start_date=BEFORE)
+    assert "(status 403, Code 7: no)" in str(run.error)
+
+
 MEASURE = """
 import os, sys
 pid = os.posix_spawn(sys.executable, sys.argv[1:], os.environ)

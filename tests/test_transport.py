@@ -274,6 +274,5 @@ def test_what_is_sent_is_all_that_is_needed(
     assert request.headers["Accept-Encoding"] == "identity"
     assert request.headers["Connection"] == "close"
     assert "Authorization" not in request.headers
-    assert not request.allow_redirects
     assert request.stream
     assert str(request.timeout) == "(10, 7)"
