@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 REMEMBERED = 10_000
 """Legs, at the least, that are recognised when they come with another hour, too."""
 
+MIN_ZONE_DIFFERENCE = 25 * 60
+"""Seconds between a call's creation and a leg's start that may be the sign of a wrong zone."""
+
+MAX_ZONE_DIFFERENCE = 14 * 3600
+"""Seconds; what is further off has another reason."""
+
+ENOUGH_LEGS = 3
+"""To tell a wrong zone from a leg that started long after its call."""
+
+_ASTERISK_ID = re.compile(r"([0-9]{9,10})\.[0-9]+")
+
 _SMALL = {str(number): number for number in range(4000)}
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 
@@ -62,6 +73,7 @@ class LegReader:
         self._logger = logger
         self._legacy_name = ""
         self._ambiguous = False
+        self._zone_doubted = False
         self._recent: dict[tuple[str, int], int] = {}
         self._older: dict[tuple[str, int], int] = {}
 
@@ -93,6 +105,8 @@ class LegReader:
         legs = [leg for leg in legs if self._is_news((leg.CallRecordId, leg.Leg), astuple(leg))]
         if hour.repeated:
             self._check_passes(hour, legs)
+        elif not self._zone_doubted:
+            self._check_zone(hour, legs)
         passes = iso_spans(hour.passes)
         inside = sum(s <= leg.callend < e for s, e in passes for leg in legs)
         if strays := len(legs) - inside:
@@ -168,6 +182,40 @@ class LegReader:
                 "be able to return those of the other",
                 *(hour, "second" if passes.pop() else "first"),
             )
+
+    def _check_zone(self, hour: Hour, legs: Iterable[Any]) -> None:
+        """Warn if no leg of several starts when its call was created.
+
+        Dates of older servers do not name their zone: nothing else tells that `timezone` is wrong,
+        and if it is east of the PBX's, hours are requested before they begin, and found empty.
+        """
+        lags = []
+        for leg in legs:
+            lag = _start_lag(leg)
+            if lag is not None:
+                if abs(lag) < MIN_ZONE_DIFFERENCE:
+                    return
+                lags.append(lag)
+        nearest = min(lags, key=abs, default=0)
+        if len(lags) < ENOUGH_LEGS or abs(nearest) > MAX_ZONE_DIFFERENCE:
+            return
+        self._zone_doubted = True
+        self._logger.warning(
+            "%s: all legs started about %d minutes %s their UniqueIds say that their calls were "
+            "created: check `timezone`",
+            *(hour, abs(nearest) / 60, "before" if nearest < 0 else "after"),
+        )
+
+
+def _start_lag(leg: Any) -> float | None:  # noqa: ANN401 - a struct of the schema's fields
+    """Seconds from a call's creation to a leg's start; None if they are not known.
+
+    Asterisk's ids begin with the epoch seconds of the call's creation.
+    """
+    match = _ASTERISK_ID.fullmatch(leg.UniqueId or "")
+    if not match or not leg.Start:
+        return None
+    return datetime.fromisoformat(leg.Start).timestamp() - int(match[1])
 
 
 def iso_spans(spans: Iterable[Span]) -> list[tuple[str, str]]:

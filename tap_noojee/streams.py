@@ -128,7 +128,8 @@ class RecordingsStream(Stream):
         except HourNotOverError as error:
             self._leave_for_later(hour, error)
             legs = []
-        self.log("%s: %s; the connection works", hour, number(len(legs), "leg"))
+        hint = "" if legs else "; if calls ended in that hour, check `timezone`"
+        self.log("%s: %s; the connection works%s", hour, number(len(legs), "leg"), hint)
         yield from map(asdict, legs[:1])
         self._emit_state(self._bookmark)
 

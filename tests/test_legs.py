@@ -84,3 +84,68 @@ def test_a_repeated_hour_of_one_pass_is_not_called_ambiguous(
     _, warnings = read(AUTUMN_2022, f"Sun Apr 03 02:30:00 {name} 2022")
     assert len(warnings) == 1
     assert f"came twice, and all its legs are of the {which} pass" in warnings[0]
+
+
+CREATED = 1631595600
+"""2021-09-14 15:00 in Melbourne, in epoch seconds."""
+
+
+def doubts(
+    legs: list[tuple[int, str]], caplog: pytest.LogCaptureFixture, hour: str = "2021-09-14T15:00"
+) -> int:
+    """How often `timezone` is doubted in two hours of legs, by each start's minute and its id."""
+    reader = LegReader(SCHEMA, ZONE, "the-key", logging.getLogger(__name__))
+    for turn in "ab":
+        came: list[Any] = [
+            reader.leg_type(
+                callend="2021-09-14 15:59:59",
+                CallRecordId=f"{turn}{number}",
+                Leg="1",
+                Start=f"2021-09-14 15:{minute:02}:00" if minute >= 0 else "",
+                UniqueId=unique_id,
+            )
+            for number, (minute, unique_id) in enumerate(legs)
+        ]
+        reader.read(Hour(datetime.fromisoformat(hour), ZONE), came)
+    return sum("check `timezone`" in record.getMessage() for record in caplog.records)
+
+
+def created(minutes: int, minute: int = 0) -> tuple[int, str]:
+    """A leg that starts at a minute of the hour, so long after its call was created."""
+    return minute, f"{CREATED + 60 * (minute - minutes)}.7"
+
+
+@pytest.mark.parametrize(
+    ("legs", "warnings"),
+    [
+        ([created(-120)] * 3, 1),
+        ([created(120)] * 3, 1),
+        ([created(25)] * 3, 1),
+        ([created(-25)] * 3, 1),
+        ([created(24)] * 3, 0),
+        ([created(-24)] * 3, 0),
+        ([created(26 * 60), created(120), created(120)], 1),
+        ([created(14 * 60)] * 3, 1),
+        ([created(14 * 60 + 1)] * 3, 0),
+        ([created(-14 * 60 - 1)] * 3, 0),
+        ([created(-120)] * 2, 0),
+        ([created(-120), created(0), created(-120), created(-120)], 0),
+        ([created(-120), created(-120), (-1, f"{CREATED}.1"), (0, ""), (0, "pbx-1")], 0),
+        ([created(-120), created(-120), (-1, f"{CREATED}.1"), created(-90)], 1),
+        ([(0, f"asterisk-{CREATED + 7200}.7")] * 3, 0),
+        ([(0, str(CREATED + 7200))] * 3, 0),
+    ],
+)
+def test_a_wrong_zone_shows_where_no_leg_starts_as_its_call_is_created(
+    legs: list[tuple[int, str]], warnings: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three legs that all start 25 minutes or more from their calls' creation bring one warning.
+
+    What is further away than zones are from each other says nothing of them.
+    """
+    assert doubts(legs, caplog) == warnings
+
+
+def test_a_repeated_hour_says_nothing_of_the_zone(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the pass is not known, a leg may be an hour off in the right zone, too."""
+    assert doubts([created(-120)] * 3, caplog, hour=AUTUMN_2021) == 0

@@ -697,6 +697,42 @@ def test_a_wrong_zone_stops_before_the_first_record() -> None:
     assert "`timezone`" in str(run.error)
 
 
+UNLIKE_IDS = "their UniqueIds say that their calls were created: check `timezone`"
+
+
+@pytest.mark.parametrize(
+    ("zone", "setting", "difference"),
+    [
+        ("Australia/Perth", "Australia/Melbourne", "120 minutes before"),
+        ("Australia/Adelaide", "Australia/Melbourne", "30 minutes before"),
+        ("Pacific/Auckland", "Australia/Melbourne", "120 minutes after"),
+    ],
+)
+def test_dates_without_a_zone_are_held_against_the_ids_of_calls(
+    zone: str, setting: str, difference: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where dates have no zone's name, ids that say another one bring one warning in a run."""
+    with Simulator(timezone=zone, dates="timestamp") as pbx:
+        run = run_tap(pbx, **DAY | {"timezone": setting})
+    assert run.error is None
+    (warning,) = _warnings(caplog)
+    hour, _, words = warning.partition(": ")
+    assert hour.startswith("2021-09-14 ")
+    assert words.startswith("all legs started about ")
+    minutes, _, rest = words.removeprefix("all legs started about ").partition(" ")
+    assert difference == f"{round(int(minutes) / 30) * 30} {rest.removesuffix(f' {UNLIKE_IDS}')}"
+
+
+@pytest.mark.parametrize("dates", ["java", "gmt", "timestamp"])
+def test_ids_that_agree_with_the_dates_bring_no_warning(
+    dates: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A month of dates that agree with the ids of calls brings no warning of the zone."""
+    with Simulator(dates=dates) as pbx:
+        run_tap(pbx, start_date="2021-08-15", end_date="2021-09-15")
+    assert _warnings(caplog) == []
+
+
 def test_progress_names_hour_legs_rest_and_end(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -719,9 +755,18 @@ def test_progress_names_hour_legs_rest_and_end(
     ]
 
 
-@pytest.mark.parametrize("calls", [0, 1])
-def test_the_connection_test_makes_one_request(calls: int) -> None:
-    """--test makes one request, whether there are calls or not, and claims nothing in STATE."""
+@pytest.mark.parametrize(
+    ("calls", "line"),
+    [
+        (0, "0 legs; the connection works; if calls ended in that hour, check `timezone`"),
+        (1, "4 legs; the connection works"),
+    ],
+)
+def test_the_connection_test_makes_one_request(
+    calls: int, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """--test makes one request, says how many legs came, and claims nothing in STATE."""
+    caplog.set_level("INFO")
     with Simulator(volume=calls) as pbx:
         run = run_tap(
             pbx,
@@ -732,6 +777,7 @@ def test_the_connection_test_makes_one_request(calls: int) -> None:
     assert run.error is None
     assert len(run.records) == calls
     assert all(value == {"bookmarks": {"recordings": {}}} for value in run.states)
+    assert f"2021-09-14 15:00: {line}" in [record.getMessage() for record in caplog.records]
 
 
 def test_deselected_fields_are_left_out(pbx: Simulator) -> None:
