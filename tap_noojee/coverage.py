@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from tap_noojee.dates import parse_instant
 from tap_noojee.errors import DateError, StateError
-from tap_noojee.hours import Hour, Span, count_between
+from tap_noojee.hours import Hour, Span, count_between, when_equal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -113,11 +113,11 @@ class Coverage:
             return cls(since, until, subtract(read, merge(owed)))
         raise StateError(reason)
 
-    def make_bookmark(self, replication_key: str) -> dict[str, Any]:
+    def make_bookmark(self, replication_key: str, zone: ZoneInfo) -> dict[str, Any]:
         """The bookmark that claims this: the opposite of `parse_bookmark`.
 
-        `owed` is there even if it is empty: where Meltano merges two states, it would else keep
-        the older one's.
+        It names the zone by whose clock the hours were requested. `owed` is there even if it is
+        empty: where Meltano merges two states, it would else keep the older one's.
         """
         owed = subtract(merge([(self.since, self.until)]), self.read)
         return {
@@ -125,6 +125,7 @@ class Coverage:
             "replication_key_value": self.until.isoformat(),
             "since": self.since.isoformat(),
             "owed": [{"start": s.isoformat(), "end": e.isoformat()} for s, e in owed],
+            "timezone": zone.key,
         }
 
     def with_read(self, start: datetime, spans: Iterable[Span]) -> Self:
@@ -132,6 +133,14 @@ class Coverage:
         read = merge([*self.read, *spans])
         until = max(self.until, read[-1][1]) if read else self.until
         return dataclasses.replace(self, since=min(self.since, start), until=until, read=read)
+
+    def moved(self, before: ZoneInfo, zone: ZoneInfo) -> Self:
+        """This, as far as what was requested by one zone's clock was right by another's.
+
+        Where the clocks differ, other hours were requested, and perhaps before they began.
+        """
+        spans = [span for one in self.read for span in when_equal(one, before, zone)]
+        return dataclasses.replace(self, read=merge(spans))
 
     def clipped(self, now: datetime, zone: ZoneInfo) -> Self:
         """This, without claims of hours that are not over.

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Self, TypeAlias, cast
 import pendulum
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from zoneinfo import ZoneInfo
 
 HOUR = timedelta(hours=1)
 QUARTER = timedelta(minutes=15)
 """Since 2014 zones have moved their clocks by whole quarters, on the quarter. The exception is
 Casey in Antarctica, which moved at 00:01: legs of that minute may be taken for the wrong hour."""
+
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 Span: TypeAlias = tuple[datetime, datetime]
 """The time from an instant until just before another."""
@@ -137,6 +140,16 @@ class Hour:
         while not _passes(wall, self.zone):
             wall = wall.add(hours=hours)
         return dataclasses.replace(self, wall=wall)
+
+
+def when_equal(span: Span, zone: ZoneInfo, other: ZoneInfo) -> Iterator[Span]:
+    """The parts of a span in which clocks of both zones show the same, a quarter at the most."""
+    start, end = span
+    while start < end:
+        stop = min(start + QUARTER - (start - _BEGINNING) % QUARTER, end)
+        if start.astimezone(zone).utcoffset() == start.astimezone(other).utcoffset():
+            yield start, stop
+        start = stop
 
 
 def count_between(first: Hour, last: Hour) -> int:

@@ -159,7 +159,7 @@ class RecordingsStream(Stream):
             yield from map(asdict, legs)
             backlog.finish(hour)
             self._emit_state(
-                backlog.coverage.make_bookmark(self.replication_key)
+                backlog.coverage.make_bookmark(self.replication_key, self._zone)
                 if incremental
                 else self._bookmark
             )

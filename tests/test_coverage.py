@@ -156,7 +156,7 @@ def test_a_bookmark_without_since_before_the_start_date_claims_nothing() -> None
     coverage = parse(bookmark(B), D)
     assert coverage == Coverage(B, B, [])
     later = coverage.with_read(D, [(D, E)])
-    assert later.make_bookmark("callend")["owed"] == [
+    assert later.make_bookmark("callend", MELBOURNE)["owed"] == [
         {"start": B.isoformat(), "end": D.isoformat()}
     ]
 
@@ -169,7 +169,7 @@ def test_a_bookmark_is_read_as_it_was_written() -> None:
         Coverage(A, D, [(B, D)]),
         Coverage(B, B, []),
     ):
-        written = coverage.make_bookmark("callend")
+        written = coverage.make_bookmark("callend", MELBOURNE)
         assert written["replication_key"] == "callend"
         assert isinstance(written["owed"], list)
         assert parse(json.loads(json.dumps(written)), E) == coverage

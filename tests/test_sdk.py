@@ -52,6 +52,7 @@ def test_the_last_state_is_a_bookmark_and_nothing_else(pbx: Simulator) -> None:
                     "replication_key_value": "2021-09-14T14:00:00+00:00",
                     "since": "2021-09-13T14:00:00+00:00",
                     "owed": [],
+                    "timezone": "Australia/Melbourne",
                 }
             }
         },

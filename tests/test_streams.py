@@ -13,12 +13,15 @@ from conftest import FakeClock, Run, as_records, emitted, requested, run_tap, tr
 from times import every, local
 from typing_extensions import override
 
+from tap_noojee import simulator
 from tap_noojee.errors import NoojeeError
 from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from tap_noojee.simulator import Leg
 
 DAY: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
 
@@ -34,6 +37,7 @@ def state(value: str, since: str = START, owed: Sequence[tuple[str, str]] = ()) 
         "replication_key_value": value,
         "since": since,
         "owed": [{"start": start, "end": end} for start, end in owed],
+        "timezone": "Australia/Melbourne",
     }
     return {"bookmarks": {"recordings": bookmark}}
 
@@ -289,6 +293,93 @@ def test_a_state_that_cannot_be_read_is_an_error(pbx: Simulator, bookmark: Any) 
     run = run_tap(pbx, state={"bookmarks": {"recordings": bookmark}})
     assert isinstance(run.error, NoojeeError)
     assert str(run.error).startswith("state: ")
+    assert requested(pbx) == []
+
+
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+@pytest.mark.parametrize(
+    ("zone", "wrong", "dates"),
+    [
+        ("Australia/Perth", "Australia/Melbourne", "java"),
+        ("Pacific/Auckland", "Australia/Melbourne", "java"),
+        ("Australia/Melbourne", "UTC", "java"),
+        ("Australia/Melbourne", "Asia/Kathmandu", "java"),
+        ("Australia/Perth", "Australia/Melbourne", "timestamp"),
+        ("Australia/Melbourne", "Australia/Adelaide", "timestamp"),
+    ],
+)
+def test_what_was_read_by_a_wrong_clock_is_read_again(
+    zone: str, wrong: str, dates: Any, order: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When `timezone` is put right, no leg is missing, and all have the right times."""
+    now = datetime.fromisoformat("2021-09-14T02:10+00:00")
+
+    def ended(start: datetime, end: datetime) -> list[Leg]:
+        return simulator.legs(start, min(end, now), zone=ZoneInfo(zone), volume=0.3)
+
+    found: dict[tuple[str, int], tuple[str, int, str, str]] = {}
+    begin = local("2021-09-14", zone)
+    with Simulator(timezone=zone, dates=dates, legs=ended, clock=lambda: now) as pbx:
+        state: Any = None
+        claimed = False
+        # Run hourly with the wrong zone, until legs show that it is; then with the right one.
+        for setting in [wrong] * 10 + [zone] * 2:
+            run = run_tap(
+                pbx,
+                clock=FakeClock(now.isoformat()),
+                start_date=begin.isoformat(),
+                timezone=setting,
+                backfill_order=order,
+                state=state,
+            )
+            found |= {row[:2]: row for row in emitted(run)}
+            claimed |= setting == wrong and bool(run.states)
+            state = run.states[-1] if run.states else state
+            now += timedelta(hours=1)
+    assert run.error is None
+    until = (now - timedelta(hours=1)).replace(minute=0)
+    assert sorted(found.values()) == sorted(as_records(ended(begin, until)))
+    changed = f"state: was written with `timezone` {wrong}, not {zone}: "
+    assert sum(warning.startswith(changed) for warning in _warnings(caplog)) == claimed
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "again"),
+    [
+        ("Australia/Melbourne", "Australia/Hobart", []),
+        ("Australia/Melbourne", "Australia/Victoria", []),
+        ("Australia/Brisbane", "Australia/Melbourne", range(3, 24)),
+        ("Australia/Melbourne", "Australia/Brisbane", range(2, 23)),
+    ],
+)
+def test_only_what_clocks_show_differently_is_read_again(
+    before: str, after: str, again: Sequence[int], pbx: Simulator
+) -> None:
+    """Where two zones' clocks agree, a new `timezone` changes nothing of what has been read."""
+    days: dict[str, Any] = {
+        "start_date": "2021-10-02T00:00+10:00",
+        "end_date": "2021-10-04T00:00+11:00",
+    }
+    first = run_tap(pbx, **days, timezone=before, clock=FakeClock("2021-10-20T00:00Z"))
+    with Simulator(timezone=after) as other:
+        second = run_tap(other, **days, timezone=after, state=first.states[-1])
+        assert second.error is None
+        assert requested(other) == [("2021-10-03", hour) for hour in again]
+    bookmark = second.states[-1]["bookmarks"]["recordings"]
+    assert bookmark["timezone"] == after
+    assert bookmark["owed"] == []
+
+
+@pytest.mark.parametrize("name", ["Mars/Olympus", "5f0c7a52", 600, ["UTC"], ""])
+def test_a_state_of_no_zone_is_an_error(pbx: Simulator, name: Any) -> None:
+    """A STATE whose zone is none cannot be read; its name is not repeated."""
+    value = state("2021-09-14T05:00:00+00:00")
+    value["bookmarks"]["recordings"]["timezone"] = name
+    run = run_tap(pbx, state=value)
+    assert isinstance(run.error, NoojeeError)
+    assert str(run.error) == (
+        "state: the bookmark of recordings cannot be read: `timezone` is not a time zone"
+    )
     assert requested(pbx) == []
 
 
