@@ -220,10 +220,11 @@ class Backlog:
         return subtract(owed, [(self._start, self._end)])
 
     def next_hour(
-        self, last_due: Hour, *, newest_first: bool, unread_only: bool = False
+        self, last_due: Hour, *, newest_first: bool, prefer_unread: bool = False
     ) -> Hour | None:
         """The hour to request next, of those up to the last that is due; None if there is none."""
-        spans = clip(self.unread if unread_only else self.wanted, BEGINNING, last_due.end)
+        spans = clip(self.unread, BEGINNING, last_due.end) if prefer_unread else []
+        spans = spans or clip(self.wanted, BEGINNING, last_due.end)
         if not spans:
             return None
         # Where passes interleave, the hour that shows at either end of the time that is wanted

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from msgspec.structs import asdict
 from singer_sdk import SchemaDirectory, Stream, StreamSchema, metrics
 from singer_sdk.helpers.conform import TypeConformanceLevel
+from singer_sdk.mapper import RemoveRecordTransform
 from singer_sdk.singerlib import StateMessage
-from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
+from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE, REPLICATION_INCREMENTAL
 from typing_extensions import override
 
 from tap_noojee.answers import AnswerReader
@@ -85,12 +86,23 @@ class RecordingsStream(Stream):
         super().apply_catalog(catalog)
         if self.replication_key != type(self).replication_key:
             raise NoojeeError(f"catalog: replication_key: is not {type(self).replication_key}")
+        if self.replication_method == REPLICATION_FULL_TABLE:
+            if "max_hours_per_run" in self.config:
+                raise NoojeeError(
+                    "max_hours_per_run: cannot be used with FULL_TABLE: each run would read the "
+                    "same hours"
+                )
+        elif self.replication_method != REPLICATION_INCREMENTAL:
+            raise NoojeeError("catalog: replication_method: is not INCREMENTAL or FULL_TABLE")
         for field in self.schema["required"] if self.selected else ():
             if not self.mask[("properties", field)]:
                 raise NoojeeError(f"catalog: {field}: is excluded, but needed in each record")
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
+        if all(isinstance(stream_map, RemoveRecordTransform) for stream_map in self.stream_maps):
+            # All would be requested and claimed, and nothing written.
+            raise NoojeeError("stream_maps: recordings: is left out, and there is nothing else")
         # The SDK's marker of where a run began would else be in each STATE.
         self.stream_state.pop("starting_replication_value", None)
         self._bookmark = dict(self.stream_state)
@@ -202,7 +214,7 @@ class RecordingsStream(Stream):
             self._last_due(),
             newest_first=self.config["backfill_order"] == "newest_first",
             # Else `lookback_hours` could take up every run, and history would never be read.
-            unread_only=progress.hours_left_in_run == 1,
+            prefer_unread=progress.hours_left_in_run == 1,
         )
 
     def _last_due(self) -> Hour:

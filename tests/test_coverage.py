@@ -359,13 +359,15 @@ def test_lookback_takes_in_an_earlier_hour_whose_second_pass_is_after_the_start(
     assert clip(work.wanted, start, until) == [(start, until)]
 
 
-def test_hours_never_read_may_be_asked_for_alone() -> None:
-    """With `unread_only`, hours that are read again do not count."""
+def test_hours_never_read_may_be_preferred() -> None:
+    """With `prefer_unread`, hours that are read again come only if there are no others."""
     work = backlog(Coverage(A, D, [(B, D)]), lookback=2)
     last_due = Hour.containing(C, MELBOURNE)
     assert work.next_hour(last_due, newest_first=True) == last_due
-    hour = work.next_hour(last_due, newest_first=True, unread_only=True)
-    assert hour == Hour.containing(A, MELBOURNE)
+    first = Hour.containing(A, MELBOURNE)
+    assert work.next_hour(last_due, newest_first=True, prefer_unread=True) == first
+    work.finish(first)
+    assert work.next_hour(last_due, newest_first=True, prefer_unread=True) == last_due
 
 
 def test_what_was_read_before_is_excluded_from_an_hour() -> None:

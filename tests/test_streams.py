@@ -581,6 +581,26 @@ def test_the_last_hour_of_a_limited_run_is_one_that_was_never_read(pbx: Simulato
     assert last == state("2021-09-14T09:00:00+00:00")
 
 
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_without_history_lookback_takes_the_rest_of_a_limited_run(
+    pbx: Simulator, order: str
+) -> None:
+    """Where nothing else is unread, all of lookback_hours is read again in each run."""
+    last: dict[str, Any] | None = state("2021-09-14T05:00:00+00:00")
+    for hour in (6, 7):  # an hour falls due before each run
+        del pbx.requests[:]
+        run = run_tap(
+            pbx,
+            clock=FakeClock(f"2021-09-14T{hour:02}:06:00+00:00"),
+            backfill_order=order,
+            lookback_hours=1,
+            max_hours_per_run=2,
+            state=last,
+        )
+        last = run.states[-1]
+        assert {requested_hour for _, requested_hour in requested(pbx)} == {hour + 8, hour + 9}
+
+
 def test_newest_first_begins_with_the_last_hour(pbx: Simulator) -> None:
     """With newest_first the newest due hour comes first, then history, back to start_date."""
     clock = FakeClock("2021-09-14T06:06:00+00:00")  # 16:06
@@ -719,6 +739,50 @@ def test_a_full_table_run_reads_from_the_start(pbx: Simulator) -> None:
     assert run.error is None
     assert len(requested(pbx)) == 24
     assert all(value == before for value in run.states)
+
+
+@pytest.mark.parametrize("method", ["incremental", "LOG_BASED", ""])
+def test_an_unknown_method_is_an_error(pbx: Simulator, method: str) -> None:
+    """A replication method that is not INCREMENTAL or FULL_TABLE ends the run, and is named so."""
+    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
+    catalog["streams"][0]["replication_method"] = method
+    run = run_tap(pbx, **DAY, catalog=catalog)
+    if method:
+        assert isinstance(run.error, NoojeeError)
+        assert str(run.error) == "catalog: replication_method: is not INCREMENTAL or FULL_TABLE"
+    assert len(requested(pbx)) == (0 if method else 24)
+
+
+def test_a_full_table_run_has_no_limit(pbx: Simulator) -> None:
+    """FULL_TABLE with max_hours_per_run would read the same hours for ever: it is an error."""
+    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
+    catalog["streams"][0]["replication_method"] = "FULL_TABLE"
+    run = run_tap(pbx, **DAY, catalog=catalog, max_hours_per_run=9)
+    assert isinstance(run.error, NoojeeError)
+    assert str(run.error) == (
+        "max_hours_per_run: cannot be used with FULL_TABLE: each run would read the same hours"
+    )
+    assert requested(pbx) == []
+
+
+@pytest.mark.parametrize(
+    "maps",
+    [
+        {"recordings": None},
+        {"*": None},
+        {"__else__": None},
+        {"recording": {"Tag": None}, "__else__": None},
+    ],
+)
+def test_a_map_that_leaves_out_the_stream_is_an_error(
+    pbx: Simulator, maps: dict[str, Any]
+) -> None:
+    """Where stream maps leave nothing to write, nothing is requested, and STATE claims nothing."""
+    run = run_tap(pbx, **DAY, stream_maps=maps)
+    assert isinstance(run.error, NoojeeError)
+    assert str(run.error) == "stream_maps: recordings: is left out, and there is nothing else"
+    assert requested(pbx) == []
+    assert run.states == []
 
 
 def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
