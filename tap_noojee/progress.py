@@ -39,7 +39,7 @@ class Progress:
         elapsed = self._clock.monotonic() - self._began
         pace = max(self._interval, elapsed / self.hours_read if self.hours_read else 0)
         if not self.hours_read:
-            text = f"{number(left, 'hour')} of history to read, about {_words(left * pace)}"
+            text = f"{number(left, 'hour')} of history to read, about {in_words(left * pace)}"
             return text if in_run == left else f"{text}; {in_run:,} of them in this run"
         text = number(left, "hour") + (" of history" if self._of_history else "")
         if not in_run:
@@ -54,7 +54,7 @@ def number(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'s' * (count != 1)}"
 
 
-def _words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """A length of time in its largest units, such as `6 days 2 hours`."""
     minutes = max(1, round(seconds / 60))
     if minutes >= 24 * 60:

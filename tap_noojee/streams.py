@@ -23,7 +23,7 @@ from tap_noojee.coverage import FOREVER, Backlog, Coverage, count_hours, subtrac
 from tap_noojee.errors import HourNotOverError, NoojeeError, Stopped
 from tap_noojee.hours import Hour
 from tap_noojee.legs import LegReader, iso_spans
-from tap_noojee.progress import Progress, number
+from tap_noojee.progress import Progress, in_words, number
 from tap_noojee.settings import date, time_zone
 
 if TYPE_CHECKING:
@@ -224,9 +224,9 @@ class RecordingsStream(Stream):
     def _leave_for_later(self, hour: Hour, error: HourNotOverError) -> None:
         self._pbx_behind = timedelta(seconds=error.seconds_behind)
         self.logger.warning(
-            "%s: the clock of this machine is %d minutes ahead of the PBX's, where this hour is "
-            "not over: it is left for later. Set the clock",
-            *(hour, error.seconds_behind / 60),
+            "%s: the clock of this machine is %s ahead of the PBX's, where this hour is not over: "
+            "it is left for later. Set the clock",
+            *(hour, in_words(error.seconds_behind)),
         )
 
     def _count_request(self, status: int, seconds: float) -> None:

@@ -521,7 +521,9 @@ def test_an_hour_that_is_not_over_on_the_pbx_is_left_for_later(
     assert run.states == [{"bookmarks": {"recordings": {}}}]
     assert run.records == []
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert warning.startswith("2021-09-14 13:00: the clock of this machine is 131 minutes ahead")
+    assert warning.startswith(
+        "2021-09-14 13:00: the clock of this machine is 2 hours 11 minutes ahead"
+    )
 
 
 def test_history_is_read_while_the_clock_is_ahead_of_the_pbx(requests_mock: Mocker) -> None:
