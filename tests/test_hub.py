@@ -18,8 +18,6 @@ from uv import find_uv_bin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parent.parent
 (DEFINITION,) = (ROOT / "plugins" / "extractors").glob("tap-noojee--*.yml")
 
@@ -167,6 +165,7 @@ def meltano(project: Path, *arguments: str, **environment: str) -> str:
     return output(project.parent / "venv/bin/meltano", *arguments, cwd=project, **environment)
 
 
+@pytest.mark.slow
 def test_an_empty_project_gets_all_settings(project: Path, definition: dict[str, Any]) -> None:
     """`meltano add --from-ref` needs no Hub and leaves out no setting and no capability."""
     content = yaml.safe_load((project / "meltano.yml").read_text("utf-8"))
@@ -175,12 +174,14 @@ def test_an_empty_project_gets_all_settings(project: Path, definition: dict[str,
         assert added[what] == definition[what]
 
 
+@pytest.mark.slow
 def test_an_empty_project_runs_the_tap(project: Path) -> None:
     """The added tap is installed under its name, and Meltano can discover its stream."""
     listed = meltano(project, "select", "tap-noojee", "--list", "--all")
     assert "recordings.CallRecordId" in listed
 
 
+@pytest.mark.slow
 def test_an_empty_project_knows_kinds_and_secrets(project: Path) -> None:
     """Numbers of the environment arrive as numbers, dates as they are, and secrets are hidden."""
     printed = meltano(
