@@ -50,7 +50,7 @@ TESTS = {
     "progress": "progress streams",
     "secrecy": "excerpt secrecy client",
     "settings": "settings hub client command_line secrecy",
-    "streams": "sdk streams client sequences command_line",
+    "streams": "streams sdk client sequences command_line",
     "transport": "transport client hostile secrecy",
     "waiting": "waiting client command_line",
     "writer": "writer",
