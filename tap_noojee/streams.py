@@ -78,7 +78,7 @@ class RecordingsStream(Stream):
     @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
         # The SDK calls every error unhandled before it is handled: in one line, at the end.
-        if level < logging.ERROR or sys.exception() is None:
+        if level < logging.ERROR:
             super().log(message, *args, level=level, **kwargs)
 
     @override

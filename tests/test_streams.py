@@ -741,6 +741,28 @@ def test_a_full_table_run_reads_from_the_start(pbx: Simulator) -> None:
     assert all(value == before for value in run.states)
 
 
+def test_what_is_not_selected_may_lack_keys(pbx: Simulator) -> None:
+    """A stream that is not selected is left out, whatever is excluded of it."""
+    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
+    for entry in catalog["streams"][0]["metadata"]:
+        entry["metadata"]["selected"] = False
+        if entry["breadcrumb"]:
+            entry["metadata"]["inclusion"] = "unsupported"
+    run = run_tap(pbx, **DAY, catalog=catalog)
+    assert run.error is None
+    assert requested(pbx) == []
+
+
+def test_the_log_has_what_users_need(pbx: Simulator, caplog: pytest.LogCaptureFixture) -> None:
+    """Details stay at DEBUG, and an error is not called unhandled before its own line."""
+    caplog.set_level("INFO")
+    pbx.failures.append(Failure("status", status=401))
+    run = run_tap(pbx, **DAY)
+    assert isinstance(run.error, NoojeeError)
+    own = [r.getMessage() for r in caplog.records if r.name == "tap-noojee.recordings"]
+    assert [line.partition(" ")[0] for line in own] == ["Beginning", "Starting", "24"]
+
+
 @pytest.mark.parametrize("method", ["incremental", "LOG_BASED", ""])
 def test_an_unknown_method_is_an_error(pbx: Simulator, method: str) -> None:
     """A replication method that is not INCREMENTAL or FULL_TABLE ends the run, and is named so."""
