@@ -74,8 +74,8 @@ class LegReader:
         self._legacy_name = ""
         self._ambiguous = False
         self._zone_doubted = False
-        self._recent: dict[tuple[str, int], int] = {}
-        self._older: dict[tuple[str, int], int] = {}
+        self._recent: dict[tuple[str, int], tuple[Any, ...]] = {}
+        self._older: dict[tuple[str, int], tuple[Any, ...]] = {}
 
     def read(self, hour: Hour, legs: list[Any]) -> list[Any]:
         """Turn an hour's legs, in place, into values of the schema, in order of their end.
@@ -151,12 +151,12 @@ class LegReader:
         Two dictionaries take turns, so that a leg that keeps coming stays known and memory is
         bounded.
         """
-        content, recent = hash(leg), self._recent
+        recent = self._recent
         last = recent.get(key) or self._older.get(key)
-        recent[key] = content
+        recent[key] = leg
         if len(recent) > REMEMBERED:
             self._older, self._recent = recent, {}
-        return content != last
+        return leg != last
 
     def _check_passes(self, hour: Hour, legs: Iterable[Any]) -> None:
         """Warn if a repeated hour's passes look the same, or one of them is missing.

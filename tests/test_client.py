@@ -549,14 +549,15 @@ def test_history_is_read_while_the_clock_is_ahead_of_the_pbx(requests_mock: Mock
         {"Tag": "invoice 7"},
         {"Duration": "99"},
         {"callend": "Tue Sep 14 16:20:00 AEST 2021"},
+        {"Duration": "-2"},  # whose hash is that of -1
     ],
 )
 def test_a_leg_that_comes_again_changed_is_emitted_again(
     change: dict[str, str], requests_mock: Mocker
 ) -> None:
     """A leg that comes with two hours is emitted once if it is the same, else twice."""
-    later = RECORD | change
-    requests_mock.post(HOURS, [{"json": [RECORD, RECORD]}, {"json": [RECORD, later]}])
+    leg = RECORD | {"Duration": "-1"}
+    requests_mock.post(HOURS, [{"json": [leg, leg]}, {"json": [leg, leg | change]}])
     with Simulator() as pbx:
         run = run_tap(
             pbx,
