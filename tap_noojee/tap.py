@@ -167,8 +167,10 @@ class TapNoojee(Tap):
 
     def _moved(self, coverage: Coverage, name: object, zone: ZoneInfo) -> Coverage:
         """What STATE claims, as far as it holds if the PBX's clock is of this zone."""
+        if name is None or name == zone.key:
+            return coverage
         try:
-            before = zone if name is None else settings.time_zone(str(name))
+            before = settings.time_zone(str(name))
         except ValueError:
             # Not repeated here: it may be anything, the API key included.
             raise StateError(
