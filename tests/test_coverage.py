@@ -404,3 +404,39 @@ def test_an_end_before_a_second_pass_leaves_that_pass_owed() -> None:
     assert walls(requested(work, last)) == ["02:00", "03:00"]
     later = backlog(work.coverage, start=start, zone=CHATHAM)
     assert walls(requested(later, last)) == ["02:00", "03:00", "04:00"]
+
+
+BEFORE, AFTER = at("2021-09-01 00:07:00+00:00"), at("2022-05-01 00:00:00.5+00:00")
+
+
+@pytest.mark.parametrize(
+    ("zone", "other", "same"),
+    [
+        ("Australia/Melbourne", "Australia/Victoria", [(BEFORE, AFTER)]),
+        ("Australia/Melbourne", "Pacific/Auckland", []),
+        (
+            "Australia/Melbourne",
+            "Australia/Brisbane",
+            [(BEFORE, at("2021-10-02 16:00Z")), (at("2022-04-02 16:00Z"), AFTER)],
+        ),
+        (
+            "Australia/Lord_Howe",
+            "Australia/Melbourne",
+            [(at("2021-10-02 16:00Z"), at("2022-04-02 15:00Z"))],
+        ),
+    ],
+)
+def test_a_claim_by_another_clock_holds_where_both_show_the_same(
+    zone: str, other: str, same: list[Span]
+) -> None:
+    """What was requested by one zone's clock was right by another's where they show the same."""
+    coverage = Coverage(A, AFTER, [(BEFORE, AFTER)])
+    for one, two in ((zone, other), (other, zone)):
+        moved = coverage.moved(ZoneInfo(one), ZoneInfo(two))
+        assert moved == Coverage(A, AFTER, same)
+
+
+def test_each_part_of_a_claim_is_held_against_the_other_clock() -> None:
+    """What was not read is not claimed by another clock, either."""
+    coverage = Coverage(A, E, [(A, B), (C, D)])
+    assert coverage.moved(MELBOURNE, ZoneInfo("Australia/Sydney")) == coverage
