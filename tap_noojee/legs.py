@@ -34,8 +34,8 @@ MIN_ZONE_DIFFERENCE = 25 * 60
 MAX_ZONE_DIFFERENCE = 14 * 3600
 """Seconds; what is further off has another reason."""
 
-ENOUGH_LEGS = 3
-"""To tell a wrong zone from a leg that started long after its call."""
+ENOUGH_CALLS = 3
+"""To tell a wrong zone from calls whose legs started long after them."""
 
 _ASTERISK_ID = re.compile(r"([0-9]{9,10})\.[0-9]+")
 
@@ -184,20 +184,20 @@ class LegReader:
             )
 
     def _check_zone(self, hour: Hour, legs: Iterable[Any]) -> None:
-        """Warn if no leg of several starts when its call was created.
+        """Warn if no leg of several calls starts when its call was created.
 
         Dates of older servers do not name their zone: nothing else tells that `timezone` is wrong,
         and if it is east of the PBX's, hours are requested before they begin, and found empty.
         """
-        lags = []
+        lags: dict[str, float] = {}
         for leg in legs:
             lag = _start_lag(leg)
             if lag is not None:
                 if abs(lag) < MIN_ZONE_DIFFERENCE:
                     return
-                lags.append(lag)
-        nearest = min(lags, key=abs, default=0)
-        if len(lags) < ENOUGH_LEGS or abs(nearest) > MAX_ZONE_DIFFERENCE:
+                lags[leg.UniqueId] = min(lag, lags.get(leg.UniqueId, lag), key=abs)
+        nearest = min(lags.values(), key=abs, default=0)
+        if len(lags) < ENOUGH_CALLS or abs(nearest) > MAX_ZONE_DIFFERENCE:
             return
         self._zone_doubted = True
         self._logger.warning(

@@ -110,36 +110,42 @@ def doubts(
     return sum("check `timezone`" in record.getMessage() for record in caplog.records)
 
 
-def created(minutes: int, minute: int = 0) -> tuple[int, str]:
-    """A leg that starts at a minute of the hour, so long after its call was created."""
-    return minute, f"{CREATED + 60 * (minute - minutes)}.7"
+def created(minutes: int, call: int = 0) -> tuple[int, str]:
+    """A leg that starts so many minutes after its call was created."""
+    return 0, f"{CREATED - 60 * minutes}.{call}"
+
+
+def calls(minutes: int, count: int = 3) -> list[tuple[int, str]]:
+    """Legs of so many calls, each of which starts so many minutes after its call was created."""
+    return [created(minutes, call) for call in range(count)]
 
 
 @pytest.mark.parametrize(
     ("legs", "warnings"),
     [
-        ([created(-120)] * 3, 1),
-        ([created(120)] * 3, 1),
-        ([created(25)] * 3, 1),
-        ([created(-25)] * 3, 1),
-        ([created(24)] * 3, 0),
-        ([created(-24)] * 3, 0),
-        ([created(26 * 60), created(120), created(120)], 1),
-        ([created(14 * 60)] * 3, 1),
-        ([created(14 * 60 + 1)] * 3, 0),
-        ([created(-14 * 60 - 1)] * 3, 0),
-        ([created(-120)] * 2, 0),
-        ([created(-120), created(0), created(-120), created(-120)], 0),
-        ([created(-120), created(-120), (-1, f"{CREATED}.1"), (0, ""), (0, "pbx-1")], 0),
-        ([created(-120), created(-120), (-1, f"{CREATED}.1"), created(-90)], 1),
-        ([(0, f"asterisk-{CREATED + 7200}.7")] * 3, 0),
-        ([(0, str(CREATED + 7200))] * 3, 0),
+        (calls(-120), 1),
+        (calls(120), 1),
+        (calls(25), 1),
+        (calls(-25), 1),
+        (calls(24), 0),
+        (calls(-24), 0),
+        ([created(26 * 60), created(120, 1), created(120, 2)], 1),
+        (calls(14 * 60), 1),
+        (calls(14 * 60 + 1), 0),
+        (calls(-14 * 60 - 1), 0),
+        (calls(-120, 2), 0),
+        ([created(90), created(90), created(90), created(90, 2)], 0),
+        ([*calls(-120), created(0)], 0),
+        ([*calls(-120, 2), (-1, f"{CREATED}.1"), (0, ""), (0, "pbx-1")], 0),
+        ([*calls(-120, 2), (-1, f"{CREATED}.1"), created(-90)], 1),
+        ([(0, f"asterisk-{CREATED + 7200}.{call}") for call in range(3)], 0),
+        ([(0, str(CREATED + 7200 + call)) for call in range(3)], 0),
     ],
 )
 def test_a_wrong_zone_shows_where_no_leg_starts_as_its_call_is_created(
     legs: list[tuple[int, str]], warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Three legs that all start 25 minutes or more from their calls' creation bring one warning.
+    """All legs of three calls that start 25 minutes or more from their creation bring one warning.
 
     What is further away than zones are from each other says nothing of them.
     """
@@ -148,4 +154,4 @@ def test_a_wrong_zone_shows_where_no_leg_starts_as_its_call_is_created(
 
 def test_a_repeated_hour_says_nothing_of_the_zone(caplog: pytest.LogCaptureFixture) -> None:
     """Where the pass is not known, a leg may be an hour off in the right zone, too."""
-    assert doubts([created(-120)] * 3, caplog, hour=AUTUMN_2021) == 0
+    assert doubts(calls(-120), caplog, hour=AUTUMN_2021) == 0
