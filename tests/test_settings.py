@@ -76,6 +76,20 @@ def test_all_bad_settings_are_reported_at_once(pbx: Simulator) -> None:
     ]
 
 
+@pytest.mark.parametrize("key", [None, "", 7])
+def test_without_a_key_no_value_is_shown(pbx: Simulator, key: Any) -> None:
+    """Where `api_key` has no key, any other setting may have it: its value is not repeated."""
+    run = run_tap(pbx, api_key=key, start_date="5f0c7a52-1c1e", settle_minutes="5f0c7a52-1c1e")
+    assert run.error is not None
+    assert [line.partition(" ")[0] for line in run.error.args] == [
+        "api_key:",
+        "start_date:",
+        "settle_minutes:",
+    ]
+    assert "5f0c" not in str(run.error)
+    assert "start_date: the value is not a date" in run.error.args[1]
+
+
 def test_lookback_must_leave_room_for_news(pbx: Simulator) -> None:
     """max_hours_per_run must be more than lookback_hours, or no run would get any further."""
     run = run_tap(pbx, lookback_hours=5, max_hours_per_run=5)
