@@ -178,6 +178,12 @@ def test_a_page_is_no_rate_limit_whatever_its_words(status: int) -> None:
         (200, b"{" * 60_000, TransientError, "cut short or garbled"),
         (200, b"{}", RequestError, "the answer is something else, not a list"),
         (200, b"null", RequestError, "the answer is something else, not a list"),
+        (
+            200,
+            b"x" * MAX_MESSAGE_BYTES + b"rate limit",
+            RequestError,
+            "something else, not a list",
+        ),
         (200, b"no calls", RequestError, "the answer is something else, not a list"),
         (200, b"<html>", RequestError, "the answer is a web page, not a list"),
         (200, b"[1e999]", RequestError, "a number in the answer is out of range"),

@@ -141,8 +141,9 @@ def test_looking_needs_no_settings(tmp_path: Path, option: str) -> None:
 
 
 def test_settings_come_from_the_environment(pbx: Simulator, tmp_path: Path) -> None:
-    """With --config ENV settings come from the environment, numbers as numbers."""
+    """With --config ENV settings come from the environment, numbers and maps as what they are."""
     env = environment(
+        TAP_NOOJEE_STREAM_MAPS='{"recordings": {"Username": null}}',
         TAP_NOOJEE_API_URL=pbx.url,
         TAP_NOOJEE_API_KEY=API_KEY,
         TAP_NOOJEE_START_DATE="2021-09-14T15:00",
@@ -152,6 +153,7 @@ def test_settings_come_from_the_environment(pbx: Simulator, tmp_path: Path) -> N
     run, done = finished(["--config", "ENV"], env=env, cwd=tmp_path)
     assert done.returncode == 0
     assert len(run.records) == 4
+    assert "Username" not in run.records[0]
     env["TAP_NOOJEE_REQUEST_INTERVAL"] = "soon"
     run, done = finished(["--config", "ENV"], env=env, cwd=tmp_path)
     assert done.returncode == 1
