@@ -113,11 +113,11 @@ class Coverage:
             return cls(since, until, subtract(read, merge(owed)))
         raise StateError(reason)
 
-    def make_bookmark(self, replication_key: str, zone: ZoneInfo) -> dict[str, Any]:
+    def make_bookmark(self, replication_key: str, timezone: str) -> dict[str, Any]:
         """The bookmark that claims this: the opposite of `parse_bookmark`.
 
-        It names the zone by whose clock the hours were requested. `owed` is there even if it is
-        empty: where Meltano merges two states, it would else keep the older one's.
+        It names the time zone by whose clock the hours were requested. `owed` is there even if it
+        is empty: where Meltano merges two states, it would else keep the older one's.
         """
         owed = subtract(merge([(self.since, self.until)]), self.read)
         return {
@@ -125,7 +125,7 @@ class Coverage:
             "replication_key_value": self.until.isoformat(),
             "since": self.since.isoformat(),
             "owed": [{"start": s.isoformat(), "end": e.isoformat()} for s, e in owed],
-            "timezone": zone.key,
+            "timezone": timezone,
         }
 
     def with_read(self, start: datetime, spans: Iterable[Span]) -> Self:
@@ -152,7 +152,7 @@ class Coverage:
         """
         if self.until.year > now.year + _MAX_YEARS_AHEAD:
             until = self.until.isoformat()
-            raise StateError(f"state: the bookmark {until} was never written by a run")
+            raise StateError(f"state: the bookmark {until} is years later than now")
         # Where it is the present clock that is wrong, long ago, nothing is due and nothing lost.
         if self.until <= now or now <= self.since:
             return self

@@ -84,6 +84,8 @@ class RecordingsStream(Stream):
     @override
     def apply_catalog(self, catalog: Catalog) -> None:
         super().apply_catalog(catalog)
+        if not self.selected:
+            return
         if self.replication_key != type(self).replication_key:
             raise NoojeeError(f"catalog: replication_key: is not {type(self).replication_key}")
         if self.replication_method == REPLICATION_FULL_TABLE:
@@ -94,7 +96,7 @@ class RecordingsStream(Stream):
                 )
         elif self.replication_method != REPLICATION_INCREMENTAL:
             raise NoojeeError("catalog: replication_method: is not INCREMENTAL or FULL_TABLE")
-        for field in self.schema["required"] if self.selected else ():
+        for field in self.schema["required"]:
             if not self.mask[("properties", field)]:
                 raise NoojeeError(f"catalog: {field}: is excluded, but needed in each record")
 
@@ -171,7 +173,7 @@ class RecordingsStream(Stream):
             yield from map(asdict, legs)
             backlog.finish(hour)
             self._emit_state(
-                backlog.coverage.make_bookmark(self.replication_key, self._zone)
+                backlog.coverage.make_bookmark(self.replication_key, self._zone.key)
                 if incremental
                 else self._bookmark
             )
@@ -188,7 +190,7 @@ class RecordingsStream(Stream):
 
     def _backlog(self, start: datetime, end: datetime, bookmark: dict[str, Any]) -> Backlog:
         """What there is to read, by the dates of this run and the bookmark of earlier ones."""
-        coverage = Coverage.parse_bookmark(bookmark, start, self._zone)
+        coverage = self._moved(Coverage.parse_bookmark(bookmark, start, self._zone), bookmark)
         earlier = subtract([(start, min(coverage.since, end))], coverage.read)
         if coverage.read and earlier:
             self.log(
@@ -208,6 +210,23 @@ class RecordingsStream(Stream):
                 number(count_hours(left_out, self._zone), "hour"),
             )
         return backlog
+
+    def _moved(self, coverage: Coverage, bookmark: dict[str, Any]) -> Coverage:
+        """What a bookmark claims, as far as it holds if the PBX's clock is as the settings say.
+
+        STATE goes on claiming all of it until an hour has been read by this clock: it may be the
+        settings that are wrong.
+        """
+        name = bookmark.get("timezone", self._zone.key)
+        if name == self._zone.key:
+            return coverage
+        moved = coverage.moved(time_zone(name), self._zone)
+        if lost := subtract(coverage.read, moved.read):
+            self.logger.warning(
+                "STATE was written with `timezone` %s, not %s: %s to read again",
+                *(name, self._zone.key, number(count_hours(lost, self._zone), "hour")),
+            )
+        return moved
 
     def _next_hour(self, backlog: Backlog, progress: Progress) -> Hour | None:
         return backlog.next_hour(

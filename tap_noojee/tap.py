@@ -26,9 +26,8 @@ from singer_sdk.singerlib import Catalog
 from typing_extensions import override
 
 from tap_noojee import settings
-from tap_noojee.coverage import Coverage, count_hours, subtract
+from tap_noojee.coverage import Coverage
 from tap_noojee.errors import NoojeeError, SettingsError, StateError
-from tap_noojee.progress import number
 from tap_noojee.secrecy import safe_excerpt
 from tap_noojee.streams import RecordingsStream
 from tap_noojee.waiting import Clock
@@ -160,29 +159,10 @@ class TapNoojee(Tap):
             if coverage != claimed:
                 until = claimed.until.isoformat()
                 self.logger.warning("state: %s is later than now, and has been set back", until)
-            coverage = self._moved(coverage, bookmark.get("timezone"), zone)
-            bookmark = coverage.make_bookmark(RecordingsStream.replication_key, zone)
+            name = _zone_name(bookmark, zone)
+            bookmark = coverage.make_bookmark(RecordingsStream.replication_key, name)
             state = {"bookmarks": bookmarks | {RecordingsStream.name: bookmark}}
         super().load_state(state)
-
-    def _moved(self, coverage: Coverage, name: object, zone: ZoneInfo) -> Coverage:
-        """What STATE claims, as far as it holds if the PBX's clock is of this zone."""
-        if name is None or name == zone.key:
-            return coverage
-        try:
-            before = settings.time_zone(str(name))
-        except ValueError:
-            # Not repeated here: it may be anything, the API key included.
-            raise StateError(
-                "state: the bookmark of recordings cannot be read: `timezone` is not a time zone"
-            ) from None
-        moved = coverage.moved(before, zone)
-        if lost := subtract(coverage.read, moved.read):
-            self.logger.warning(
-                "state: was written with `timezone` %s, not %s: %s to read again",
-                *(before.key, zone.key, number(count_hours(lost, zone), "hour")),
-            )
-        return moved
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
@@ -234,6 +214,17 @@ class TapNoojee(Tap):
             help=command.help,
             logger=cls.logger,
         )
+
+
+def _zone_name(bookmark: dict[str, Any], zone: ZoneInfo) -> str:
+    """The time zone by whose clock a bookmark's hours were requested; the one given if unsaid."""
+    name = zone.key if bookmark.get("timezone") is None else str(bookmark["timezone"])
+    try:
+        return settings.time_zone(name).key
+    except ValueError:
+        # Not repeated here: it may be anything, the API key included.
+        reason = "the bookmark of recordings cannot be read: `timezone` is not a time zone"
+    raise StateError(f"state: {reason}")
 
 
 def _read_catalog(catalog: dict[str, Any]) -> Catalog:

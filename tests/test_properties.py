@@ -486,7 +486,7 @@ def test_runs_one_after_another_read_everything_and_claim_nothing_else(
     read: list[Span] = []
     for run in runs:
         now = run.now
-        bookmark = coverage.make_bookmark("callend", clocks.zone)
+        bookmark = coverage.make_bookmark("callend", clocks.zone.key)
         coverage = Coverage.parse_bookmark(bookmark, run.start, clocks.zone)
         coverage = coverage.clipped(now, clocks.zone)
         again = walls_before(clocks, coverage.until, run.lookback) if run.lookback else []

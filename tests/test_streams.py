@@ -339,7 +339,7 @@ def test_what_was_read_by_a_wrong_clock_is_read_again(
     assert run.error is None
     until = (now - timedelta(hours=1)).replace(minute=0)
     assert sorted(found.values()) == sorted(as_records(ended(begin, until)))
-    changed = f"state: was written with `timezone` {wrong}, not {zone}: "
+    changed = f"STATE was written with `timezone` {wrong}, not {zone}: "
     assert sum(warning.startswith(changed) for warning in _warnings(caplog)) == claimed
 
 
@@ -366,8 +366,28 @@ def test_only_what_clocks_show_differently_is_read_again(
         assert second.error is None
         assert requested(other) == [("2021-10-03", hour) for hour in again]
     bookmark = second.states[-1]["bookmarks"]["recordings"]
-    assert bookmark["timezone"] == after
+    assert bookmark["timezone"] == (after if again else before)
     assert bookmark["owed"] == []
+
+
+def test_a_run_by_a_wrong_clock_that_reads_nothing_changes_nothing() -> None:
+    """STATE claims what it did until an hour has been read by the clock of another `timezone`."""
+    with Simulator(timezone="Australia/Perth") as pbx:
+        first = run_tap(pbx, **DAY)
+        del pbx.requests[:]
+        days = DAY | {"end_date": "2021-09-15T20:00"}
+        wrong = run_tap(
+            pbx,
+            **days | {"start_date": "2021-09-14T10:00+08:00"},
+            timezone="Australia/Melbourne",
+            state=first.states[-1],
+        )
+        assert "AWST" in str(wrong.error)
+        assert wrong.states[-1:] in ([], first.states[-1:])
+        del pbx.requests[:]
+        run = run_tap(pbx, **days, state=wrong.states[-1] if wrong.states else first.states[-1])
+        assert requested(pbx) == [("2021-09-15", hour) for hour in range(20)]
+    assert run.error is None
 
 
 @pytest.mark.parametrize("name", ["Mars/Olympus", "5f0c7a52", 600, ["UTC"], ""])
@@ -746,6 +766,7 @@ def test_what_is_not_selected_may_lack_keys(pbx: Simulator) -> None:
     catalog = TapNoojee(config={}, validate_config=False).catalog_dict
     for entry in catalog["streams"][0]["metadata"]:
         entry["metadata"]["selected"] = False
+        entry["metadata"]["replication-method"] = "LOG_BASED"
         if entry["breadcrumb"]:
             entry["metadata"]["inclusion"] = "unsupported"
     run = run_tap(pbx, **DAY, catalog=catalog)
