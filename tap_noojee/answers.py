@@ -137,9 +137,11 @@ class AnswerReader:
         self._decoder = decoder
         names: set[str] = set()
         for record in msgspec.json.decode(body, type=list[msgspec.Raw]):
-            with contextlib.suppress(*_NOT_JSON):
-                fields = msgspec.json.decode(record, type=dict[str, msgspec.Raw])
-                names.update(name[:MAX_EXCERPT] for name in fields)  # they may be of any length
+            # A record, and names, may be of any length.
+            if memoryview(record).nbytes <= MAX_MESSAGE_BYTES and len(names) < MAX_EXCERPT:
+                with contextlib.suppress(*_NOT_JSON):
+                    fields = msgspec.json.decode(record, type=dict[str, msgspec.Raw])
+                    names.update(name[:MAX_EXCERPT] for name in fields)
         unknown = ", ".join(sorted(names - set(self._record_type.__struct_fields__)))
         self._logger.warning(
             "The PBX sends fields that the schema does not have, and that are left out: %s",

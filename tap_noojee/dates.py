@@ -32,6 +32,8 @@ class Reading(msgspec.Struct, frozen=True):  # quicker to make than a named tupl
     """Whether it may just as well be in the second pass of a repeated hour."""
     legacy_name: str = ""
     """The zone's name, if it is one that an old JVM prints in summer and winter alike."""
+    proven: bool = True
+    """Whether the zone's name is of the offset that the zone has then."""
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -69,12 +71,12 @@ def parse_date(text: str, zone: ZoneInfo) -> Reading:
     seconds = text[_SECONDS]
     if seconds not in _TWO_DIGITS:
         raise DateError("is not a date")
-    head, tail, ambiguous, legacy_name = _parse_minute(text[:16], text[19:], zone)
-    return Reading(f"{head}{seconds}{tail}", ambiguous, legacy_name)
+    head, tail, ambiguous, legacy_name, proven = _parse_minute(text[:16], text[19:], zone)
+    return Reading(f"{head}{seconds}{tail}", ambiguous, legacy_name, proven)
 
 
 @lru_cache(maxsize=512)  # An hour has thousands of legs, but 60 minutes.
-def _parse_minute(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool, str]:
+def _parse_minute(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool, str, bool]:
     """Read a date without its seconds; its ISO 8601 comes in two parts, around the seconds."""
     day_name, name, fraction = "", "", ""
     if match := _JAVA.fullmatch(head + tail):
@@ -95,7 +97,7 @@ def _parse_minute(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool,
         raise DateError("is of a time when the zone had a sub-minute offset")
     # Java's fraction may have nine digits, a datetime has six.
     iso = (instant + timedelta(microseconds=int(fraction[:6].ljust(6, "0")))).isoformat()
-    return iso[:16], iso[19:], ambiguous, legacy_name
+    return iso[:16], iso[19:], ambiguous, legacy_name, name != legacy_name
 
 
 def _place(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool, str]:

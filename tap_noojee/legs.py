@@ -15,7 +15,7 @@ from msgspec.structs import astuple
 from tap_noojee.dates import parse_date
 from tap_noojee.errors import RecordError
 from tap_noojee.hours import instants
-from tap_noojee.progress import number
+from tap_noojee.progress import in_words, number
 from tap_noojee.secrecy import MAX_EXCERPT, safe_excerpt
 
 if TYPE_CHECKING:
@@ -31,13 +31,17 @@ REMEMBERED = 10_000
 MIN_ZONE_DIFFERENCE = 25 * 60
 """Seconds between a call's creation and a leg's start that may be the sign of a wrong zone."""
 
-MAX_ZONE_DIFFERENCE = 14 * 3600
-"""Seconds; what is further off has another reason."""
+MAX_QUARTERS = 14 * 4
+"""Of an hour; what is further off has another reason."""
 
 ENOUGH_CALLS = 3
 """To tell a wrong zone from calls whose legs started long after them."""
 
+MAX_START_LAG = 120
+"""Seconds from a call's creation to the start of its first leg."""
+
 _ASTERISK_ID = re.compile(r"([0-9]{9,10})\.[0-9]+")
+"""It begins with the epoch seconds of the call's creation."""
 
 _SMALL = {str(number): number for number in range(4000)}
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
@@ -73,6 +77,7 @@ class LegReader:
         self._logger = logger
         self._legacy_name = ""
         self._ambiguous = False
+        self._proven = True
         self._zone_doubted = False
         self._recent: dict[tuple[str, int], tuple[Any, ...]] = {}
         self._older: dict[tuple[str, int], tuple[Any, ...]] = {}
@@ -86,7 +91,7 @@ class LegReader:
         Raises:
             RecordError: one of them cannot be read.
         """
-        self._ambiguous = False
+        self._ambiguous, self._proven = False, True
         for place, leg in enumerate(legs, 1):
             if not isinstance(leg, self.leg_type):
                 raise RecordError(f"{hour}: record {place}: is not an object")
@@ -105,7 +110,8 @@ class LegReader:
         legs = [leg for leg in legs if self._is_news((leg.CallRecordId, leg.Leg), astuple(leg))]
         if hour.repeated:
             self._check_passes(hour, legs)
-        elif not self._zone_doubted:
+        # Behind a repeated hour, legs may have started in its second pass.
+        elif not (self._proven or self._zone_doubted or hour.previous().repeated):
             self._check_zone(hour, legs)
         passes = iso_spans(hour.passes)
         inside = sum(s <= leg.callend < e for s, e in passes for leg in legs)
@@ -136,6 +142,7 @@ class LegReader:
     def _read_date(self, text: str) -> str:
         reading = parse_date(text, self._zone)
         self._ambiguous |= reading.ambiguous
+        self._proven &= reading.proven
         if reading.legacy_name and not self._legacy_name:
             self._legacy_name = reading.legacy_name
             self._logger.warning(
@@ -184,38 +191,29 @@ class LegReader:
             )
 
     def _check_zone(self, hour: Hour, legs: Iterable[Any]) -> None:
-        """Warn if no leg of several calls starts when its call was created.
+        """Warn if no call's legs start when it was created, but several as long before or after.
 
-        Dates of older servers do not name their zone: nothing else tells that `timezone` is wrong,
-        and if it is east of the PBX's, hours are requested before they begin, and found empty.
+        Dates of older servers do not name their zone: nothing else tells that `timezone` is wrong.
         """
-        lags: dict[str, float] = {}
+        calls: dict[int, set[str]] = {}
         for leg in legs:
-            lag = _start_lag(leg)
-            if lag is not None:
+            if leg.Start and (match := _ASTERISK_ID.fullmatch(leg.UniqueId or "")):
+                lag = datetime.fromisoformat(leg.Start).timestamp() - int(match[1])
                 if abs(lag) < MIN_ZONE_DIFFERENCE:
                     return
-                lags[leg.UniqueId] = min(lag, lags.get(leg.UniqueId, lag), key=abs)
-        nearest = min(lags.values(), key=abs, default=0)
-        if len(lags) < ENOUGH_CALLS or abs(nearest) > MAX_ZONE_DIFFERENCE:
+                quarters = round(lag / 900)
+                # A first leg starts with its call; a later one, whenever.
+                if abs(lag - quarters * 900) < MAX_START_LAG:
+                    calls.setdefault(quarters, set()).add(leg.UniqueId)
+        quarters = max(calls, key=lambda quarters: len(calls[quarters]), default=0)
+        if len(calls.get(quarters, ())) < ENOUGH_CALLS or abs(quarters) > MAX_QUARTERS:
             return
         self._zone_doubted = True
         self._logger.warning(
-            "%s: all legs started about %d minutes %s their UniqueIds say that their calls were "
-            "created: check `timezone`",
-            *(hour, abs(nearest) / 60, "before" if nearest < 0 else "after"),
+            "%s: legs start %s %s their calls were created, as their UniqueIds say: check "
+            "`timezone`",
+            *(hour, in_words(abs(quarters) * 900), "before" if quarters < 0 else "after"),
         )
-
-
-def _start_lag(leg: Any) -> float | None:  # noqa: ANN401 - a struct of the schema's fields
-    """Seconds from a call's creation to a leg's start; None if they are not known.
-
-    Asterisk's ids begin with the epoch seconds of the call's creation.
-    """
-    match = _ASTERISK_ID.fullmatch(leg.UniqueId or "")
-    if not match or not leg.Start:
-        return None
-    return datetime.fromisoformat(leg.Start).timestamp() - int(match[1])
 
 
 def iso_spans(spans: Iterable[Span]) -> list[tuple[str, str]]:

@@ -44,9 +44,12 @@ class Progress:
         text = number(left, "hour") + (" of history" if self._of_history else "")
         if not in_run:
             return f"{text} left for later runs"
-        done = self._clock.now().add(seconds=in_run * pace).astimezone(self._zone)
-        in_this_run = "" if in_run == left else f", {in_run:,} of them in this run"
-        return f"{text} left{in_this_run}, done at about {done:%Y-%m-%d %H:%M %Z}"
+        text += " left" if in_run == left else f" left, {in_run:,} of them in this run"
+        try:
+            done = self._clock.now().add(seconds=in_run * pace).astimezone(self._zone)
+        except OverflowError:  # not before the year 10,000
+            return text
+        return f"{text}, done at about {done:%Y-%m-%d %H:%M %Z}"
 
 
 def number(count: int, thing: str) -> str:

@@ -175,7 +175,7 @@ def parse_integers(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict
     for name, value in config.items():
         if "integer" not in schema["properties"][name]["type"]:
             parsed[name] = value
-        elif value:
+        else:
             parsed[name] = int(value) if value.lstrip("+-").isdecimal() else value
     return parsed
 
@@ -193,9 +193,9 @@ def api_url(text: str) -> str:
         # What requests and the name look-up would reject, and other hosts than they seem to be.
         host.encode("idna")
         requests.Request("POST", text).prepare()
-    except (ValueError, requests.RequestException):
+    except ValueError:  # those of requests are, too
         raise ValueError(f"is not a URL: {hint}") from None
-    if not host or port == 0 or not text.isprintable() or " " in text:
+    if port == 0 or not text.isprintable() or " " in text:
         raise ValueError(f"is not a URL: {hint}")
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
         raise ValueError(f"does not begin with https:// (the API key is in every request): {hint}")

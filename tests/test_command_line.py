@@ -143,6 +143,8 @@ def test_looking_needs_no_settings(tmp_path: Path, option: str) -> None:
 def test_settings_come_from_the_environment(pbx: Simulator, tmp_path: Path) -> None:
     """With --config ENV settings come from the environment, numbers and maps as what they are."""
     env = environment(
+        TAP_NOOJEE_USER_AGENT="7",
+        TAP_NOOJEE_SETTLE_MINUTES="+5",
         TAP_NOOJEE_STREAM_MAPS='{"recordings": {"Username": null}}',
         TAP_NOOJEE_API_URL=pbx.url,
         TAP_NOOJEE_API_KEY=API_KEY,
@@ -154,12 +156,29 @@ def test_settings_come_from_the_environment(pbx: Simulator, tmp_path: Path) -> N
     assert done.returncode == 0
     assert len(run.records) == 4
     assert "Username" not in run.records[0]
-    env["TAP_NOOJEE_REQUEST_INTERVAL"] = "soon"
-    run, done = finished(["--config", "ENV"], env=env, cwd=tmp_path)
-    assert done.returncode == 1
-    assert last_line(done.log) == (
-        "request_interval: 'soon' is not a whole number from 0 to 1000000"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("request_interval", "soon", "'soon' is not a whole number from 0 to 1000000"),
+        ("request_interval", "-5", "-5 is not a whole number from 0 to 1000000"),
+        ("start_date", "20210914150000", "'20210914150000' is not a date or time such as"),
+    ],
+)
+def test_a_bad_setting_of_the_environment_is_named(
+    pbx: Simulator, tmp_path: Path, name: str, text: str, error: str
+) -> None:
+    """A text that is not a number stays what it is, and so do digits that stand for no number."""
+    env = environment(
+        TAP_NOOJEE_API_URL=pbx.url,
+        TAP_NOOJEE_API_KEY=API_KEY,
+        TAP_NOOJEE_START_DATE="2021-09-14T15:00",
     )
+    env[f"TAP_NOOJEE_{name.upper()}"] = text
+    _, done = finished(["--config", "ENV"], env=env, cwd=tmp_path)
+    assert done.returncode == 1
+    assert last_line(done.log).startswith(f"{name}: {error}")
 
 
 def test_the_connection_test_is_one_request(pbx: Simulator, tmp_path: Path) -> None:

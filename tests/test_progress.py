@@ -113,3 +113,11 @@ def test_what_a_limited_run_leaves_is_for_later_runs() -> None:
 def test_one_thing_is_no_plural(count: int, text: str) -> None:
     """A count comes with its thing, in the plural unless it is one, and with commas."""
     assert number(count, "leg") == text
+
+
+def test_what_takes_thousands_of_years_has_no_time_of_finishing() -> None:
+    """Where the end is beyond the calendar, the log says what is left, and the run goes on."""
+    run = after(1, seconds=1, request_interval=1_000_000)
+    assert run.outlook(1_000_000) == "1,000,000 hours left"
+    limited = after(1, seconds=1, request_interval=1_000_000, max_hours_per_run=900_001)
+    assert limited.outlook(1_000_000) == "1,000,000 hours left, 900,000 of them in this run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from tap_noojee.dates import Reading
 from tap_noojee.simulator import Leg
 
 DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
@@ -37,6 +38,14 @@ JDK_11_TO_21 = [
 def at(text: str) -> datetime:
     """Read a time with an offset."""
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def reading(
+    instant: datetime, *, ambiguous: bool = False, legacy_name: str = "", proven: bool = True
+) -> Reading:
+    """What is read of a date at this instant; an old JVM's name proves nothing."""
+    iso = instant.astimezone(UTC).isoformat()
+    return Reading(iso, ambiguous, legacy_name, proven and not legacy_name)
 
 
 def local(text: str, zone: str) -> datetime:
