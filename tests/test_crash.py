@@ -199,6 +199,7 @@ def test_a_state_of_an_older_release_is_read(pbx: Simulator) -> None:
         assert run.states[-1]["bookmarks"]["recordings"].keys() == {
             "since",
             "owed",
+            "timezone",
             "replication_key",
             "replication_key_value",
         }

@@ -60,6 +60,14 @@ def test_a_short_key_is_withheld_as_a_whole(key: str) -> None:
     assert safe_excerpt(f"x{key[:2]}x", key) != WITHHELD
 
 
+@pytest.mark.parametrize("key", [">>>>", "????"])
+def test_a_key_in_base64_for_urls_is_withheld(key: str) -> None:
+    """The two characters in which base64 for URLs differs are read as what they stand for."""
+    text = base64.urlsafe_b64encode(key.encode()).decode()
+    assert not text.replace("=", "").isalnum()
+    assert safe_excerpt(f"key {text}", key) == WITHHELD
+
+
 def test_a_text_is_quoted_where_there_is_no_key() -> None:
     """Without a key, as in a setting that is empty, there is nothing to withhold."""
     assert safe_excerpt("a text", "") == "a text"
