@@ -60,6 +60,14 @@ def test_a_short_key_is_withheld_as_a_whole(key: str) -> None:
     assert safe_excerpt(f"x{key[:2]}x", key) != WITHHELD
 
 
+@pytest.mark.parametrize("before", ["", "a", "ab", "abc"])
+@pytest.mark.parametrize("behind", ["", "a", "ab", "abc"])
+def test_a_key_in_base64_amid_other_letters_is_withheld(before: str, behind: str) -> None:
+    """The key's code is found wherever in a run of letters it begins and ends."""
+    code = base64.b64encode(KEY.encode()).decode().rstrip("=")
+    assert safe_excerpt(f"no {before}{code}{behind}", KEY) == WITHHELD
+
+
 @pytest.mark.parametrize("key", [">>>>", "????"])
 def test_a_key_in_base64_for_urls_is_withheld(key: str) -> None:
     """The two characters in which base64 for URLs differs are read as what they stand for."""
