@@ -25,8 +25,6 @@ QUARTER = timedelta(minutes=15)
 """Since 2014 zones have moved their clocks by whole quarters, on the quarter. The exception is
 Casey in Antarctica, which moved at 00:01: legs of that minute may be taken for the wrong hour."""
 
-_BEGINNING = datetime.min.replace(tzinfo=UTC)
-
 Span: TypeAlias = tuple[datetime, datetime]
 """The time from an instant until just before another."""
 
@@ -146,7 +144,8 @@ def when_equal(span: Span, zone: ZoneInfo, other: ZoneInfo) -> Iterator[Span]:
     """The parts of a span in which clocks of both zones show the same, a quarter at the most."""
     start, end = span
     while start < end:
-        stop = min(start + QUARTER - (start - _BEGINNING) % QUARTER, end)
+        quarter = start.replace(minute=start.minute // 15 * 15, second=0, microsecond=0)
+        stop = min(quarter + QUARTER, end)
         if start.astimezone(zone).utcoffset() == start.astimezone(other).utcoffset():
             yield start, stop
         start = stop

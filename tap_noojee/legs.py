@@ -14,7 +14,7 @@ from msgspec.structs import astuple
 
 from tap_noojee.dates import parse_date
 from tap_noojee.errors import RecordError
-from tap_noojee.hours import instants
+from tap_noojee.hours import QUARTER, instants
 from tap_noojee.progress import in_words, number
 from tap_noojee.secrecy import MAX_EXCERPT, safe_excerpt
 
@@ -36,6 +36,8 @@ MAX_QUARTERS = 14 * 4
 
 ENOUGH_CALLS = 3
 """To tell a wrong zone from calls whose legs started long after them."""
+
+_QUARTER = QUARTER.total_seconds()
 
 MAX_START_LAG = 120
 """Seconds from a call's creation to the start of its first leg."""
@@ -201,9 +203,9 @@ class LegReader:
                 lag = datetime.fromisoformat(leg.Start).timestamp() - int(match[1])
                 if abs(lag) < MIN_ZONE_DIFFERENCE:
                     return
-                quarters = round(lag / 900)
+                quarters = round(lag / _QUARTER)
                 # A first leg starts with its call; a later one, whenever.
-                if abs(lag - quarters * 900) < MAX_START_LAG:
+                if abs(lag - quarters * _QUARTER) < MAX_START_LAG:
                     calls.setdefault(quarters, set()).add(leg.UniqueId)
         quarters = max(calls, key=lambda quarters: len(calls[quarters]), default=0)
         if len(calls.get(quarters, ())) < ENOUGH_CALLS or abs(quarters) > MAX_QUARTERS:
@@ -212,7 +214,7 @@ class LegReader:
         self._logger.warning(
             "%s: legs start %s %s their calls were created, as their UniqueIds say: check "
             "`timezone`",
-            *(hour, in_words(abs(quarters) * 900), "before" if quarters < 0 else "after"),
+            *(hour, in_words(abs(quarters) * _QUARTER), "before" if quarters < 0 else "after"),
         )
 
 

@@ -48,6 +48,13 @@ def state_of_release_0_1(value: str, **more: Any) -> dict[str, Any]:
     return {"bookmarks": {"recordings": bookmark}}
 
 
+def discovered(**changes: Any) -> dict[str, Any]:
+    """The tap's own catalog, with changes to the stream's entry."""
+    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
+    catalog["streams"][0] |= changes
+    return catalog
+
+
 def in_order(run: Run) -> bool:
     """Whether the records come in order of their end."""
     ends = [record["callend"] for record in run.records]
@@ -752,8 +759,7 @@ def test_a_clock_that_is_put_back_ends_no_run_early(pbx: Simulator, order: str, 
 
 def test_a_full_table_run_reads_from_the_start(pbx: Simulator) -> None:
     """Forced to FULL_TABLE, the run begins at start_date and leaves the bookmark alone."""
-    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
-    catalog["streams"][0]["replication_method"] = "FULL_TABLE"
+    catalog = discovered(replication_method="FULL_TABLE")
     before = state("2021-09-14T10:00:00+00:00", since="2021-09-01T00:00:00+00:00")
     run = run_tap(pbx, **DAY, catalog=catalog, state=before)
     assert run.error is None
@@ -763,7 +769,7 @@ def test_a_full_table_run_reads_from_the_start(pbx: Simulator) -> None:
 
 def test_what_is_not_selected_may_lack_keys(pbx: Simulator) -> None:
     """A stream that is not selected is left out, whatever is excluded of it."""
-    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
+    catalog = discovered()
     for entry in catalog["streams"][0]["metadata"]:
         entry["metadata"]["selected"] = False
         entry["metadata"]["replication-method"] = "LOG_BASED"
@@ -787,8 +793,7 @@ def test_the_log_has_what_users_need(pbx: Simulator, caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize("method", ["incremental", "LOG_BASED", ""])
 def test_an_unknown_method_is_an_error(pbx: Simulator, method: str) -> None:
     """A replication method that is not INCREMENTAL or FULL_TABLE ends the run, and is named so."""
-    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
-    catalog["streams"][0]["replication_method"] = method
+    catalog = discovered(replication_method=method)
     run = run_tap(pbx, **DAY, catalog=catalog)
     if method:
         assert isinstance(run.error, NoojeeError)
@@ -798,8 +803,7 @@ def test_an_unknown_method_is_an_error(pbx: Simulator, method: str) -> None:
 
 def test_a_full_table_run_has_no_limit(pbx: Simulator) -> None:
     """FULL_TABLE with max_hours_per_run would read the same hours for ever: it is an error."""
-    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
-    catalog["streams"][0]["replication_method"] = "FULL_TABLE"
+    catalog = discovered(replication_method="FULL_TABLE")
     run = run_tap(pbx, **DAY, catalog=catalog, max_hours_per_run=9)
     assert isinstance(run.error, NoojeeError)
     assert str(run.error) == (
@@ -978,7 +982,7 @@ def test_the_connection_test_makes_one_request(
 
 def test_deselected_fields_are_left_out(pbx: Simulator) -> None:
     """A field that is not selected is in no record and not in the schema; keys always are."""
-    catalog = TapNoojee(config={}, validate_config=False).catalog_dict
+    catalog = discovered()
     metadata = catalog["streams"][0]["metadata"]
     for entry in metadata:
         if entry["breadcrumb"][-1:] in (["Tag"], ["callend"], ["Leg"]):
