@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tap_noojee.tap import TapNoojee
+from tap_noojee.tap import main
 
-TapNoojee.cli()
+main()

@@ -1,134 +1,149 @@
-"""One call for one hour: its pace, and its attempts."""
+"""One call for one hour: its pace and its attempts."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tap_noojee.errors import (
-    HourNotOverError,
+    ClockError,
+    HourError,
+    PossibleRateLimitError,
     RateLimitError,
-    RejectedError,
     RequestError,
-    Stopped,
+    TooEarlyError,
     TransientError,
 )
-from tap_noojee.settings import api_url
-from tap_noojee.transport import Attempt, Transport
+from tap_noojee.hours import name_of
+from tap_noojee.responses import parse_response
+from tap_noojee.settings import ENDPOINT, api_url
+from tap_noojee.transport import Transport
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
-    from tap_noojee.answers import AnswerReader, Response
-    from tap_noojee.hours import Hour
-    from tap_noojee.waiting import Clock
+    from tap_noojee.clock import Clock
+    from tap_noojee.responses import Decoded, Response
 
-METHOD = "retrieveMetaDataByHour"
 
 MAX_ATTEMPTS = 5
 
+MAX_REJECTIONS = 2
+"""A rejection may be the rate limit in disguise, so we retry it once."""
+
+CLOCK_TOLERANCE = timedelta(minutes=1)
+
+MAX_CLOCK_SKEW = timedelta(hours=12)
+
 
 class Client:
-    """Calls `retrieveMetaDataByHour`, never sooner than an interval after the last call."""
+    """Calls `retrieveMetaDataByHour`, and never more often than the interval allows.
+
+    Args:
+        config: The tap's settings.
+        clock: Time and waiting.
+        logger: For warnings about retries.
+        on_response: Called with each response's HTTP status and duration in seconds.
+    """
 
     def __init__(
         self,
         config: Mapping[str, Any],
-        reader: AnswerReader,
         clock: Clock,
-        logger: logging.Logger | logging.LoggerAdapter[Any],
-        meter: Callable[[int, float], None],
+        logger: logging.Logger,
+        on_response: Callable[[int, float], None],
     ) -> None:
-        """Take the tap's settings, and what makes records of a response.
-
-        `meter` is called with the HTTP status of each response, and the seconds that it took.
-        """
+        self._key: str = config["api_key"]
         self._transport = Transport(
             api_url(config["api_url"]),
-            api_key=config["api_key"],
+            api_key=self._key,
             user_agent=config["user_agent"],
             timeout=config["request_timeout"],
             monotonic=clock.monotonic,
         )
         self._interval: int = config["request_interval"]
-        # The time from sending to arrival varies, and the PBX may count from the arrival.
+        # Requests take different times to arrive, and the PBX may count from their arrival.
         self._margin = min(self._interval * 0.015, 0.5)
         self._counts_from_end = False
         self._next_slot = clock.monotonic()
-        self._reader = reader
         self._clock = clock
         self._logger = logger
-        self._meter = meter
+        self._on_response = on_response
 
-    def fetch(self, hour: Hour, max_attempts: int = MAX_ATTEMPTS) -> list[Any]:
-        """The records of the legs that ended in this hour.
+    def fetch(self, hour: datetime, due: datetime, max_attempts: int = MAX_ATTEMPTS) -> Decoded:
+        """The raw legs that ended in this hour, which is due at the instant `due`.
 
         Raises:
-            RequestError: no answer came, or none that can be read.
-            HourNotOverError: by the PBX's clock it is too early to ask.
-            Stopped: the run was asked to end before there was an answer.
+            HourError: The response cannot be read.
+            RequestError: There is no response, or it is an error.
+            TooEarlyError: By the PBX's clock, the hour is not due.
+            ClockError: The PBX's clock and this machine's are too far apart.
+            Interrupted: A signal came first.
         """
         attempts = rejections = 0
         while True:
             attempts += 1
             self.wait_for_slot()
             try:
-                return self._request(hour)
-            except RequestError as raised:
-                error = raised
-            rejections += isinstance(error, RejectedError)
-            if not isinstance(error, TransientError) or attempts == max_attempts:
+                response, decoded = self._request(hour)
                 break
-            # It may have been the limit's own error: once. If it stands, it means what it says.
-            if rejections > 1:
-                break
-            # When the attempt arrived is not known, or whether it did: it counts from its end.
-            wait = max(self._interval, error.retry_after)
-            self._next_slot = self._clock.monotonic() + wait
-            self._logger.warning(
-                "%s: %s; asking again in %d s (attempt %d of %d)",
-                *(hour, error, wait, attempts + 1, max_attempts),
-            )
-        after = f" ({attempts} attempts)" if attempts > 1 else ""
-        raise RequestError(f"{hour}: {error}{after}")
+            except RequestError as error:
+                # We don't know when, or whether, a failed attempt arrived.
+                wait = max(self._interval, error.retry_after)
+                self._next_slot = self._clock.monotonic() + wait
+                rejections += isinstance(error, PossibleRateLimitError)
+                limit = min(max_attempts, MAX_REJECTIONS if rejections else MAX_ATTEMPTS)
+                if not isinstance(error, TransientError) or attempts >= limit:
+                    kind = HourError if isinstance(error, HourError) else RequestError
+                    count = f" ({attempts} attempts)" if attempts > 1 else ""
+                    raise kind(f"{name_of(hour)}: {error}{count}") from None
+                self._logger.warning(
+                    "%s: %s; retrying in %d s (attempt %d of %d)",
+                    name_of(hour),
+                    error,
+                    wait,
+                    attempts + 1,
+                    limit,
+                )
+        if response.date:
+            self._check_clocks(response.date, due)
+        return decoded
 
     def wait_for_slot(self) -> None:
-        """Wait until the next request may be sent, or raise Stopped."""
+        """Wait until the next request may start, or raise Interrupted."""
         self._clock.sleep(self._next_slot - self._clock.monotonic())
 
-    def _request(self, hour: Hour) -> list[Any]:
-        attempt = Attempt()
+    def _request(self, hour: datetime) -> tuple[Response, Decoded]:
+        started = self._clock.monotonic()
+        path = f"{ENDPOINT}?date={hour:%Y/%m/%d}&hour={hour.hour}"
         try:
-            response = self._send(hour, attempt)
-            records = self._reader.read(response)
-        except (RateLimitError, RejectedError):
-            # Rejected although the interval was kept: the PBX may count from its answers.
-            self._counts_from_end = True
-            raise
-        # The PBX is thought to count calls as they arrive, so that its own slowness costs nothing.
-        began, margin = attempt.sent_at, self._margin
-        if began is None or self._counts_from_end:
-            began, margin = self._clock.monotonic(), 0
-        self._next_slot = began + self._interval + margin
-        if response.date and response.date < hour.end:
-            raise HourNotOverError(self._clock.now().timestamp() - response.date.timestamp())
-        return records
-
-    def _send(self, hour: Hour, attempt: Attempt) -> Response:
-        path = f"{METHOD}?date={hour.wall:%Y/%m/%d}&hour={hour.wall.hour}"
-        began = self._clock.monotonic()
-        try:
-            response = self._clock.run(
-                partial(self._transport.post, path, attempt), self._transport.time_limit
+            response = self._clock.run_in_thread(
+                partial(self._transport.post, path), self._transport.time_limit
             )
         except TimeoutError:
-            failure = self._transport.timed_out()
-        except Stopped:
-            attempt.abandoned = True
+            raise self._transport.timed_out() from None
+        self._on_response(response.status, self._clock.monotonic() - started)
+        try:
+            decoded = parse_response(response, self._key, self._clock.now())
+        except (RateLimitError, PossibleRateLimitError):
+            # Rejected although we kept the interval: the PBX may count from its responses.
+            self._counts_from_end = True
             raise
-        else:
-            self._meter(response.status, self._clock.monotonic() - began)
-            return response
-        attempt.abandoned = True
-        raise failure
+        # From the start, so that a slow PBX costs no time.
+        self._next_slot = started + self._interval + self._margin
+        if self._counts_from_end:
+            self._next_slot = self._clock.monotonic() + self._interval
+        return response, decoded
+
+    def _check_clocks(self, date: datetime, due: datetime) -> None:
+        now = self._clock.now()
+        if date < now - MAX_CLOCK_SKEW:
+            raise ClockError(
+                f"the PBX's `Date` header is {date.isoformat()}, but this machine's clock is at "
+                f"{now.isoformat(timespec='seconds')}: one of the two is wrong; set it"
+            )
+        if date < due - CLOCK_TOLERANCE:
+            raise TooEarlyError(date)

@@ -1,9 +1,9 @@
-"""The PBX's date formats, and those of settings and STATE, as instants.
+"""The PBX's dates, and those of settings and state, as instants.
 
-The PBX's dates are as Java's `Date.toString()` prints them in the server's zone
-(`Tue Sep 14 15:03:34 AEST 2021`) or, from older servers, `2014-02-13 17:06:52.0`. In either format
-the wall-clock time is the PBX's own; the zone's name only tells which pass of a repeated hour it
-is, and whether the `timezone` setting is right.
+The PBX's dates look as Java's `Date.toString()` prints them in the server's zone
+(`Tue Sep 14 15:03:34 AEST 2021`) or, from older servers, `2014-02-13 17:06:52.0`. Both give the
+PBX's wall-clock time. The zone's abbreviation selects the pass of a repeated hour, and confirms or
+contradicts the `timezone` setting.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tap_noojee.errors import DateError
-from tap_noojee.hours import instants
-from tap_noojee.zone_names import LEGACY_OFFSETS, OFFSETS
+from tap_noojee.errors import DateError, ZoneError
+from tap_noojee.hours import resolve
+from tap_noojee.zone_names import AMBIGUOUS_OFFSETS, OFFSETS
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 
-class Reading(msgspec.Struct, frozen=True):  # quicker to make than a named tuple
-    """What a date of the PBX says."""
+class Reading(msgspec.Struct, frozen=True):  # quicker to create than a named tuple
+    """A date of the PBX."""
 
     iso: str
-    """The instant as ISO 8601 in UTC; such texts sort as the instants do."""
+    """The instant in UTC, as ISO 8601. These strings sort like the instants."""
     ambiguous: bool = False
-    """Whether it may just as well be in the second pass of a repeated hour."""
-    legacy_name: str = ""
-    """The zone's name, if it is one that an old JVM prints in summer and winter alike."""
-    proven: bool = True
-    """Whether the zone's name is of the offset that the zone has then."""
+    """Whether the date could be in either pass of a repeated hour."""
+    ambiguous_abbreviation: str = ""
+    """The zone's abbreviation, if an old JVM prints it in summer and winter alike."""
+    zone_confirmed: bool = True
+    """Whether the abbreviation belongs to the offset of `timezone` at that time."""
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-# Without the seconds, which stand at the same place in all formats: _SECONDS.
+# Without the seconds, which are at the same place in both formats: _SECONDS.
 _JAVA = re.compile(
     rf"({'|'.join(_DAYS)}) ({'|'.join(_MONTHS)}) ([0-9]{{2}}) ([0-9]{{2}}:[0-9]{{2}})"
     r" ([A-Za-z0-9+:-]+) ([0-9]{4})"
@@ -51,33 +51,34 @@ _TWO_DIGITS = {f":{second:02}" for second in range(60)}
 
 _OFFSET = re.compile(r"(?:GMT|UTC)?([+-])([0-9]{1,2}):?([0-9]{2})")
 
-_FIRST_YEAR = 1970
-"""Java's dates begin here."""
+_FIRST_YEAR = 1971
+"""Servers print a missing date as the epoch, which is in 1969 or 1970, depending on the zone."""
 
-_LAST_YEAR = 9000
-"""So that arithmetic in any zone stays within Python's range."""
+_LAST_YEAR = 8999
+"""Keeps arithmetic in any zone within Python's range."""
 
-_WRONG_ZONE = "set `timezone` to the zone of the PBX's own clock"
+_SET_ZONE = "set `timezone` to the zone of the PBX's clock"
 
 
-@lru_cache(maxsize=4096)  # A leg mostly starts when the one before it ended.
+@lru_cache(maxsize=4096)  # A leg often starts when the one before it ends.
 def parse_date(text: str, zone: ZoneInfo) -> Reading:
-    """Read a date as the PBX in this zone prints it.
+    """Read a date of a PBX whose clock is in this zone.
 
     Raises:
-        DateError: not a date, not a time that the zone's clocks show, or the name of the zone
-            stands for another offset than the zone has then.
+        DateError: It is not a date.
+        ZoneError: Clocks in the zone skip this time, or the zone's abbreviation belongs to
+            another offset.
     """
     seconds = text[_SECONDS]
     if seconds not in _TWO_DIGITS:
         raise DateError("is not a date")
-    head, tail, ambiguous, legacy_name, proven = _parse_minute(text[:16], text[19:], zone)
-    return Reading(f"{head}{seconds}{tail}", ambiguous, legacy_name, proven)
+    head, tail, ambiguous, abbreviation, confirmed = _parse_minute(text[:16], text[19:], zone)
+    return Reading(f"{head}{seconds}{tail}", ambiguous, abbreviation, confirmed)
 
 
-@lru_cache(maxsize=512)  # An hour has thousands of legs, but 60 minutes.
+@lru_cache(maxsize=512)  # An hour has thousands of legs, but only 60 minutes.
 def _parse_minute(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool, str, bool]:
-    """Read a date without its seconds; its ISO 8601 comes in two parts, around the seconds."""
+    """Read a date without its seconds. The ISO 8601 comes in two parts, around the seconds."""
     day_name, name, fraction = "", "", ""
     if match := _JAVA.fullmatch(head + tail):
         day_name, month, day, minute, name, year = match.groups()
@@ -90,37 +91,36 @@ def _parse_minute(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool,
         wall = datetime.fromisoformat(text)
     except ValueError:
         raise DateError("is not a date") from None
+    if not _FIRST_YEAR <= wall.year <= _LAST_YEAR:
+        raise DateError(f"is not a date between {_FIRST_YEAR} and {_LAST_YEAR}")
     if day_name not in {"", _DAYS[wall.weekday()]}:
         raise DateError(f"is not a date: that day is a {_DAYS[wall.weekday()]}")
-    instant, ambiguous, legacy_name = _place(wall, name, zone)
+    instant, ambiguous, abbreviation = _resolve(wall, name, zone)
     if instant.second:
-        raise DateError("is of a time when the zone had a sub-minute offset")
-    # Java's fraction may have nine digits, a datetime has six.
+        raise DateError("is from a time when the zone had a sub-minute offset")
+    # Java's fraction may have nine digits; a datetime has six.
     iso = (instant + timedelta(microseconds=int(fraction[:6].ljust(6, "0")))).isoformat()
-    return iso[:16], iso[19:], ambiguous, legacy_name, name != legacy_name
+    return iso[:16], iso[19:], ambiguous, abbreviation, name != abbreviation
 
 
-def _place(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool, str]:
-    """Find the instant of a wall-clock time; also, as in Reading, what is odd about it."""
-    if not _FIRST_YEAR <= wall.year <= _LAST_YEAR:
-        raise DateError("is not a date that a call can have")
-    passes = instants(wall, zone)
+def _resolve(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool, str]:
+    """The instant, whether it is ambiguous, and the abbreviation if that is ambiguous."""
+    passes = resolve(wall, zone)
     if not passes:
-        raise DateError(f"is a time that the clocks of {zone.key} skip: {_WRONG_ZONE}")
-    named = [p for p in passes if not name or _stands_for(name, p.astimezone(zone))]
+        raise ZoneError(f"is a time that clocks in {zone.key} skip: {_SET_ZONE}")
+    named = [p for p in passes if not name or _matches(name, p.astimezone(zone))]
     if named:
         return named[0], len(named) > 1, ""
-    if any(p.astimezone(zone).utcoffset() in LEGACY_OFFSETS.get(name, ()) for p in passes):
+    if any(p.astimezone(zone).utcoffset() in AMBIGUOUS_OFFSETS.get(name, ()) for p in passes):
         return passes[0], len(passes) > 1, name
     if name in OFFSETS or _OFFSET.fullmatch(name):
-        what = f"has the time zone name {name}"
-        raise DateError(f"{what}, which is not the time of {zone.key} then: {_WRONG_ZONE}")
-    # Not repeated here: it may be anything, the API key included.
-    raise DateError("has an unknown time zone name")
+        raise ZoneError(f"has the time zone {name}, which contradicts {zone.key}: {_SET_ZONE}")
+    # The name is not quoted: it may be anything, even the API key.
+    raise DateError("has an unknown time zone abbreviation")
 
 
-def _stands_for(name: str, local: datetime) -> bool:
-    """Whether a JVM may print this name for the zone's offset at this local time."""
+def _matches(name: str, local: datetime) -> bool:
+    """Whether a JVM may print this abbreviation for the zone's offset at this local time."""
     offset = local.utcoffset()
     if match := _OFFSET.fullmatch(name):
         sign, hours, minutes = match.groups()
@@ -130,20 +130,20 @@ def _stands_for(name: str, local: datetime) -> bool:
 
 
 def parse_instant(text: str, zone: ZoneInfo) -> datetime:
-    """Read an ISO 8601 date or time of a setting or a STATE, in UTC.
+    """Read an ISO 8601 date or time from a setting or a state, as an instant in UTC.
 
-    Without an offset it is a time of the zone; of a time that its clocks show twice, the first.
+    Without an offset it is in the zone; if clocks there show it twice, the first time counts.
 
     Raises:
-        DateError: it is not one, or out of the range of dates that calls can have.
+        DateError: It is not a date, or not between 1971 and 8999.
     """
     try:
-        # Not pendulum's `parse`, which also takes "15:00", "now" and "P1D".
+        # Not pendulum's `parse`, which also accepts "15:00", "now" and "P1D".
         instant = datetime.fromisoformat(text)
     except ValueError:
         raise DateError(
             "is not a date or time such as 2021-09-14 or 2021-09-14T15:00:00Z"
         ) from None
-    if not _FIRST_YEAR < instant.year < _LAST_YEAR:
-        raise DateError(f"is not between {_FIRST_YEAR + 1} and {_LAST_YEAR - 1}")
+    if not _FIRST_YEAR <= instant.year <= _LAST_YEAR:
+        raise DateError(f"is not between {_FIRST_YEAR} and {_LAST_YEAR}")
     return (instant if instant.tzinfo else instant.replace(tzinfo=zone)).astimezone(UTC)

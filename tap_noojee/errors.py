@@ -1,76 +1,103 @@
-"""The tap's exceptions. This module imports nothing of the tap."""
+"""The tap's exceptions. This module imports nothing else of the tap."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-class Stopped(Exception):  # noqa: N818 - not an error, but the user's wish
-    """The run was asked to end."""
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """A signal asked the run to stop."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
 
 
 class DateError(ValueError):
-    """Not a date of the PBX, or not a time of its zone; says what is wrong, without the text."""
+    """Not a date; the message leaves out the value, which may hold the API key."""
 
 
 class NoojeeError(Exception):
-    """Ends the run for a reason that its user can act on; logged in one line, without a traceback.
-
-    A line for each argument.
-    """
+    """Ends the run. The command logs each argument in a line of its own, without a traceback."""
 
 
 class SettingsError(NoojeeError):
-    """Settings that cannot be used; an argument for each."""
+    """A setting is unusable."""
 
 
 class StateError(NoojeeError):
-    """A STATE that cannot be read."""
+    """The state is unreadable, or belongs to another PBX, another time zone or the future."""
+
+
+class CatalogError(NoojeeError):
+    """The catalog or a stream map is unusable."""
 
 
 class OutputError(NoojeeError):
-    """Messages cannot be written to the target."""
+    """The target does not take the messages."""
+
+
+class ZoneError(NoojeeError):
+    """A date of the PBX contradicts the `timezone` setting."""
+
+
+class ClockError(NoojeeError):
+    """The clocks of the PBX and of this machine are too far apart."""
+
+
+class FailedHoursError(NoojeeError):
+    """Some hours failed and stay unread."""
 
 
 class RequestError(NoojeeError):
-    """A request that brought no legs, and that asking again will not mend."""
+    """A request failed, and retrying won't help."""
+
+    retry_after = 0.0
+    """Seconds that the server asks us to wait."""
 
 
-class RecordError(RequestError):
-    """A record that cannot be read; names its place, its field and its value."""
+class HourError(RequestError):
+    """The response for one hour cannot be read. Other hours may be fine."""
 
 
 class TransientError(RequestError):
-    """A request that failed in a way that may pass.
+    """A request failed, and retrying may help.
 
     Args:
-        reason: What went wrong, for the log.
-        retry_after: How long the server asks to wait, in seconds.
+        reason: What went wrong.
+        retry_after: Seconds that the server asks us to wait.
     """
 
     def __init__(self, reason: str, retry_after: float = 0) -> None:
-        """Keep how long to wait beside the reason."""
         super().__init__(reason)
         self.retry_after = retry_after
+
+
+class TruncatedResponseError(TransientError, HourError):
+    """The response ends too early."""
 
 
 class RateLimitError(TransientError):
     """The PBX rejected a request as one too many."""
 
 
-class RejectedError(TransientError):
-    """The PBX rejected a request for a reason that may last, or that may be its rate limit.
+class PossibleRateLimitError(TransientError):
+    """The PBX rejected a request for a reason that may be its rate limit.
 
-    How the PBX words its limit is not documented, so a rejection is worth one more request.
+    The vendor does not document how the PBX words that limit.
     """
 
 
-class HourNotOverError(Exception):
-    """By the PBX's own clock, the hour that was requested is not over.
+class TooEarlyError(Exception):
+    """By the PBX's own clock, the hour is not due yet.
 
     Args:
-        seconds_behind: How far the PBX's clock is behind this machine's.
+        date: The response's `Date` header.
     """
 
-    def __init__(self, seconds_behind: float) -> None:
-        """Keep the difference of the clocks."""
-        super().__init__(seconds_behind)
-        self.seconds_behind = seconds_behind
+    def __init__(self, date: datetime) -> None:
+        super().__init__(date)
+        self.date = date

@@ -1,29 +1,39 @@
-"""The settings, and whether they can be used."""
+"""The settings: their schema, and the checks that JSON Schema cannot express."""
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import os
 import re
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pendulum
 import requests
 import singer_sdk.typing as th
+from singer_sdk.configuration._dict_config import parse_environment_config
 
 from tap_noojee.dates import parse_instant
-from tap_noojee.errors import DateError, SettingsError
-from tap_noojee.secrecy import safe_excerpt
+from tap_noojee.errors import SettingsError
+from tap_noojee.redaction import safe_excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from zoneinfo import ZoneInfo
+
+ENDPOINT = "retrieveMetaDataByHour"
+"""The API's one call that the tap makes."""
 
 API_PATH = "/njadmin/rest/RecordingAPI"
 
+ENV_PREFIX = "TAP_NOOJEE_"
+
 MAX_NUMBER = 1_000_000
-"""As seconds eleven days, as hours a century."""
+"""In seconds eleven days, in hours a century."""
+
+DEFAULT_ZONE = "Australia/Melbourne"
 
 SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
@@ -31,8 +41,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         th.StringType,
         required=True,
         title="API URL",
-        description="Address of the PBX, such as https://pbx.example.com. Without a path, "
-        "/njadmin/rest/RecordingAPI is used; older servers need "
+        description="Address of the PBX, such as https://pbx.example.com. Without a path, the tap "
+        "uses /njadmin/rest/RecordingAPI; older servers need "
         "https://pbx.example.com/servicemanager/rest/RecordingAPI.",
     ),
     th.Property(
@@ -41,63 +51,64 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         required=True,
         secret=True,
         title="API key",
-        description="The key from Noojee support, who also put your IP address on a whitelist.",
+        description="The Global API key, from Noojee support. A User API key does not open "
+        "recordings.",
     ),
     th.Property(
         "start_date",
         th.DateTimeType,
         required=True,
         title="Start date",
-        description="Earliest end of a leg; may be moved at any time. A date, or a time without "
+        description="First hour to read. You may change it at any time. A date, or a time without "
         "an offset, is in `timezone`.",
     ),
     th.Property(
         "end_date",
         th.DateTimeType,
         title="End date",
-        description="Latest end of a leg, exclusive. Without it: now.",
+        description="Read only hours that end by then. Default: now.",
     ),
     th.Property(
         "timezone",
         th.StringType,
-        default="Australia/Melbourne",
+        default=DEFAULT_ZONE,
         title="Time zone",
-        description="IANA name of the zone of the PBX's own clock.",
+        description="Time zone of the PBX's clock, as an IANA name.",
     ),
     th.Property(
         "backfill_order",
         th.StringType(allowed_values=["oldest_first", "newest_first"]),
         default="oldest_first",
         title="Backfill order",
-        description="Whether to read history in order of time, or the newest hour first and then "
-        "back through history.",
+        description="Read the oldest hour first, or the newest hour first and then back through "
+        "history.",
     ),
     th.Property(
         "request_interval",
         th.IntegerType(minimum=0, maximum=MAX_NUMBER),
         default=60,
         title="Request interval",
-        description="Least time between two requests, in seconds. The PBX allows one a minute.",
+        description="Minimum time between two requests, in seconds. The PBX allows one a minute.",
     ),
     th.Property(
         "settle_minutes",
         th.IntegerType(minimum=0, maximum=MAX_NUMBER),
         default=5,
         title="Settle minutes",
-        description="How long after the end of an hour to request it, in minutes.",
+        description="How long after an hour's end to request it, in minutes.",
     ),
     th.Property(
         "lookback_hours",
         th.IntegerType(minimum=0, maximum=MAX_NUMBER),
         default=0,
         title="Lookback hours",
-        description="How many finished hours to read again at each run, for late arrivals.",
+        description="Number of hours to read again in each run, for late changes.",
     ),
     th.Property(
         "max_hours_per_run",
         th.IntegerType(minimum=1, maximum=MAX_NUMBER),
         title="Maximum hours per run",
-        description="Stop, successfully, after that many hours. Without it: at the present.",
+        description="Stop, successfully, after this many hours. Default: no limit.",
     ),
     th.Property(
         "request_timeout",
@@ -109,99 +120,139 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "user_agent",
         th.StringType,
+        default=f"tap-noojee/{version('tap-noojee')}",
         title="User agent",
-        description="The User-Agent header. Without it: tap-noojee/<version>.",
+        description="The User-Agent header.",
     ),
 ).to_dict()
 
-_UTC = pendulum.timezone("UTC")
-_MICROSECONDS = re.compile(r"\.[0-9]{6}$")
-
-_PROPERTIES: dict[str, dict[str, Any]] = dict(SCHEMA["properties"])
-"""The tap's own; the SDK adds its settings to the schema."""
+_NO_SETTINGS = {"loglevel"}
+"""Environment variables of the SDK that start with the prefix but are no settings."""
 
 
-def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings; those missing, null or empty have defaults, unless they are required."""
-    defaults = {name: prop["default"] for name, prop in _PROPERTIES.items() if "default" in prop}
-    return defaults | {
-        name: value
-        for name, value in config.items()
-        if value is not None and not (value == "" and name not in SCHEMA["required"])
-    }
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Check the tap's settings.
+def read_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in the environment, and whatever else starts with `TAP_NOOJEE_`.
 
     Raises:
-        SettingsError: some cannot be used. For each it names the setting, what is wrong and what
-            is right; it shows no URL, and nothing that has a part of the API key in it.
+        SettingsError: One is not of its type.
     """
-    errors = {}
-    for name, prop in _PROPERTIES.items():
+    config: dict[str, Any] = {}
+    for name, prop in schema["properties"].items():
+        variable = ENV_PREFIX + name.upper()
         try:
-            if name in config:
-                _check(name, prop, config[name])
-            elif name in SCHEMA["required"]:
-                errors[name] = f"is missing: {prop['description']}"
-        except ValueError as error:
-            value = repr(config[name])
-            # Without an `api_key` to compare, any value may be the key, given for another setting.
-            key = config.get("api_key")
-            shown = safe_excerpt(value, key) if key and isinstance(key, str) else "the value"
-            errors[name] = str(error).replace(value, shown)
-    if not errors:
-        errors.update(_conflicts(config))
+            # One by one, because the SDK's errors do not name the variable.
+            config |= parse_environment_config({"properties": {name: prop}}, ENV_PREFIX)
+        except ValueError:
+            if os.environ[variable].strip():
+                kind = "a whole number" if "integer" in prop["type"] else "JSON"
+                raise SettingsError(f"{name}: the variable {variable} is not {kind}") from None
+    for variable in os.environ:
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if name != variable.lower() and not name.startswith("_") and name not in _NO_SETTINGS:
+            config.setdefault(name, None)
+    return config
+
+
+def drop_empty(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that are null or empty, which count as unset."""
+    return {name: value for name, value in config.items() if value is not None and value != ""}
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Check what the SDK's JSON Schema validation does not.
+
+    Raises:
+        SettingsError: Some settings are unusable. A line for each names the setting, the problem
+            and the remedy. No line quotes a URL or a part of the API key.
+    """
+    errors = dict(_errors(config)) or dict(_conflicts(config))
     if errors:
         raise SettingsError(*(f"{name}: {reason}" for name, reason in errors.items()))
 
 
-def integers_as_strings(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema by which the SDK reads the environment without making integers of its texts.
-
-    Of one that is empty, or not a number, it would make a traceback.
-    """
-    properties = {
-        name: {"type": ["string"]} if "integer" in prop["type"] else prop
-        for name, prop in schema["properties"].items()
-    }
-    return {**schema, "properties": properties}
+def describe(schema_errors: Iterable[str], config: Mapping[str, Any]) -> Iterator[str]:
+    """The SDK's validation errors, each with the setting's name first."""
+    for error in schema_errors:
+        match = re.fullmatch(r"(?s)(.*) in config\['(\w+)'\](.*)", error)
+        text = f"{match[2]}{match[3]}: {match[1]}" if match else error
+        yield safe_excerpt(text, config["api_key"])
 
 
-def parse_integers(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings from the environment, with integers; one that is not stays a text to reject."""
-    parsed = {}
-    for name, value in config.items():
-        if "integer" not in schema["properties"][name]["type"]:
-            parsed[name] = value
-        else:
-            parsed[name] = int(value) if value.lstrip("+-").isdecimal() else value
-    return parsed
+def unknown_names(config: Iterable[str], schema: Mapping[str, Any]) -> Iterator[str]:
+    """A warning for each name that is not a setting."""
+    for name in config:
+        if name not in schema["properties"]:
+            close = difflib.get_close_matches(name.lower(), schema["properties"], 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            yield f"{name!r} is not a setting, and has no effect{hint}"
+
+
+def _errors(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in SCHEMA["required"]:
+        if name not in config:
+            yield name, f"is missing: {SCHEMA['properties'][name]['description']}"
+    key = config.get("api_key", "")
+    if not isinstance(key, str):
+        # The SDK's validation would quote it.
+        yield "api_key", "is not a string: put it in quotes"
+        return
+    for name, check in _CHECKS.items():
+        if isinstance(value := config.get(name), str):
+            try:
+                check(value)
+            except ValueError as error:
+                is_secret = name in {"api_url", "api_key"}
+                quoted = "" if is_secret else f"{safe_excerpt(repr(value), key)} "
+                yield name, f"{quoted}{error}"
+
+
+def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    # The SDK logs the expressions of stream maps.
+    if config["api_key"] in str(config.get("stream_maps")):
+        yield "stream_maps", "contains the API key: take it out"
+    zone = parse_zone(config.get("timezone", DEFAULT_ZONE))
+    if "end_date" in config:
+        start = parse_instant(str(config["start_date"]), zone)
+        if parse_instant(str(config["end_date"]), zone) <= start:
+            yield "end_date", f"{config['end_date']!r} is not after start_date: set a later one"
+    limit, lookback = config.get("max_hours_per_run"), config.get("lookback_hours", 0)
+    if isinstance(limit, int) and isinstance(lookback, int) and lookback >= limit:
+        yield (
+            "max_hours_per_run",
+            f"{limit} is not more than lookback_hours, so no run would read a new hour: raise it",
+        )
 
 
 def api_url(text: str) -> str:
-    """The URL of the recordings API that a user's `api_url` stands for.
+    """The URL of the recordings API for a user's `api_url`.
 
     Raises:
-        ValueError: it cannot be used; says what is wrong, without the text.
+        ValueError: It is unusable. The message does not quote it.
     """
     hint = "give the address of the PBX, such as https://pbx.example.com"
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port
-        # What requests and the name look-up would reject, and other hosts than they seem to be.
+        # Reject what requests or the name look-up would reject or reinterpret.
         host.encode("idna")
         requests.Request("POST", text).prepare()
-    except ValueError:  # those of requests are, too
+    except ValueError:  # requests' own errors are ValueErrors as well
         raise ValueError(f"is not a URL: {hint}") from None
     if port == 0 or not text.isprintable() or " " in text:
         raise ValueError(f"is not a URL: {hint}")
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
-        raise ValueError(f"does not begin with https:// (the API key is in every request): {hint}")
+        raise ValueError(
+            f"does not start with https:// (every request contains the API key): {hint}"
+        )
     if "@" in url.netloc or "?" in text or "#" in text:
         raise ValueError(f"has a user, a query or a fragment: {hint}")
-    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/') or API_PATH}"
+    path = url.path.rstrip("/").removesuffix(f"/{ENDPOINT}")
+    return f"{url.scheme}://{url.netloc}{path or API_PATH}"
+
+
+def host_of(url: str) -> str:
+    """The host of a URL, without the port."""
+    return urlsplit(url).hostname or ""
 
 
 def _is_loopback(host: str) -> bool:
@@ -211,81 +262,32 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def time_zone(name: str) -> ZoneInfo:
+def parse_zone(name: str) -> ZoneInfo:
     """The time zone of this name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is none.
     """
     try:
         return pendulum.timezone(name)
     except (ValueError, OSError):
         raise ValueError(
-            f"{name!r} is not a time zone: give an IANA name such as Australia/Melbourne"
+            "is not a time zone: give an IANA name such as Australia/Melbourne"
         ) from None
-
-
-def date(text: str, zone: ZoneInfo) -> datetime:
-    """The instant of `start_date` or `end_date`.
-
-    Without an offset it is in the PBX's zone. The exception ends in microseconds: that is how
-    Meltano writes a relative date such as `6 months ago`, in UTC.
-
-    Raises:
-        DateError: it is not a date.
-    """
-    return parse_instant(text, _UTC if _MICROSECONDS.search(text) else zone)
-
-
-def _check(name: str, prop: Mapping[str, Any], value: object) -> None:
-    if "integer" in prop["type"]:
-        # Python takes True for a number.
-        if type(value) is not int or not prop["minimum"] <= value <= prop["maximum"]:
-            limits = f"from {prop['minimum']} to {prop['maximum']}"
-            raise ValueError(f"{value!r} is not a whole number {limits}")
-        return
-    if not isinstance(value, str):
-        raise ValueError(f"is not a string: {prop['description']}")  # noqa: TRY004 - as all others
-    if not value.strip():
-        raise ValueError(f"is empty: {prop['description']}")
-    if value not in prop.get("enum", [value]):
-        raise ValueError(f"{value!r} is not one of {', '.join(prop['enum'])}")
-    if name in _CHECKS:
-        _CHECKS[name](value)
-
-
-def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    # The SDK logs the expressions of stream maps.
-    if config["api_key"] in str(config.get("stream_maps")):
-        yield "stream_maps", "has the API key in it"
-    zone = time_zone(config["timezone"])
-    if "end_date" in config:
-        start, end = (date(config[name], zone) for name in ("start_date", "end_date"))
-        if end <= start:
-            yield "end_date", f"{config['end_date']!r} is not after start_date"
-    limit = config.get("max_hours_per_run")
-    if limit is not None and config["lookback_hours"] >= limit:
-        yield (
-            "max_hours_per_run",
-            f"{limit} is not more than lookback_hours: no run would get ahead",
-        )
 
 
 def _check_key(value: str) -> None:
     if value != value.strip():
-        raise ValueError("has white space around it")
+        raise ValueError("has white space around it: remove it")
 
 
 def _check_date(value: str) -> None:
-    try:
-        date(value, _UTC)
-    except DateError as error:
-        raise ValueError(f"{value!r} {error}") from None
+    parse_instant(value, pendulum.timezone("UTC"))
 
 
 def _check_header(value: str) -> None:
     if not (value.isascii() and value.isprintable() and value == value.strip()):
-        raise ValueError(f"{value!r} is not printable ASCII, as a header has to be")
+        raise ValueError("is not printable ASCII, as a header must be")
 
 
 _CHECKS: dict[str, Callable[[str], object]] = {
@@ -293,6 +295,6 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "api_key": _check_key,
     "start_date": _check_date,
     "end_date": _check_date,
-    "timezone": time_zone,
+    "timezone": parse_zone,
     "user_agent": _check_header,
 }

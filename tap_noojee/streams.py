@@ -4,272 +4,265 @@ from __future__ import annotations
 
 import logging
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import cached_property
 from http import HTTPStatus
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from msgspec.structs import asdict
-from singer_sdk import SchemaDirectory, Stream, StreamSchema, metrics
+from singer_sdk import Stream, metrics
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import RemoveRecordTransform
 from singer_sdk.singerlib import StateMessage
-from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE, REPLICATION_INCREMENTAL
+from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 from typing_extensions import override
 
-from tap_noojee.answers import AnswerReader
-from tap_noojee.client import METHOD, Client
-from tap_noojee.coverage import FOREVER, Backlog, Coverage, count_hours, subtract
-from tap_noojee.errors import HourNotOverError, NoojeeError, Stopped
-from tap_noojee.hours import Hour
-from tap_noojee.legs import LegReader, iso_spans
-from tap_noojee.progress import Progress, in_words, number
-from tap_noojee.settings import date, time_zone
+from tap_noojee.bookmarks import Backlog, Hours, Source, load_bookmark, make_bookmark
+from tap_noojee.checks import check_hour
+from tap_noojee.client import MAX_ATTEMPTS, Client
+from tap_noojee.dates import parse_instant
+from tap_noojee.errors import CatalogError, FailedHoursError, HourError, TooEarlyError
+from tap_noojee.hours import end_of, hour_at, last_due, name_of
+from tap_noojee.legs import SCHEMA, LegReader
+from tap_noojee.settings import ENDPOINT, host_of, parse_zone
+from tap_noojee.text import Progress, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from datetime import datetime
+    from zoneinfo import ZoneInfo
 
     from singer_sdk import Tap
     from singer_sdk.helpers.types import Context, Record
-    from singer_sdk.singerlib import Catalog
 
-    from tap_noojee.waiting import Clock
+    from tap_noojee.clock import Clock
+
+_FOREVER = datetime(9000, 1, 1)  # noqa: DTZ001 - an hour of the PBX's clock
+
+MAX_FAILURES = 5
+"""Failed hours in a row after which it is not the hour."""
 
 
 class RecordingsStream(Stream):
-    """Legs of recorded calls, hour by hour; each hour's in order of their end."""
+    """Call legs, read hour by hour and sorted by end time within each hour."""
 
     name = "recordings"
     primary_keys = ("CallRecordId", "Leg")
     replication_key = "callend"
-    schema: ClassVar[StreamSchema] = StreamSchema(SchemaDirectory(files("tap_noojee.schemas")))
+    schema: ClassVar[dict[str, Any]] = SCHEMA
 
-    # The bookmark follows the hours, not the records: STATE is written after each hour only.
+    # The bookmark follows the hours, not the records, so we write each STATE ourselves.
     is_sorted = True
     check_sorted = False
     STATE_MSG_FREQUENCY = sys.maxsize
 
-    # The records are made to fit the schema as they are read.
+    # LegReader has converted the records.
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE
 
     def __init__(self, tap: Tap, clock: Clock) -> None:
-        """Take the time from this clock, and stop when it says so."""
         super().__init__(tap)
+        self.forced_replication_method = REPLICATION_INCREMENTAL
+        self._write_message = tap.write_message
         self._clock = clock
-        # How far the PBX's clock is behind, where that has been seen.
-        self._pbx_behind = timedelta()
+        self._clock_skew = timedelta()
+        self._reported: set[str] = set()
+        self._read = Hours()
 
     @override
     def get_batch_config(self, config: Mapping[str, Any]) -> None:
-        """None: a batch's STATE would be handed over before its records."""
+        """No batches: a batch's STATE would come before its records."""
 
     @override
     def get_replication_key_signpost(self, context: Context | None = None) -> None:
-        """None: no bookmark is ever later than the hours that were read."""
+        """No signpost: no bookmark is ever later than the hours read."""
 
     @override
     def generate_child_contexts(
         self, record: Record, context: Context | None
     ) -> Iterable[Context | None]:
-        """None: there are no child streams, and the SDK would copy each record for them."""
+        """No child streams; the SDK would copy each record for them."""
         return ()
 
     @override
+    def get_record_counter(self, **_: Any) -> metrics.Counter:
+        # At a request a minute, the SDK's interval would put a METRIC line after each hour.
+        return metrics.record_counter(self.name, log_interval=float("inf"))
+
+    @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
-        # The SDK calls every error unhandled before it is handled: in one line, at the end.
+        # Skip the SDK's "unhandled error" line: the command logs each error once.
         if level < logging.ERROR:
             super().log(message, *args, level=level, **kwargs)
 
-    @override
-    def apply_catalog(self, catalog: Catalog) -> None:
-        super().apply_catalog(catalog)
-        if not self.selected:
-            return
-        if self.replication_key != type(self).replication_key:
-            raise NoojeeError(f"catalog: replication_key: is not {type(self).replication_key}")
-        if self.replication_method == REPLICATION_FULL_TABLE:
-            if "max_hours_per_run" in self.config:
-                raise NoojeeError(
-                    "max_hours_per_run: cannot be used with FULL_TABLE: each run would read the "
-                    "same hours"
-                )
-        elif self.replication_method != REPLICATION_INCREMENTAL:
-            raise NoojeeError("catalog: replication_method: is not INCREMENTAL or FULL_TABLE")
-        for field in self.schema["required"]:
-            if not self.mask[("properties", field)]:
-                raise NoojeeError(f"catalog: {field}: is excluded, but needed in each record")
+    def load_bookmark(self) -> None:
+        """Read the stream's part of the state.
+
+        Raises:
+            StateError: It is unusable.
+        """
+        if bookmark := self.tap_state.get("bookmarks", {}).get(self.name):
+            self._read = load_bookmark(bookmark, self._source, self._start, self._clock.now())
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
         if all(isinstance(stream_map, RemoveRecordTransform) for stream_map in self.stream_maps):
-            # All would be requested and claimed, and nothing written.
-            raise NoojeeError("stream_maps: recordings: is left out, and there is nothing else")
-        # The SDK's marker of where a run began would else be in each STATE.
-        self.stream_state.pop("starting_replication_value", None)
-        self._bookmark = dict(self.stream_state)
-        self._state_emitted = False
-        self._zone = time_zone(self.config["timezone"])
-        reader = LegReader(self.schema, self._zone, self.config["api_key"], self.logger)
-        agent = {"user_agent": f"{self.tap_name}/{self._tap.plugin_version}"}
-        with metrics.http_request_counter(self.name, METHOD) as self._request_counter:
-            client = Client(
-                agent | dict(self.config),
-                AnswerReader(
-                    reader.leg_type, self.config["api_key"], self._clock.now, self.logger
-                ),
-                self._clock,
-                self.logger,
-                self._count_request,
+            raise CatalogError(
+                f"stream_maps: they remove the stream {self.name!r}, so nothing would be written"
             )
-            read = self._read_hours if self.ABORT_AT_RECORD_COUNT is None else self._read_one
-            try:
-                yield from read(client, reader)
-                self._clock.raise_if_stopped()
-            except Stopped:
-                self.log("Stopped after the last STATE that was written")
-            else:
-                return
-        if not self._state_emitted:  # The last message is a STATE, even if no hour has been read.
-            self._emit_state(self._bookmark)
-        raise SystemExit(128 + (self._clock.stop_signal or 0))
+        self._emit_state(self._read)
+        yield from self._read_hours() if self.ABORT_AT_RECORD_COUNT is None else self._read_one()
+        self._clock.raise_if_stopped()
 
-    def _read_one(self, client: Client, reader: LegReader) -> Iterator[Record]:
-        """Test the connection with the newest hour that is due, whatever the bookmark says."""
-        hour = self._last_due()
-        try:
-            legs = reader.read(hour, client.fetch(hour, max_attempts=1))
-        except HourNotOverError as error:
-            self._leave_for_later(hour, error)
-            legs = []
-        hint = "" if legs else "; if calls ended in that hour, check `timezone`"
-        self.log("%s: %s; the connection works%s", hour, number(len(legs), "leg"), hint)
-        yield from map(asdict, legs[:1])
-        self._emit_state(self._bookmark)
-
-    def _read_hours(self, client: Client, reader: LegReader) -> Iterator[Record]:
+    def _read_hours(self) -> Iterator[Record]:
         """Request each hour that is due and wanted, and write STATE after it."""
-        incremental = self.replication_method == REPLICATION_INCREMENTAL
-        start, end = self._dates()
-        first, last = start.isoformat(), end.isoformat()
-        backlog = self._backlog(start, end, self._bookmark if incremental else {})
-        progress = Progress(self.config, self._clock, self._zone)
-        self.log(progress.outlook(backlog.count(self._last_due())))
-        while progress.hours_left_in_run and self._next_hour(backlog, progress):
-            client.wait_for_slot()
-            # Chosen after the wait: meanwhile a newer hour may have fallen due.
-            hour = self._next_hour(backlog, progress)
-            if hour is None:  # the clock was put back
+        end = self.config.get("end_date")
+        backlog = Backlog(
+            read=self._read,
+            start=self._start,
+            end=last_due(self._parse(end), timedelta(), self._zone) if end else _FOREVER,
+            zone=self._zone,
+            newest_first=self.config["backfill_order"] == "newest_first",
+        )
+        due = self._last_due()
+        if self._start > due:
+            self.logger.warning("start_date is in the future: there is nothing to read yet")
+        backlog.look_back(self.config["lookback_hours"], due)
+        progress = self._progress
+        self.log(progress.plan(len(backlog.unread(due)), len(backlog.again)))
+        failed: list[str] = []
+        in_a_row = 0
+        while in_a_row < MAX_FAILURES and self._next_hour(backlog):
+            self._client.wait_for_slot()
+            # Chosen after the wait, during which a newer hour may have fallen due.
+            hour = self._next_hour(backlog)
+            if hour is None:  # the clock was set back
                 break
             try:
-                legs = reader.read(hour, client.fetch(hour))
-            except HourNotOverError as error:
-                self._leave_for_later(hour, error)
+                legs = self._fetch(hour)
+            except TooEarlyError as error:
+                self._defer(hour, error)
                 continue
-            excluded = iso_spans(backlog.excluded(hour))
-            legs = [leg for leg in legs if first <= leg.callend < last]
-            for s, e in excluded:
-                legs = [leg for leg in legs if not s <= leg.callend < e]
+            except HourError as error:
+                self.logger.error(error)  # noqa: TRY400 - a traceback would not help
+                backlog.mark_failed(hour)
+                failed.append(name_of(hour))
+                in_a_row += 1
+                continue
+            in_a_row = 0
             yield from map(asdict, legs)
-            backlog.finish(hour)
-            self._emit_state(
-                backlog.coverage.make_bookmark(self.replication_key, self._zone.key)
-                if incremental
-                else self._bookmark
+            backlog.mark_read(hour)
+            self._emit_state(backlog.read)
+            progress.hours += 1
+            progress.legs += len(legs)
+            outlook = progress.outlook(len(backlog.wanted(self._last_due())))
+            self.log("%s: %s; %s", name_of(hour), pluralize(len(legs), "leg"), outlook)
+        self.log(progress.summary(len(backlog.wanted(self._last_due()))))
+        if failed:
+            ended = f"; {MAX_FAILURES} in a row end the run" if in_a_row == MAX_FAILURES else ""
+            raise FailedHoursError(
+                f"{pluralize(len(failed), 'hour')} failed and will be requested again by the next "
+                f"run: {', '.join(failed)}{ended}"
             )
-            progress.hours_read += 1
-            outlook = progress.outlook(backlog.count(self._last_due()))
-            self.log("%s: %s; %s", hour, number(len(legs), "leg"), outlook)
 
-    def _dates(self) -> tuple[datetime, datetime]:
-        """The earliest and the latest end of a leg."""
-        start = date(self.config["start_date"], self._zone)
-        if "end_date" not in self.config:
-            return start, FOREVER
-        return start, date(self.config["end_date"], self._zone)
-
-    def _backlog(self, start: datetime, end: datetime, bookmark: dict[str, Any]) -> Backlog:
-        """What there is to read, by the dates of this run and the bookmark of earlier ones."""
-        coverage = self._moved(Coverage.parse_bookmark(bookmark, start, self._zone), bookmark)
-        earlier = subtract([(start, min(coverage.since, end))], coverage.read)
-        if coverage.read and earlier:
-            self.log(
-                "History goes back further than before: %s to read",
-                number(count_hours(earlier, self._zone), "hour"),
-            )
-        backlog = Backlog(
-            coverage,
-            start=start,
-            end=end,
-            lookback=self.config["lookback_hours"],
-            zone=self._zone,
+    def _read_one(self) -> Iterator[Record]:
+        """Test the connection with the newest hour that is due, whatever the bookmark."""
+        hour = self._last_due()
+        try:
+            legs = self._fetch(hour, max_attempts=1)
+        except TooEarlyError as error:
+            self._defer(hour, error)
+            return
+        hint = "" if legs else "; if calls ended in that hour, check `timezone`"
+        self.log(
+            "%s: %s; the connection works%s", name_of(hour), pluralize(len(legs), "leg"), hint
         )
-        if left_out := backlog.left_out:
-            self.log(
-                "%s left out of this run by start_date or end_date, and not claimed by STATE",
-                number(count_hours(left_out, self._zone), "hour"),
-            )
-        return backlog
+        yield from map(asdict, legs[:1])
+        self._emit_state(self._read)
 
-    def _moved(self, coverage: Coverage, bookmark: dict[str, Any]) -> Coverage:
-        """What a bookmark claims, as far as it holds if the PBX's clock is as the settings say.
+    def _fetch(self, hour: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[Any]:
+        end = cast("datetime", end_of(hour, self._zone))  # `hour` exists
+        response = self._client.fetch(hour, end + self._settle, max_attempts)
+        read = self._leg_reader.read(hour, response.legs)
+        for finding in check_hour(hour, response, read, self._zone):
+            if finding.key not in self._reported:
+                self.logger.warning(finding.text)
+            if finding.key:
+                self._reported.add(finding.key)
+        return read.legs
 
-        STATE goes on claiming all of it until an hour has been read by this clock: it may be the
-        settings that are wrong.
-        """
-        name = bookmark.get("timezone", self._zone.key)
-        if name == self._zone.key:
-            return coverage
-        moved = coverage.moved(time_zone(name), self._zone)
-        if lost := subtract(coverage.read, moved.read):
-            self.logger.warning(
-                "STATE was written with `timezone` %s, not %s: %s to read again",
-                *(name, self._zone.key, number(count_hours(lost, self._zone), "hour")),
-            )
-        return moved
+    def _next_hour(self, backlog: Backlog) -> datetime | None:
+        if self._progress.allowed <= 0:
+            return None
+        # Otherwise `lookback_hours` could fill every run, and history would never be read.
+        return backlog.next_hour(self._last_due(), prefer_unread=self._progress.allowed == 1)
 
-    def _next_hour(self, backlog: Backlog, progress: Progress) -> Hour | None:
-        return backlog.next_hour(
-            self._last_due(),
-            newest_first=self.config["backfill_order"] == "newest_first",
-            # Else `lookback_hours` could take up every run, and history would never be read.
-            prefer_unread=progress.hours_left_in_run == 1,
-        )
-
-    def _last_due(self) -> Hour:
-        settle = timedelta(minutes=self.config["settle_minutes"])
-        return Hour.last_due(self._clock.now() - self._pbx_behind, settle, self._zone)
-
-    def _leave_for_later(self, hour: Hour, error: HourNotOverError) -> None:
-        self._pbx_behind = timedelta(seconds=error.seconds_behind)
+    def _defer(self, hour: datetime, error: TooEarlyError) -> None:
+        """Take the PBX's clock from now on: the hour is not due by it."""
+        now = self._clock.now()
+        self._clock_skew = timedelta(seconds=now.timestamp() - error.date.timestamp())
         self.logger.warning(
-            "%s: the clock of this machine is %s ahead of the PBX's, where this hour is not over: "
-            "it is left for later. Set the clock",
-            *(hour, in_words(error.seconds_behind)),
+            "%s: skipped for now, because it is not due by the PBX's clock (%s); this machine's "
+            "clock is at %s: set the one that is wrong",
+            name_of(hour),
+            error.date.isoformat(),
+            now.isoformat(timespec="seconds"),
         )
 
-    def _count_request(self, status: int, seconds: float) -> None:
-        """Measure a request in the way of the SDK's own HTTP streams."""
-        self._request_counter.increment()
+    def _emit_state(self, read: Hours) -> None:
+        # With each record, the SDK has moved the bookmark to the record's `callend`.
+        self.stream_state.clear()
+        self.stream_state.update(make_bookmark(read, self._source, self.replication_key))
+        # Not through the SDK's StateWriter, which drops a STATE that equals the one before;
+        # target-jsonl forgets its state at each RECORD.
+        self._write_message(StateMessage(self.tap_state))
+        self.state_manager.is_flushed = True
+
+    def _record_metrics(self, status: int, seconds: float) -> None:
+        """Measure a request as the SDK's own HTTP streams do, at DEBUG: there is one a minute."""
+        self._progress.requests += 1
+        if not self.metrics_logger.isEnabledFor(logging.DEBUG):
+            return
         failed = status >= HTTPStatus.BAD_REQUEST
         tags: dict[str, Any] = {
             metrics.Tag.STREAM: self.name,
-            metrics.Tag.ENDPOINT: METHOD,
+            metrics.Tag.ENDPOINT: ENDPOINT,
             metrics.Tag.HTTP_STATUS_CODE: status,
             metrics.Tag.STATUS: metrics.Status.FAILED if failed else metrics.Status.SUCCEEDED,
         }
-        duration = metrics.Metric.HTTP_REQUEST_DURATION
-        self._log_metric(metrics.Point("timer", metric=duration, value=seconds, tags=tags))
+        name = metrics.Metric.HTTP_REQUEST_DURATION
+        metrics.log(self.metrics_logger, metrics.Point("timer", name, seconds, tags))
 
-    def _emit_state(self, bookmark: dict[str, Any]) -> None:
-        """Write STATE, even if it is the same as before: targets forget it at the next RECORD."""
-        # With each record the SDK has moved the bookmark to the record's end.
-        self.stream_state.clear()
-        self.stream_state.update(bookmark)
-        if bookmark == self._bookmark:
-            # `write_state` drops a STATE that equals the last one.
-            self._tap.write_message(StateMessage(self.tap_state))
-        else:
-            self._tap.state_writer.write_state(self.tap_state)
-        self._bookmark = bookmark
-        self._state_emitted = True
+    def _last_due(self) -> datetime:
+        return last_due(self._clock.now() - self._clock_skew, self._settle, self._zone)
+
+    def _parse(self, date: str) -> datetime:
+        return parse_instant(date, self._zone)
+
+    # Discovery builds the stream without any settings, so these wait until a run needs them.
+
+    @cached_property
+    def _zone(self) -> ZoneInfo:
+        return parse_zone(self.config["timezone"])
+
+    @cached_property
+    def _source(self) -> Source:
+        return Source(host_of(self.config["api_url"]), self._zone)
+
+    @cached_property
+    def _start(self) -> datetime:
+        return hour_at(self._parse(self.config["start_date"]), self._zone)
+
+    @cached_property
+    def _settle(self) -> timedelta:
+        return timedelta(minutes=self.config["settle_minutes"])
+
+    @cached_property
+    def _client(self) -> Client:
+        return Client(self.config, self._clock, self.logger, self._record_metrics)
+
+    @cached_property
+    def _leg_reader(self) -> LegReader:
+        return LegReader(self._zone, self.config["api_key"])
+
+    @cached_property
+    def _progress(self) -> Progress:
+        return Progress(self.config, self._clock, self._zone)

@@ -1,44 +1,44 @@
-"""One POST to the PBX: what is sent, how long it may take, and which failures may pass.
+"""One POST to the PBX: the request, its time limit, and its failures.
 
-No exception of the HTTP libraries leaves this module, since theirs hold the URL with the API key.
+No exception of the HTTP libraries leaves this module, because they hold the URL with the API key.
 """
 
 from __future__ import annotations
 
 import http.client
+import re
 import ssl
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from typing_extensions import override
-from urllib3.connection import HTTPConnection
 
-from tap_noojee.answers import MAX_MESSAGE_BYTES, Response
-from tap_noojee.errors import RequestError, TransientError
-from tap_noojee.secrecy import KeyAdapter, protect_logs
+from tap_noojee.errors import HourError, RequestError, TransientError
+from tap_noojee.redaction import KeyAdapter, protect_logs, safe_excerpt
+from tap_noojee.responses import MAX_MESSAGE_BYTES, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 CONNECT_TIMEOUT = 10
-"""Seconds for the host's name, TCP and TLS."""
+"""Seconds for the name look-up, TCP and TLS."""
 
 MAX_RESPONSE_BYTES = 64 * 2**20
-"""Some 200,000 legs."""
-
-
-class Attempt:
-    """One attempt of a request, watched by the one who waits for it."""
-
-    abandoned = False
-    """Whether nobody waits for it any more. It is then no longer sent."""
-    sent_at: float | None = None
-    """When it was sent, on the monotonic clock; None if it was not, or may not have been."""
+"""About 200,000 legs."""
 
 
 class Transport:
-    """Sends requests, each on a connection of its own."""
+    """Sends requests, each on a connection of its own.
+
+    Args:
+        url: URL of the API, without the endpoint.
+        api_key: Added to each request.
+        user_agent: The User-Agent header.
+        timeout: Seconds for a complete response, without the time to connect.
+        monotonic: A clock in seconds.
+    """
 
     def __init__(
         self,
@@ -49,50 +49,49 @@ class Transport:
         timeout: int,
         monotonic: Callable[[], float],
     ) -> None:
-        """Take where to send to, how many seconds an answer may take, and a clock."""
         self._url = url
-        self._monotonic = monotonic
         self._key = api_key
         self._timeout = timeout
+        self._monotonic = monotonic
         self._headers = {
             "User-Agent": user_agent,
             "Accept-Encoding": "identity",
-            # Kept open for a minute, it would be closed just as the next request is sent.
+            # After a minute, the server would close the connection just as we use it again.
             "Connection": "close",
         }
         protect_logs()
 
     @property
     def time_limit(self) -> float:
-        """Seconds after which an attempt is to be abandoned, whatever holds it up."""
+        """Seconds after which to give up an attempt, whatever holds it up."""
         return CONNECT_TIMEOUT + self._timeout
 
     def timed_out(self) -> TransientError:
-        """The error of an attempt that took too long."""
-        return TransientError(f"no complete response within {self._timeout} s")
+        """The error for an attempt that took too long."""
+        return TransientError(_TIMEOUT.format(host=self._host))
 
-    def post(self, path: str, attempt: Attempt) -> Response:
+    def post(self, path: str) -> Response:
         """Send a request without a body.
 
         Raises:
-            RequestError: no response came; a TransientError if that may pass.
+            RequestError: There is no response; a TransientError if retrying may help.
         """
         try:
-            return self._post(path, attempt, self._monotonic() + self.time_limit)
+            return self._post(path, self._monotonic() + self.time_limit)
         except RequestError:
             raise
-        except Exception as error:  # noqa: BLE001 - of any library, and none may get out of here
-            failure = self._connection_error(error)
-        # Outside the handler: else the error with the URL would be its context.
+        except Exception as error:  # noqa: BLE001 - none may leave this module
+            failure = self._failure(error)
+        # Outside the handler, where the error with the URL would become its context.
         raise failure
 
-    def _post(self, path: str, attempt: Attempt, deadline: float) -> Response:
+    def _post(self, path: str, deadline: float) -> Response:
         with _Session() as session:
             session.adapters.clear()
-            session.mount("", _Adapter(self._key, attempt, self._monotonic))
-            # Without this, a .netrc would be read for credentials.
+            session.mount("", KeyAdapter(self._key))
+            # Without this, requests looks for credentials in .netrc.
             session.auth = lambda request: request
-            # Plain http is for this machine alone: sent to a proxy, the key would be read there.
+            # Plain http is for this machine alone: a proxy could read the key.
             session.trust_env = self._url.startswith("https:")
             with session.post(
                 f"{self._url}/{path}",
@@ -100,63 +99,99 @@ class Transport:
                 timeout=(CONNECT_TIMEOUT, self._timeout),
                 stream=True,
             ) as response:
-                is_answer = response.status_code == requests.codes.ok
+                is_ok = response.status_code == requests.codes.ok
                 body = bytearray()
                 for chunk in response.iter_content(2**16):
                     body += chunk
-                    if not is_answer and len(body) >= MAX_MESSAGE_BYTES:
+                    if not is_ok and len(body) > MAX_MESSAGE_BYTES:
                         break
                     if len(body) > MAX_RESPONSE_BYTES:
-                        size = f"{MAX_RESPONSE_BYTES // 2**20} MiB"
-                        raise RequestError(f"the answer is larger than {size}")
+                        raise HourError(
+                            f"the response is larger than {MAX_RESPONSE_BYTES // 2**20} MiB"
+                        )
                     if self._monotonic() > deadline:
                         raise self.timed_out()
                 return Response(response.status_code, response.headers, body)
 
-    def _connection_error(self, error: Exception) -> RequestError:
-        """The error that the failure of a request stands for, in words without the original's."""
+    @property
+    def _host(self) -> str:
+        """The host and port, for messages."""
+        url = urlsplit(self._url)
+        return f"{url.hostname}:{url.port or {'https': 443, 'http': 80}[url.scheme]}"
+
+    def _failure(self, error: Exception) -> RequestError:
+        """The tap's error for an exception of the HTTP libraries."""
         causes = list(_causes(error))
+        system = next((c.strerror for c in causes if isinstance(c, OSError) and c.strerror), "")
+        if isinstance(error, requests.exceptions.ProxyError):
+            refusal = next((match for c in causes if (match := _TUNNEL.search(str(c)))), None)
+            detail = safe_excerpt(refusal[1] if refusal else system, self._key)
+            failure = RequestError if detail.startswith("4") else TransientError
+            return failure(f"the proxy does not connect to {self._host} ({detail}): {_PROXY}")
         for kind, failure, reason in _FAILURES:
             for cause in causes:
                 if isinstance(cause, kind):
-                    return failure(reason.format(cause=cause, timeout=self._timeout))
-        for cause in causes:
-            if isinstance(cause, OSError) and cause.strerror:
-                return TransientError(f"no connection: {cause.strerror}")
-        if type(error) is OSError:  # requests has no better one for it
+                    detail = getattr(cause, "verify_message", str(cause))
+                    detail = safe_excerpt(detail, self._key)
+                    return failure(reason.format(host=self._host, detail=detail))
+        if system:
+            return TransientError(f"no connection to {self._host}: {system}")
+        if type(error) is OSError:  # requests raises it for a missing CA bundle
             return RequestError("REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: the file does not exist")
         if isinstance(error, requests.RequestException):
-            return TransientError(_BROKE_OFF)
-        return TransientError(f"the request failed ({type(error).__name__})")
+            return TransientError(f"the connection to {self._host} broke")
+        return TransientError(f"the request to {self._host} failed ({type(error).__name__})")
 
 
-_BROKE_OFF = "the connection broke off"
-_BAD_PROXY = "the address of the proxy cannot be used: check HTTPS_PROXY and ALL_PROXY"
+_PROXY = "check HTTPS_PROXY and ALL_PROXY"
+_BAD_PROXY = f"the proxy's address is unusable: {_PROXY}"
+_BROKEN = "the connection to {host} broke"
+_TIMEOUT = "no complete response from {host} in time: check the PBX, or raise `request_timeout`"
+_TUNNEL = re.compile(r"Tunnel connection failed: (.*)")
+
+_BAD_CERTIFICATE = (
+    "the certificate of {host} is not valid ({detail}): to trust an authority of your own, set "
+    "REQUESTS_CA_BUNDLE to its certificate"
+)
 
 _FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
-    (
-        ssl.SSLCertVerificationError,
-        RequestError,
-        "the server's certificate is not valid ({cause.verify_message})",
-    ),
-    # The settings have checked `api_url`: what is left to be wrong is the proxy's address.
+    (ssl.SSLCertVerificationError, RequestError, _BAD_CERTIFICATE),
+    # `api_url` has been checked, so the proxy's address is wrong.
     (requests.exceptions.InvalidURL, RequestError, _BAD_PROXY),
-    (requests.exceptions.InvalidSchema, RequestError, _BAD_PROXY),
+    (
+        requests.exceptions.InvalidSchema,
+        RequestError,
+        f"{_BAD_PROXY}; a SOCKS proxy needs the package PySocks beside the tap",
+    ),
     (urllib3.exceptions.ProxySchemeUnknown, RequestError, _BAD_PROXY),
     (urllib3.exceptions.LocationValueError, RequestError, _BAD_PROXY),
-    (requests.ConnectTimeout, TransientError, f"no connection within {CONNECT_TIMEOUT} s"),
-    (requests.Timeout, TransientError, "no complete response within {timeout} s"),
-    (TimeoutError, TransientError, "no complete response within {timeout} s"),
-    (requests.exceptions.ProxyError, TransientError, "the proxy does not connect"),
-    (ConnectionResetError, TransientError, _BROKE_OFF),
-    (ConnectionAbortedError, TransientError, _BROKE_OFF),
-    (BrokenPipeError, TransientError, _BROKE_OFF),
+    (
+        requests.ConnectTimeout,
+        TransientError,
+        f"no connection to {{host}} within {CONNECT_TIMEOUT} s",
+    ),
+    (requests.Timeout, TransientError, _TIMEOUT),
+    (TimeoutError, TransientError, _TIMEOUT),
+    (ConnectionResetError, TransientError, _BROKEN),
+    (ConnectionAbortedError, TransientError, _BROKEN),
+    (BrokenPipeError, TransientError, _BROKEN),
+    (
+        requests.exceptions.ContentDecodingError,
+        TransientError,
+        "the response of {host} is not compressed as its Content-Encoding says",
+    ),
+    (http.client.IncompleteRead, TransientError, _BROKEN),
+    (
+        http.client.HTTPException,
+        TransientError,
+        "the response of {host} is not valid HTTP ({detail})",
+    ),
 )
-"""The first that any cause of a failure matches."""
+"""The first entry that matches any cause of a failure counts."""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and all that it stems from, as arguments too: so urllib3 passes them on."""
+    """Walk an exception's causes, including those that urllib3 passes as arguments."""
     todo: list[object] = [error]
     seen: set[int] = set()
     while todo:
@@ -169,62 +204,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class _Session(requests.Session):
-    """Follows no redirect.
-
-    Nor looks at one: it would read all of the body, and trip over a bad address.
-    """
+    """Never looks at a redirect, whose address may be malformed and whose body may be endless."""
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:
         return None
-
-
-class _Adapter(KeyAdapter):
-    """Lets the attempt watch its connection."""
-
-    def __init__(self, key: str, attempt: Attempt, monotonic: Callable[[], float]) -> None:
-        super().__init__(key)
-        self._watch = {"attempt": attempt, "monotonic": staticmethod(monotonic)}
-
-    @override
-    def get_connection_with_tls_context(
-        self,
-        request: requests.PreparedRequest,
-        verify: bool | str | None,
-        proxies: Mapping[str, str] | None = None,
-        cert: tuple[str, str] | str | None = None,
-    ) -> urllib3.HTTPConnectionPool:
-        pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-        pool = cast("urllib3.HTTPConnectionPool", pool)
-        classes = (_Connection, pool.ConnectionCls)
-        pool.ConnectionCls = type("Connection", classes, self._watch)
-        return pool
-
-
-class _FinalResponse(http.client.HTTPResponse):
-    """Passes over interim responses such as 103 Early Hints, as http.client does over 100."""
-
-    def _read_status(self) -> tuple[str, int, str]:
-        version, status, reason = super()._read_status()  # type: ignore[misc]
-        is_interim = status in {http.client.PROCESSING, http.client.EARLY_HINTS}
-        return version, http.client.CONTINUE if is_interim else status, reason
-
-
-class _Connection(HTTPConnection):
-    """Notes when a request is sent; sends none of an attempt that has been abandoned."""
-
-    response_class = _FinalResponse
-    attempt: Attempt
-    monotonic: Callable[[], float]
-
-    @override
-    def connect(self) -> None:
-        super().connect()
-        # The name look-up may have taken minutes, and another attempt be under way.
-        if self.attempt.abandoned:
-            raise TimeoutError
-
-    @override
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        super().request(*args, **kwargs)
-        self.attempt.sent_at = self.monotonic()

@@ -1,4 +1,4 @@
-"""Singer messages on standard output, in whole lines whenever the tap is killed."""
+"""Singer messages on standard output: whole lines, and STATE when every target can keep it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter
-from singer_sdk.singerlib import RecordMessage
+from singer_sdk.singerlib import RecordMessage, StateMessage
 from typing_extensions import override
 
 from tap_noojee.errors import OutputError
@@ -16,53 +16,77 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import Message
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 512)
-"""Bytes that are written to a pipe as a whole or not at all; POSIX grants 512."""
+"""Bytes that a pipe takes completely or not at all. POSIX guarantees 512."""
+
+MAX_HELD_STATES = 50
+"""STATE messages that one without records may replace: almost an hour of quiet hours."""
 
 
 class LineWriter(MsgSpecWriter):
-    """Gathers the lines of records up to what a pipe takes as a whole.
+    """Writes whole lines, and holds STATE back until the first RECORD.
 
-    A line cut short would make target-jsonl fail before it prints its state, and the whole run's
-    progress would be lost.
+    A cut line makes target-jsonl fail before it prints its state, which loses the whole run's
+    progress. In a run without records, target-duckdb and PipelineWise's targets keep the first
+    STATE and drop the later ones, so the first one must be as late as possible.
     """
 
     def __init__(self) -> None:
-        """Start with nothing gathered."""
         self._lines = bytearray()
+        self._held_state = b""
+        self._held_count = 0
+        self._has_records = False
 
     @override
     def write_message(self, message: Message) -> None:
-        line = self.format_message(message)
-        if len(self._lines) + len(line) > PIPE_BUF:
-            self.flush()
-        self._lines += line
-        if not isinstance(message, RecordMessage):
-            self.flush()
+        if isinstance(message, RecordMessage):
+            if not self._has_records:
+                self._has_records = True
+                self._release_state()
+            self._gather(self.format_message(message))
+        elif isinstance(message, StateMessage) and not self._has_records:
+            # A copy: the next message overwrites the SDK's buffer.
+            self._held_state = bytes(self.format_message(message))
+            self._held_count += 1
+            if self._held_count >= MAX_HELD_STATES:
+                self._release_state()
+        else:
+            self._gather(self.format_message(message))
+            self._flush()
 
-    def flush(self) -> None:
-        """Write what was gathered.
+    def close(self) -> None:
+        """Write everything that is held back.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: It cannot be written.
         """
+        self._release_state()
+
+    def _release_state(self) -> None:
+        self._gather(self._held_state)
+        self._flush()
+        self._held_state, self._held_count = b"", 0
+
+    def _gather(self, line: bytes | bytearray) -> None:
+        if len(self._lines) + len(line) > PIPE_BUF:
+            self._flush()
+        self._lines += line
+
+    def _flush(self) -> None:
         lines, self._lines = self._lines, bytearray()
         if not lines:
             return
         if sys.stdout is None:
-            raise OutputError("standard output is closed")
+            raise OutputError("standard output is closed: the target has ended")
         try:
             _write(memoryview(lines))
         except OSError as error:
-            reason = f"cannot write to the target: {error.strerror or error}"
-        else:
-            return
-        raise OutputError(reason)
+            raise OutputError(f"cannot write to the target: {error.strerror or error}") from None
 
 
 def _write(data: memoryview) -> None:
-    """Write all of it to standard output, past Python's own buffer.
+    """Write all of it to standard output, bypassing Python's buffer.
 
-    With PYTHONUNBUFFERED there is none, and a raw file writes as much as it likes.
+    With PYTHONUNBUFFERED there is no buffer, and the raw file may write less than it is given.
     """
     output = sys.stdout.buffer
     raw = getattr(output, "raw", output)

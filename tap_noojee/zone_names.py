@@ -1,4 +1,4 @@
-"""The short names of time zones that Java prints, and the offsets that they stand for."""
+"""Java's abbreviations of time zones, and their offsets."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ NAMES_BY_OFFSET = {
     825: "CHADT",
     840: "LINT TOST WSDT",
 }
-"""Minutes east of UTC, and the short names that JDK 11 to 21 print for it.
+"""The abbreviations that JDK 11 to 21 print, by minutes east of UTC.
 
-Seen by running `Date.toString()` on JDK 17 in all its zones, 2014 to 2026; of a name with several
-meanings, those of the places with the most people. Python has no names for many of these zones.
-WST is Perth's name in a JVM older than 2014.
+Source: the output of `Date.toString()` on JDK 17 in all its zones, 2014 to 2026. Where an
+abbreviation has several meanings, this lists those of the most populated places. Python has no
+abbreviations for many of these zones. A JVM older than 2014 prints WST for Perth.
 """
 
 OFFSETS: dict[str, set[timedelta]] = {}
@@ -59,9 +59,9 @@ for _minutes, _names in NAMES_BY_OFFSET.items():
     for _name in _names.split():
         OFFSETS.setdefault(_name, set()).add(timedelta(minutes=_minutes))
 
-LEGACY_OFFSETS = {
+AMBIGUOUS_OFFSETS = {
     "EST": {timedelta(hours=10), timedelta(hours=11)},
     "CST": {timedelta(hours=9, minutes=30), timedelta(hours=10, minutes=30)},
 }
-"""What a JVM with zone tables older than 2014 prints for eastern and central Australia, in summer
-and in winter alike."""
+"""A JVM with zone tables older than 2014 prints these for eastern and central Australia, in summer
+and winter alike."""

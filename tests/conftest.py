@@ -1,4 +1,4 @@
-"""What the tests share: the tap run in this process, with a clock of its own."""
+"""What the tests share: the tap, run in this process with a fake clock."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pendulum
 import pytest
 from typing_extensions import override
 
+from tap_noojee.clock import Clock
 from tap_noojee.simulator import Simulator, legs
 from tap_noojee.tap import TapNoojee
-from tap_noojee.waiting import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,18 +27,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Where Python may not keep what it compiles, each of the many processes takes twice as long.
+# Without compiled files, each of the many processes takes twice as long.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 class FakeClock(Clock):
-    """A clock that only waiting moves."""
+    """A clock that moves only by waiting."""
 
     def __init__(self, now: str = "2022-06-01T00:00:00+00:00") -> None:
-        """Begin at an instant."""
         super().__init__()
-        self.began = self.instant = pendulum.instance(datetime.fromisoformat(now))
+        self.started = self.instant = pendulum.instance(datetime.fromisoformat(now))
         self.sleeps: list[float] = []
 
     @override
@@ -47,7 +46,7 @@ class FakeClock(Clock):
 
     @override
     def monotonic(self) -> float:
-        return (self.instant - self.began).total_seconds()
+        return (self.instant - self.started).total_seconds()
 
     @override
     def sleep(self, seconds: float) -> None:
@@ -56,25 +55,24 @@ class FakeClock(Clock):
         self.instant = self.instant.add(seconds=self.sleeps[-1])
 
 
-class Hasty(FakeClock):
-    """A clock for which a task's time is over sooner: five attempts take 1.5 s."""
+class ImpatientClock(FakeClock):
+    """A clock that gives a request 0.3 s, which is more than one needs on a busy machine."""
 
     @override
-    def run(self, task: Callable[[], T], timeout: float) -> T:
-        assert timeout == 11
-        return super().run(task, 0.3)  # more than an answer takes on a busy machine
+    def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
+        return super().run_in_thread(task, 0.3)
 
 
 @dataclasses.dataclass
 class Run:
-    """What a run of the tap did."""
+    """The output and the error of a run."""
 
     output: str
     error: BaseException | None = None
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """All messages."""
+        """All messages, in order."""
         return [json.loads(line) for line in self.output.splitlines()]
 
     @property
@@ -84,13 +82,13 @@ class Run:
 
     @property
     def states(self) -> list[dict[str, Any]]:
-        """The values of STATE, in order."""
+        """The values of the STATE messages, in order."""
         return [m["value"] for m in self.messages if m["type"] == "STATE"]
 
     @property
-    def bookmarks(self) -> list[str]:
-        """The bookmark's value in each STATE."""
-        return [s["bookmarks"]["recordings"]["replication_key_value"] for s in self.states]
+    def bookmarks(self) -> list[str | None]:
+        """The value of `replication_key_value` in each STATE; None where there is none."""
+        return [s["bookmarks"]["recordings"].get("replication_key_value") for s in self.states]
 
     @property
     def keys(self) -> list[tuple[str, int]]:
@@ -99,7 +97,7 @@ class Run:
 
 
 def settings(simulator: Simulator, **changes: Any) -> dict[str, Any]:
-    """Settings for a simulator; None takes one out."""
+    """Settings for a simulator; None removes one."""
     config = {
         "api_url": simulator.url,
         "api_key": simulator.api_key,
@@ -119,27 +117,29 @@ def run_tap(
     sync: Callable[[TapNoojee], object] = TapNoojee.sync_all,
     **config: Any,
 ) -> Run:
-    """Run the tap to its end, whatever that is."""
+    """Run the tap until it ends, with or without an error."""
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     error: BaseException | None = None
     with contextlib.redirect_stdout(stdout):
         try:
-            sync(
-                TapNoojee(
-                    config=settings(simulator, **config),
-                    state=json.loads(json.dumps(state)),
-                    catalog=catalog,
-                    clock=clock or FakeClock(),
-                )
+            tap = TapNoojee(
+                config=settings(simulator, **config),
+                state=json.loads(json.dumps(state)),
+                catalog=catalog,
+                clock=clock or FakeClock(),
             )
-        except (Exception, SystemExit) as raised:  # noqa: BLE001 - handed to the test
+            try:
+                sync(tap)
+            finally:  # as the command does
+                tap.message_writer.close()  # type: ignore[attr-defined]
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - the test looks at it
             error = raised
     stdout.seek(0)
     return Run(stdout.read(), error)
 
 
-def truth(simulator: Simulator, start: str, end: str) -> list[Leg]:
-    """The legs that ended between two times of the simulator's own clock."""
+def expected_legs(simulator: Simulator, start: str, end: str) -> list[Leg]:
+    """The simulator's legs that ended between two times of its clock."""
     zone = ZoneInfo(simulator.timezone)
     first, last = (
         datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(UTC) for text in (start, end)
@@ -147,26 +147,32 @@ def truth(simulator: Simulator, start: str, end: str) -> list[Leg]:
     return legs(first, last, zone=zone, volume=simulator.volume)
 
 
-def as_records(true_legs: list[Leg]) -> list[tuple[str, int, str, str]]:
-    """Legs by key, end and start as the tap should emit them."""
+def as_rows(all_legs: list[Leg]) -> list[tuple[str, int, str, str]]:
+    """Key, end and start of each leg, as the tap should write them."""
     return [
         (leg.call_record_id, leg.leg, leg.callend.isoformat(), leg.start.isoformat())
-        for leg in true_legs
+        for leg in all_legs
     ]
 
 
-def emitted(run: Run) -> list[tuple[str, int, str, str]]:
-    """The same of the records of a run."""
+def written_rows(run: Run) -> list[tuple[str, int, str, str]]:
+    """Key, end and start of each record of a run."""
     return [(r["CallRecordId"], r["Leg"], r["callend"], r["Start"]) for r in run.records]
 
 
-def requested(simulator: Simulator) -> list[tuple[str | None, int | None]]:
-    """The hours that requested of the simulator, in order."""
+def requested_hours(simulator: Simulator) -> list[tuple[str | None, int | None]]:
+    """The hours requested, in order."""
     return [(request.date, request.hour) for request in simulator.requests]
 
 
 @pytest.fixture
 def pbx() -> Iterator[Simulator]:
-    """A simulator of a PBX in Melbourne."""
+    """A simulated PBX in Melbourne."""
     with Simulator() as simulator:
         yield simulator
+
+
+def hours_read(run: Run) -> list[tuple[str, str]]:
+    """The ranges of hours in the last STATE."""
+    ranges = run.states[-1]["bookmarks"]["recordings"]["hours_read"]
+    return [(item["from"], item["to"]) for item in ranges]

@@ -1,0 +1,214 @@
+"""The state as ranges of the PBX's hours, and the hours that a run wants."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+
+from tap_noojee.dates import parse_instant
+from tap_noojee.errors import DateError, StateError
+from tap_noojee.hours import HOUR, end_of, last_due, next_hour, skipped_hours
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from zoneinfo import ZoneInfo
+
+Range: TypeAlias = tuple[datetime, datetime]
+"""The hours from the first until just before the second. Both are naive and on the full hour."""
+
+MAX_AHEAD = timedelta(hours=1)
+"""How far a state may be ahead of the present clock."""
+
+_KEYS = {"replication_key", "replication_key_value", "hours_read", "pbx", "timezone"}
+_SDK_KEYS = {"starting_replication_value", "replication_key_signpost", "progress_markers"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hours:
+    """A set of hours, as ranges in order that neither touch nor overlap."""
+
+    ranges: tuple[Range, ...] = ()
+
+    @classmethod
+    def merge(cls, ranges: Iterable[Range]) -> Self:
+        """Build the set from any ranges: unsorted, empty, touching or overlapping."""
+        merged: list[Range] = []
+        for start, end in sorted(ranges):
+            if start >= end:
+                continue
+            if merged and start <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+            else:
+                merged.append((start, end))
+        return cls(tuple(merged))
+
+    def __len__(self) -> int:
+        return sum((end - start) // HOUR for start, end in self.ranges)
+
+    def __or__(self, other: Self) -> Self:
+        return self.merge((*self.ranges, *other.ranges))
+
+    def __sub__(self, other: Self) -> Self:
+        left = list(self.ranges)
+        for start, end in other.ranges:
+            left = [piece for s, e in left for piece in ((s, min(e, start)), (max(s, end), e))]
+            left = [(s, e) for s, e in left if s < e]
+        return self.merge(left)
+
+    def __and__(self, other: Self) -> Self:
+        return self - (self - other)
+
+    @property
+    def first(self) -> datetime:
+        """The earliest hour."""
+        return self.ranges[0][0]
+
+    @property
+    def last(self) -> datetime:
+        """The latest hour."""
+        return self.ranges[-1][1] - HOUR
+
+    def newest(self, count: int) -> Self:
+        """The latest `count` hours, or all if there are fewer."""
+        picked: list[Range] = []
+        for start, end in reversed(self.ranges):
+            picked.append((max(start, end - count * HOUR), end))
+            count -= (end - picked[-1][0]) // HOUR
+        return self.merge(picked)
+
+
+def hours_between(first: datetime, last: datetime, zone: ZoneInfo) -> Hours:
+    """The hours from `first` to `last`, without those that clocks skip."""
+    skipped = ((hour, hour + HOUR) for hour in skipped_hours(first, last, zone))
+    return Hours.merge([(first, last + HOUR)]) - Hours.merge(skipped)
+
+
+class Source(NamedTuple):
+    """The PBX that a state belongs to."""
+
+    host: str
+    zone: ZoneInfo
+
+
+def load_bookmark(
+    bookmark: Mapping[str, Any], source: Source, start: datetime, now: datetime
+) -> Hours:
+    """The hours that a bookmark counts as read.
+
+    Hours after its `replication_key_value` do not count, so setting the value back rewinds it. A
+    value without `hours_read` stands for all hours from `start` up to it.
+
+    Raises:
+        StateError: It is unreadable, or belongs to another PBX, another time zone or the future.
+    """
+    if unknown := bookmark.keys() - _KEYS - _SDK_KEYS:
+        raise _unreadable(f"unknown key {min(unknown)!r}")
+    for name, current in (("pbx", source.host), ("timezone", source.zone.key)):
+        if (previous := bookmark.get(name, current)) != current:
+            raise StateError(
+                f"state: written with {name} {previous!r}, but this run has {current!r}: start "
+                f"over (`meltano state clear …`), or set {name!r} in the state to keep it"
+            )
+    if not (value := bookmark.get("replication_key_value")):
+        return Hours()
+    try:
+        until = parse_instant(str(value), source.zone)
+    except DateError as error:
+        raise _unreadable(f"replication_key_value {error}") from None
+    if until > now + MAX_AHEAD:
+        raise StateError(
+            f"state: ends at {until.isoformat()}, but this machine's clock is at "
+            f"{now.isoformat(timespec='seconds')}: set the clock, or set replication_key_value "
+            "back"
+        )
+    limit = last_due(until, timedelta(), source.zone) + HOUR
+    if "hours_read" not in bookmark:
+        return Hours.merge([(start, limit)])
+    if not isinstance(bookmark["hours_read"], list):
+        raise _unreadable("hours_read is not a list")
+    ranges = [_parse_range(item) for item in bookmark["hours_read"]]
+    return Hours.merge((first, min(end, limit)) for first, end in ranges)
+
+
+def make_bookmark(read: Hours, source: Source, replication_key: str) -> dict[str, Any]:
+    """The bookmark for these hours: the opposite of `load_bookmark`."""
+    bookmark: dict[str, Any] = {"replication_key": replication_key}
+    if read:
+        last = read.last
+        # A state edited by hand may end with an hour that clocks skip.
+        while (end := end_of(last, source.zone)) is None:
+            last -= HOUR
+        bookmark["replication_key_value"] = end.isoformat()
+    bookmark["hours_read"] = [
+        {"from": start.isoformat(timespec="minutes"), "to": end.isoformat(timespec="minutes")}
+        for start, end in read.ranges
+    ]
+    return bookmark | {"pbx": source.host, "timezone": source.zone.key}
+
+
+def _parse_range(item: Any) -> Range:  # noqa: ANN401 - part of a state, so anything
+    try:
+        start, end = (datetime.fromisoformat(item[name]) for name in ("from", "to"))
+    except (KeyError, TypeError, ValueError):
+        raise _unreadable('hours_read has an item that is not {"from": …, "to": …}') from None
+    for hour in (start, end):
+        if hour.tzinfo or hour != hour.replace(minute=0, second=0, microsecond=0):
+            raise _unreadable(f"hours_read: {hour.isoformat()} is not an hour of the PBX's clock")
+    if start >= end:
+        raise _unreadable(f"hours_read: {end.isoformat()} is not after {start.isoformat()}")
+    return start, end
+
+
+def _unreadable(reason: str) -> StateError:
+    return StateError(
+        f"state: the bookmark of `recordings` is unreadable: {reason}; correct it, or start over "
+        "(`meltano state clear …`)"
+    )
+
+
+@dataclasses.dataclass(slots=True)
+class Backlog:
+    """The hours that a run wants: those never read, and those to read again."""
+
+    read: Hours
+    start: datetime
+    """The first hour of interest."""
+    end: datetime
+    """The last hour of interest."""
+    zone: ZoneInfo
+    newest_first: bool
+    again: Hours = dataclasses.field(default_factory=Hours)
+    failed: Hours = dataclasses.field(default_factory=Hours)
+
+    def look_back(self, count: int, last_due: datetime) -> None:
+        """Want the newest `count` hours that are due and have been read again."""
+        self.again = (self._due(last_due) & self.read).newest(count)
+
+    def unread(self, last_due: datetime) -> Hours:
+        """The hours that are due and were never read, without those that failed in this run."""
+        return self._due(last_due) - self.read - self.failed
+
+    def wanted(self, last_due: datetime) -> Hours:
+        """The hours that are due and wanted."""
+        return self.unread(last_due) | self.again
+
+    def next_hour(self, last_due: datetime, *, prefer_unread: bool = False) -> datetime | None:
+        """The hour to request next; None if there is none."""
+        hours = (prefer_unread and self.unread(last_due)) or self.wanted(last_due)
+        if not hours:
+            return None
+        return hours.last if self.newest_first else hours.first
+
+    def mark_read(self, hour: datetime) -> None:
+        """Count the hour as read, and with it the hours after it that clocks skip."""
+        self.read |= Hours(((hour, next_hour(hour, self.zone)),))
+        self.again -= Hours(((hour, hour + HOUR),))
+
+    def mark_failed(self, hour: datetime) -> None:
+        """Leave the hour for a later run."""
+        self.failed |= Hours(((hour, hour + HOUR),))
+        self.again -= Hours(((hour, hour + HOUR),))
+
+    def _due(self, last_due: datetime) -> Hours:
+        return hours_between(self.start, min(self.end, last_due), self.zone)

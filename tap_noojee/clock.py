@@ -1,0 +1,106 @@
+"""The time, and waiting that a signal interrupts."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import pendulum
+
+from tap_noojee.errors import Interrupted, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+T = TypeVar("T")
+
+SAME_REQUEST = 1
+"""Seconds. Under Meltano, a terminal's Ctrl-C reaches the tap twice."""
+
+
+class Clock:
+    """The time, and waiting that a signal interrupts.
+
+    All waiting is on a queue, because a signal handler may put into a queue. So no handler has to
+    raise from within somebody else's code.
+    """
+
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._signum: int | None = None
+        self._stopped_at = 0.0
+
+    def now(self) -> pendulum.DateTime:
+        """The present instant, in UTC."""
+        return pendulum.now("UTC")
+
+    def monotonic(self) -> float:
+        """Seconds that do not jump when the system clock is set."""
+        return time.monotonic()
+
+    def stop(self, signum: int, _frame: FrameType | None = None) -> None:
+        """Handle a signal: interrupt the run, or on the second signal exit immediately."""
+        if self._signum is None:
+            self._signum, self._stopped_at = signum, self.monotonic()
+            self._inbox.put(None)
+        elif self.monotonic() - self._stopped_at >= SAME_REQUEST:
+            # The run may be stuck forever, in a write to a target that does not read, for example.
+            os._exit(128 + signum)
+
+    def raise_if_stopped(self) -> None:
+        """Raise Interrupted if a signal came."""
+        if self._signum is not None:
+            raise Interrupted(self._signum)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, or raise Interrupted as soon as a signal comes."""
+        # A queue for each wait, so that no wait ends because of an earlier one.
+        self._inbox = queue.SimpleQueue()
+        self.raise_if_stopped()
+        try:
+            self._inbox.get(timeout=max(0, seconds))
+        except queue.Empty:
+            return
+        self.raise_if_stopped()
+
+    def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
+        """Run a blocking task for at most `timeout` seconds, or raise Interrupted.
+
+        Nothing but a thread can interrupt a name look-up. An abandoned thread runs on until its
+        task or the process ends.
+
+        Raises:
+            TimeoutError: The task is still running.
+            RequestError: No thread can be started.
+            Exception: Whatever the task raised.
+        """
+        inbox = self._inbox = queue.SimpleQueue()
+        self.raise_if_stopped()
+
+        def work() -> None:
+            try:
+                inbox.put((task(), None))
+            except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
+                inbox.put((None, error))
+
+        try:
+            threading.Thread(target=work, daemon=True).start()
+        except RuntimeError:
+            raise RequestError(
+                "this machine cannot start another thread: raise the limit of processes "
+                "(`pids` of a container, `ulimit -u`)"
+            ) from None
+        try:
+            item = inbox.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError from None
+        if item is None:
+            self.raise_if_stopped()
+        result, error = item
+        if error is not None:
+            raise error
+        return cast("T", result)

@@ -1,0 +1,299 @@
+"""A response's meaning: raw legs, or an error.
+
+The vendor documents 200 with an array, and otherwise "an appropriate http error code". An object
+with Code and Message is a status, whatever HTTP status it comes with.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import email.message
+import email.utils
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+import requests
+
+from tap_noojee.errors import (
+    HourError,
+    PossibleRateLimitError,
+    RateLimitError,
+    RequestError,
+    TransientError,
+    TruncatedResponseError,
+)
+from tap_noojee.legs import REQUIRED, RawLeg
+from tap_noojee.redaction import safe_excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_RETRY_AFTER = 3600
+"""Longest `Retry-After` we honour, in seconds."""
+
+MAX_MESSAGE_BYTES = 2**16
+"""Bytes of an error's body that we read."""
+
+MAX_LEGS = 200_000
+"""Legs in a response. A large call centre has a few thousand an hour."""
+
+MAX_UNKNOWN = 20
+"""Unknown field names that we report from one response."""
+
+_BOM = b"\xef\xbb\xbf"
+_ARRAY = re.compile(rb"\s*\[")
+_LEGS = msgspec.json.Decoder(list[RawLeg])  # type: ignore[valid-type]
+_FIELDS = {name.lower(): name for name in RawLeg.__struct_fields__}
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""PostgreSQL cannot store a NUL, and no target can encode half a surrogate pair."""
+
+_RATE_LIMIT = re.compile(
+    r"rate.?limit|limit (was |is |has been )?(exceeded|reached)|exceed\w* .{0,40}limit"
+    r"|too (many (calls|requests)|soon|often|frequent)|throttl|slow down|enhance your calm"
+    r"|wait a bit|wait.{1,40}(retry|again)|(calls?|requests?|once) (a|per|every|each) minute"
+    r"|(once |only )?(a|per|every|each) [0-9]+ (seconds|minutes)",
+    re.IGNORECASE,
+)
+"""Words for a rate limit. The vendor's lead API answers 400 with "wait a bit and retry"; the words
+of this API are not documented."""
+
+_CHECK_KEY = (
+    "check that `api_key` is the Global API key, and that Noojee support has put this machine's "
+    "IP address on the PBX's whitelist"
+)
+_FATAL_STATUSES: dict[int, str] = {
+    requests.codes.unauthorized: f"the PBX refuses access: {_CHECK_KEY}",
+    requests.codes.not_found: (
+        "the PBX does not have this API: check `api_url` (older servers have it under "
+        "/servicemanager/rest/RecordingAPI)"
+    ),
+}
+
+_STATUS_KEYS = {"Code", "Message"}
+"""The keys of the vendor's status objects."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Response:
+    """What the server sent."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytearray
+
+    @property
+    def date(self) -> datetime | None:
+        """The `Date` header, in UTC; None if there is no readable one."""
+        return _parse_http_date(self.headers.get("Date", ""))
+
+
+@dataclasses.dataclass(slots=True)
+class Decoded:
+    """The raw legs of a response, and its peculiarities."""
+
+    legs: list[Any]
+    """RawLeg objects; anything else is not a leg."""
+    unknown: set[str] = dataclasses.field(default_factory=set)
+    """Fields that are not in the schema."""
+    missing: set[str] = dataclasses.field(default_factory=set)
+    """Optional fields that no leg has."""
+    charset: str = ""
+    """The charset, if it is not UTF-8."""
+    replaced: set[str] = dataclasses.field(default_factory=set)
+    """Fields with characters that databases reject."""
+    no_content: bool = False
+    """Whether the status was 204."""
+
+
+def parse_response(response: Response, key: str, now: datetime) -> Decoded:
+    """Decode the legs of a response. Empties its body. `key` is the API key, not to be quoted.
+
+    Raises:
+        RateLimitError: The request was one too many.
+        PossibleRateLimitError: The PBX rejects the request, perhaps as one too many.
+        TransientError: The PBX failed, or the response is truncated.
+        HourError: The response cannot be read.
+        RequestError: The PBX refuses access, or something else answers in its place.
+    """
+    if response.status == requests.codes.no_content:
+        return Decoded([], no_content=True)
+    body = response.body
+    if body.startswith(_BOM):
+        del body[: len(_BOM)]
+    if response.status != requests.codes.ok or not _ARRAY.match(body):
+        raise _error(response, bytes(body[: MAX_MESSAGE_BYTES + 1]).strip(), key, now)
+    # Every value but the first follows a comma, so this bounds the memory of any response.
+    if body.count(b",") > MAX_LEGS * len(_FIELDS):
+        raise HourError(f"the response has more values than {MAX_LEGS:,} legs")
+    if b"\\u0000" not in body:
+        try:
+            # Fast path: all fields are there, and their values are strings.
+            return Decoded(_LEGS.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+    return _decode_tolerantly(body, response.headers.get("Content-Type", ""), key)
+
+
+def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
+    """Decode legs with unknown, missing or differently spelt fields, numbers or odd characters."""
+    text, charset = _decode_text(body, content_type)
+    size = len(body)
+    body.clear()
+    result = Decoded([], charset=charset)
+    seen: set[str] = set()
+
+    def build_leg(pairs: list[tuple[str, Any]]) -> Any:  # noqa: ANN401 - RawLeg is made at run time
+        values = dict.fromkeys(_FIELDS.values())
+        for name, value in pairs:
+            field = _FIELDS.get(name.lower())
+            if field is None:
+                if len(result.unknown) < MAX_UNKNOWN:
+                    result.unknown.add(safe_excerpt(name, key))
+                continue
+            seen.add(field)
+            if isinstance(value, str) and _UNSTORABLE.search(value):
+                value = _UNSTORABLE.sub("\ufffd", value)  # noqa: PLW2901 - the same value, readable
+                result.replaced.add(field)
+            values[field] = value
+        return RawLeg(**values)
+
+    try:
+        result.legs = json.loads(
+            text,
+            strict=False,  # raw control characters in strings
+            object_pairs_hook=build_leg,
+            parse_int=str,
+            parse_float=str,
+            parse_constant=float,  # NaN and Infinity, which are no strings and so become null
+        )
+    except json.JSONDecodeError as error:
+        if _is_truncated(text, error):
+            raise TruncatedResponseError(
+                f"the response is truncated after {size:,} bytes"
+            ) from None
+        errors = "replace" if charset else "surrogatepass"
+        position = len(text[: error.pos].encode(charset or "utf-8", errors))
+        raise HourError(f"the response is not JSON at byte {position:,} ({error.msg})") from None
+    except RecursionError:
+        raise HourError("the response is not a list of legs: it is nested too deeply") from None
+    if result.legs:
+        result.missing = set(_FIELDS.values()) - seen - REQUIRED
+    return result
+
+
+def _decode_text(body: bytearray, content_type: str) -> tuple[str, str]:
+    """The text, and its charset if that is not UTF-8."""
+    try:
+        # Java may write half a surrogate pair as if it were a character.
+        return body.decode("utf-8", "surrogatepass"), ""
+    except UnicodeDecodeError:
+        header = email.message.Message()
+        header["Content-Type"] = content_type
+        charset = str(header.get_content_charset("windows-1252"))
+    try:
+        if codecs.lookup(charset).name != "utf-8":
+            return body.decode(charset, "replace"), charset
+    except LookupError:  # no such charset
+        pass
+    return body.decode("windows-1252", "replace"), "windows-1252"
+
+
+def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:
+    """Whether the text is the beginning of an array, and the error only its sudden end."""
+    text = text.rstrip()
+    if error.msg.startswith("Unterminated string"):
+        return True
+    longest_token = len("-Infinity")
+    return error.pos >= len(text) - longest_token and not text.endswith("]")
+
+
+def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestError:
+    """The error for a response that is not an array."""
+    status, wait = response.status, _retry_after(response, now)
+    content = _decode_status(body)
+    detail = f"status {status}"
+    is_status = False
+    if isinstance(content, dict) and not content.keys().isdisjoint(_STATUS_KEYS):
+        is_status = True
+        text = f"Code {content.get('Code')}: {content.get('Message')}"
+        detail += f", {safe_excerpt(text, key)}"
+    if requests.codes.multiple_choices <= status < requests.codes.bad_request:
+        return _redirect(response, key, detail)
+    if _is_rate_limit(status, body):
+        return RateLimitError(
+            f"the PBX accepts no more requests for now ({detail}): stop whatever else calls its "
+            "API (another tap, a script, a --test), or raise `request_interval`",
+            wait,
+        )
+    if status >= requests.codes.internal_server_error:
+        return TransientError(f"the PBX failed ({detail})", wait)
+    if status in _FATAL_STATUSES:
+        return RequestError(f"{_FATAL_STATUSES[status]} ({detail})")
+    if status == requests.codes.ok and not is_status:
+        return _unexpected_body(content, body)
+    return PossibleRateLimitError(f"the PBX rejects the request: {_CHECK_KEY} ({detail})", wait)
+
+
+def _redirect(response: Response, key: str, detail: str) -> RequestError:
+    try:
+        host = urlsplit(response.headers.get("Location", "")).netloc
+    except ValueError:
+        host = ""
+    where = safe_excerpt(host, key) or "another page"
+    return RequestError(
+        f"the server redirects to {where}, and the tap does not follow: check `api_url` ({detail})"
+    )
+
+
+def _retry_after(response: Response, now: datetime) -> float:
+    """The `Retry-After` header, a number or a date, in seconds."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return min(int(text[:9]), MAX_RETRY_AFTER)
+    until = _parse_http_date(text)
+    seconds = (until - now).total_seconds() if until else 0
+    return min(max(seconds, 0), MAX_RETRY_AFTER)
+
+
+def _decode_status(body: bytes) -> object:
+    """The JSON value of a body; None if it is too long for a status, UNSET if it is not JSON."""
+    if len(body) > MAX_MESSAGE_BYTES:
+        return None
+    try:
+        return json.loads(body.decode(errors="replace"), strict=False)
+    except (ValueError, RecursionError):
+        return msgspec.UNSET
+
+
+def _is_rate_limit(status: int, body: bytes) -> bool:
+    if status == requests.codes.too_many_requests:
+        return True
+    # A login page may also ask to "wait and try again", so a page's words count only if the
+    # status leaves open what it means.
+    if body.startswith(b"<") and (status in _FATAL_STATUSES or status == requests.codes.ok):
+        return False
+    return bool(_RATE_LIMIT.search(body.decode(errors="replace")))
+
+
+def _unexpected_body(content: object, body: bytes) -> RequestError:
+    """The error for status 200 with neither an array nor a status object."""
+    if content is msgspec.UNSET and body[:1] in {b"", b"{"}:
+        return TruncatedResponseError(f"the response is truncated after {len(body):,} bytes")
+    what = "a web page" if body.startswith(b"<") else "something else"
+    return RequestError(f"the response is {what}, not a list of legs: check `api_url`")
+
+
+def _parse_http_date(text: str) -> datetime | None:
+    """The instant of a header's date in UTC; None if it is not a date."""
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        # An offset of -0000 makes it naive.
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
