@@ -57,13 +57,10 @@ class NoojeeCommand(SingerCommand):
             lines = (f"stream_maps: {error} {error.__cause__ or ''}".strip(),)
         except SingerSDKError as error:
             lines = error.args or (type(error).__name__,)
-        except FileNotFoundError as error:
-            lines = (f"config: {error}",)
         except Exception as error:
-            if not (expression := _failed_expression(error)):
+            if not (line := _explain(error)):
                 raise
-            # Without the error's own words, which may quote a record.
-            lines = (f"stream_maps: recordings: {expression} fails: {type(error).__name__}",)
+            lines = (line,)
         for line in lines:
             self.logger.error(line)
         sys.exit(1)
@@ -89,12 +86,16 @@ def _read_json_object(name: str, file: IO[str]) -> str:
     raise NoojeeError(f"{name}: the file {reason if text.strip() else 'is empty'}")
 
 
-def _failed_expression(error: Exception) -> str | None:
-    """The stream map's expression that raised the error, if one did."""
-    # The SDK does not name it.
+def _explain(error: Exception) -> str | None:
+    """An error of the SDK that a setting causes, in one line; None for any other error."""
+    name = type(error).__name__
+    if name in {"FileNotFoundError", "JSONDecodeError"}:  # the SDK uses simplejson's
+        return f"config: {error}"
+    # The SDK does not name the stream map's expression that failed.
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__") == "singer_sdk.mapper" and "expr" in frame.f_locals:
-            return repr(frame.f_locals["expr"])
+            # Without the error's own words, which may quote a record.
+            return f"stream_maps: recordings: {frame.f_locals['expr']!r} fails: {name}"
     return None
 
 
