@@ -26,12 +26,7 @@ from typing_extensions import override
 
 from tap_noojee import settings
 from tap_noojee.clock import Clock
-from tap_noojee.errors import (
-    Interrupted,
-    NoojeeError,
-    SettingsError,
-    StateError,
-)
+from tap_noojee.errors import Interrupted, NoojeeError, SettingsError, StateError
 from tap_noojee.selection import check_stream_maps, select_fields
 from tap_noojee.streams import RecordingsStream
 from tap_noojee.writer import LineWriter
@@ -86,10 +81,19 @@ def _read_json_object(name: str, file: IO[str]) -> str:
     raise NoojeeError(f"{name}: the file {reason if text.strip() else 'is empty'}")
 
 
+_UNREADABLE = {
+    "FileNotFoundError",
+    "IsADirectoryError",
+    "PermissionError",
+    "UnicodeDecodeError",
+    "JSONDecodeError",  # simplejson's, which the SDK uses
+}
+
+
 def _explain(error: Exception) -> str | None:
     """An error of the SDK that a setting causes, in one line; None for any other error."""
     name = type(error).__name__
-    if name in {"FileNotFoundError", "JSONDecodeError"}:  # the SDK uses simplejson's
+    if name in _UNREADABLE:
         return f"config: {error}"
     # The SDK does not name the stream map's expression that failed.
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -195,7 +199,9 @@ class TapNoojee(Tap):
 def main() -> None:
     """Run the command line."""
     for variable in ("TAP_NOOJEE_LOGLEVEL", "LOGLEVEL"):
-        level = os.environ.get(variable, "INFO").upper()
-        if level not in logging.getLevelNamesMapping():
+        level = os.environ.get(variable, "").upper()
+        if not level:
+            os.environ.pop(variable, None)
+        elif level not in logging.getLevelNamesMapping():
             sys.exit(f"{variable}: {level!r} is not a log level: use DEBUG, INFO or WARNING")
     TapNoojee.cli()
