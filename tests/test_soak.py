@@ -92,7 +92,7 @@ def test_kills_and_failures_lose_no_leg(project: Project, request: pytest.Fixtur
     random = Random(SEED)  # noqa: S311 - not a secret
     kills = random.sample([*KILLS, None, None], k=len(KILLS) + 2)
     with (
-        serve(str(ZONE)) as server,
+        serve("UTC") as server,
         closing(Database(server)) as database,
         Simulator(timezone=str(ZONE)) as pbx,
     ):
