@@ -1,13 +1,13 @@
-"""A simulated PBX, to try the tap without a real one and to test it against.
+"""A simulated PBX, for trying and testing the tap without a real one.
 
-It shares no code with the tap: hours and dates are worked out here a second time, so that a
-mistake in the tap cannot hide behind the same mistake in its tests.
+It shares no code with the tap, so a bug in the tap's hours or dates cannot hide behind the same
+bug here.
 """
 
 from __future__ import annotations
 
 from tap_noojee.simulator.calls import Leg, legs
 from tap_noojee.simulator.failures import Failure, Request
-from tap_noojee.simulator.server import API_KEY, Simulator
+from tap_noojee.simulator.server import API_KEY, USER_KEY, Simulator
 
-__all__ = ["API_KEY", "Failure", "Leg", "Request", "Simulator", "legs"]
+__all__ = ["API_KEY", "USER_KEY", "Failure", "Leg", "Request", "Simulator", "legs"]
