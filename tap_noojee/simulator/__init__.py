@@ -1,8 +1,4 @@
-"""A simulated PBX, for trying and testing the tap without a real one.
-
-It shares no code with the tap, so a bug in the tap's hours or dates cannot hide behind the same
-bug here.
-"""
+"""A simulated PBX. It shares no code with the tap, so that their bugs cannot hide each other."""
 
 from __future__ import annotations
 

@@ -39,10 +39,9 @@ def _wrapped_environment(pbx: Simulator, day: datetime) -> dict[str, str]:
     if not env.get(_START):
         env[_START] = f"{day:%Y-%m-%d}"
         env[_END] = env.get(_END) or f"{day + timedelta(days=1):%Y-%m-%d}"
-    # Some clients read one spelling first, some the other. Keep the user's hosts in both.
-    for name, other in (("no_proxy", "NO_PROXY"), ("NO_PROXY", "no_proxy")):
-        hosts = os.environ.get(name) or os.environ.get(other)
-        env[name] = ",".join(filter(None, [hosts, "127.0.0.1,localhost"]))
+    # Some clients read one spelling first, some the other.
+    hosts = env.get("no_proxy") or env.get("NO_PROXY")
+    env["no_proxy"] = env["NO_PROXY"] = ",".join(filter(None, [hosts, "127.0.0.1,localhost"]))
     return env
 
 
@@ -64,7 +63,8 @@ def _run(command: tuple[str, ...], env: dict[str, str]) -> int:
             return
         (child.send_signal if child else early.append)(number)
 
-    before = {number: signal.signal(number, forward) for number in _SIGNALS}
+    for signum in _SIGNALS:
+        signal.signal(signum, forward)
     try:
         child = subprocess.Popen(command, env=env)  # noqa: S603 - the user's own command
         for number in early:
@@ -73,9 +73,6 @@ def _run(command: tuple[str, ...], env: dict[str, str]) -> int:
     except OSError as error:
         _echo(f"{command[0]}: {error.strerror}")
         return 127 if isinstance(error, FileNotFoundError) else 126
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return status if status >= 0 else 128 - status
 
 

@@ -115,7 +115,6 @@ class Response:
 
     @property
     def status_line(self) -> str:
-        """The status with its reason phrase."""
         return f"{self.status} {responses.get(self.status, 'Unknown')}"
 
     @classmethod
@@ -125,7 +124,6 @@ class Response:
 
     @classmethod
     def page(cls, status: int, extra: str = "", **headers: str) -> Self:
-        """Build a web server's error page."""
         title = f"HTTP Status {cls(status).status_line}"
         html = f"<!doctype html><title>{title}</title><h1>{title}</h1>{extra}".encode()
         return cls(status, html, "text/html;charset=utf-8", headers)

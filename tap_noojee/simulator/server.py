@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from werkzeug.serving import BaseWSGIServer
-
 # The Global API key opens all data. A User API key does not open the recordings.
 API_KEY = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
 USER_KEY = "c2b7e916-80d4-4f35-8a6e-93f1d5027ab4"
@@ -73,13 +71,12 @@ class Simulator:
         self._stopping = Event()
         self._sockets: set[socket.socket] = set()
         self._interval_start: float | None = None
-        self._server: BaseWSGIServer | None = None
 
     def __enter__(self) -> Self:
         # werkzeug is an extra, and the command reports a missing one.
         from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
-        sockets = self._sockets
+        sockets, clock = self._sockets, self.clock
 
         class Handler(WSGIRequestHandler):
             def setup(self) -> None:
@@ -92,6 +89,10 @@ class Simulator:
 
             def connection_dropped(self, *_: object) -> None:
                 self.close_connection = True
+
+            def date_time_string(self, _: object = None) -> str:
+                time = clock() if clock else datetime.now(UTC)
+                return format_datetime(time.astimezone(UTC), usegmt=True)
 
             def log(self, *_: object) -> None:
                 """Log nothing: the request line contains the key."""
@@ -111,8 +112,6 @@ class Simulator:
 
     def stop(self) -> None:
         """Break off all responses and close all sockets."""
-        if self._server is None:
-            return
         self._stopping.set()
         self._server.shutdown()
         while self._thread.is_alive():
@@ -120,7 +119,6 @@ class Simulator:
                 with suppress(OSError):  # the client may have hung up first
                     connection.shutdown(socket.SHUT_RDWR)
             self._thread.join(0.01)
-        self._server = None
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         now = time.monotonic()
@@ -143,9 +141,7 @@ class Simulator:
             records = [leg.record(self._zone, self.dates) for leg in ended]
             response = Response(200, json.dumps(records, ensure_ascii=False).encode())
         _break_connection(kind, environ["werkzeug.socket"], response.body)
-        time_now = self.clock() if self.clock else datetime.now(UTC)
-        date = format_datetime(time_now.astimezone(UTC), usegmt=True)
-        headers = {"Date": date, "Content-Type": response.content_type, **response.headers}
+        headers = {"Content-Type": response.content_type, **response.headers}
         if kind != "endless" and response.status != HTTPStatus.NO_CONTENT:
             size = failure.size if failure and kind == "huge" else len(response.body)
             headers["Content-Length"] = str(size)
@@ -183,7 +179,7 @@ class Simulator:
         """List the legs that ended in an hour of the PBX's clock."""
         quarters = self._quarters(wall)
         found = self._legs(quarters[0], quarters[-1] + QUARTER) if quarters else []
-        return [leg for leg in found if _floor(leg.callend, 15) in quarters]
+        return [leg for leg in found if any(q <= leg.callend < q + QUARTER for q in quarters)]
 
     def _quarters(self, wall: datetime) -> list[datetime]:
         """List the quarters of an hour of the PBX's clock in UTC: four, or none to eight."""
@@ -191,7 +187,7 @@ class Simulator:
         for number in range(-14 * 4, 15 * 4):  # a zone's offset is at most 14 hours
             quarter = wall.replace(tzinfo=UTC) + number * QUARTER
             local = quarter.astimezone(self._zone)
-            if _floor(local, 60).replace(tzinfo=None) == wall:
+            if local.replace(minute=0, tzinfo=None) == wall:
                 repeated = local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset()
                 if self.fold == "both" or not repeated or local.fold == (self.fold == "second"):
                     found.append(quarter)
@@ -215,7 +211,10 @@ class Simulator:
         if kind == "cut":
             parts = [response.body[: len(response.body) // 2]]
         elif failure and kind == "huge":
-            parts = _repeat(response.body, failure.size)
+            piece = response.body * (2**16 // len(response.body) + 1)
+            pieces, rest = divmod(failure.size - len(b"[]") - len(response.body), len(piece))
+            last = response.body[:-1].ljust(len(response.body) + rest)  # without the last comma
+            parts = chain([b"["], repeat(piece, pieces), [last + b"]"])
         elif kind == "trickle":
             parts, pause = (bytes([byte]) for byte in response.body), 1
         elif kind == "endless":
@@ -233,17 +232,6 @@ class Simulator:
             raise ConnectionAbortedError  # ends the request as if the client had hung up
 
 
-def _repeat(unit: bytes, size: int) -> Iterator[bytes]:
-    """Yield an array of `size` bytes in small pieces; spaces fill the end."""
-    count = (size - len(b"[]")) // len(unit)
-    per_piece = 2**16 // len(unit) + 1
-    pieces = max(0, count - 1) // per_piece
-    last = (unit * (count - pieces * per_piece)).removesuffix(b",")
-    yield b"["
-    yield from repeat(unit * per_piece, pieces)
-    yield last.ljust(size - len(b"[]") - pieces * per_piece * len(unit)) + b"]"
-
-
 def _parse_hour(query: Mapping[str, str]) -> datetime | None:
     """Read the requested hour of the wall clock, as a naive time."""
     text = f"{query.get('date')} {query.get('hour')}"
@@ -254,12 +242,7 @@ def _parse_hour(query: Mapping[str, str]) -> datetime | None:
     return None
 
 
-def _floor(time: datetime, minutes: int) -> datetime:
-    return time.replace(minute=time.minute // minutes * minutes, second=0, microsecond=0)
-
-
 def _break_connection(kind: Kind | None, connection: socket.socket, body: bytes) -> None:
-    """Break the connection if the kind of failure requires it."""
     if kind == "reset":
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(connection.detach())  # otherwise the server shuts it down cleanly first
