@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,9 +12,8 @@ import sys
 import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -23,9 +23,7 @@ from tap_noojee.simulator import API_KEY, USER_KEY, Failure, Leg, Simulator, leg
 from tap_noojee.simulator.server import BASES
 
 if TYPE_CHECKING:
-    from tap_noojee.simulator.calls import Dates
-    from tap_noojee.simulator.failures import Kind
-    from tap_noojee.simulator.server import Fold
+    from collections.abc import Iterator
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
 SAMPLE = {"apiKey": API_KEY, "date": "2021/09/14", "hour": "15"}
@@ -36,14 +34,18 @@ MINUTE = timedelta(minutes=1)
 
 def post(pbx: Simulator, **params: str) -> requests.Response:
     """Request the documented hour, unless the parameters change that."""
-    url = f"{pbx.url}{ENDPOINT}"
-    return requests.post(
-        url, params=SAMPLE | params, timeout=2, stream=True, allow_redirects=False
-    )
+    options: Any = {"stream": True, "allow_redirects": False}
+    return requests.post(f"{pbx.url}{ENDPOINT}", params=SAMPLE | params, timeout=2, **options)
 
 
-def read(pbx: Simulator, date: str, hour: int) -> list[dict[str, str]]:
-    return cast("list[dict[str, str]]", post(pbx, date=date, hour=str(hour)).json())
+def read(pbx: Simulator, date: str, hour: int) -> Any:
+    return post(pbx, date=date, hour=str(hour)).json()
+
+
+@pytest.fixture
+def pbx() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
 
 
 def simulate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -53,104 +55,68 @@ def simulate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """Start a command in a new session, without a terminal."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        arguments, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    )
+def start_without_terminal(*arguments: str) -> Any:
+    pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(arguments, text=True, start_new_session=True, **pipes)
 
 
-# Hours and calls
-
-
-def test_every_invented_leg_is_in_one_response() -> None:
-    with Simulator() as pbx:
-        hours = [read(pbx, f"2021/09/{day}", hour) for day in (13, 14, 15) for hour in range(24)]
-    found = [(record["CallRecordId"], record["Leg"]) for hour in hours for record in hour]
-    monday = datetime(2021, 9, 13, tzinfo=MELBOURNE).astimezone(UTC)
-    expected = legs(monday, monday + timedelta(3), zone=MELBOURNE)
-    assert len(found) > 500
+def test_every_invented_leg_is_in_one_response(pbx: Simulator) -> None:
+    responses = [read(pbx, f"2021/04/0{day}", hour) for day in (3, 4, 5) for hour in range(24)]
+    found = [(record["CallRecordId"], record["Leg"]) for hour in responses for record in hour]
+    midnights = (datetime(2021, 4, day, tzinfo=MELBOURNE).astimezone(UTC) for day in (3, 6))
+    expected = legs(*midnights, zone=MELBOURNE)
     assert Counter(found) == Counter((leg.call_record_id, str(leg.leg)) for leg in expected)
+    assert {record["callend"].split()[4] for record in responses[26]} == {"AEDT", "AEST"}
 
 
-@pytest.mark.parametrize(
-    ("zone", "date"),
-    [
-        ("Australia/Melbourne", "2021/04/04"),
-        ("Australia/Melbourne", "2021/10/03"),
-        ("Australia/Lord_Howe", "2021/04/04"),
-        ("Australia/Lord_Howe", "2021/10/03"),
-        ("Pacific/Chatham", "2021/04/04"),
-        ("Pacific/Chatham", "2021/09/26"),
-        ("Antarctica/Troll", "2021/10/31"),
-        ("Pacific/Kiritimati", "2021/01/01"),
-        ("Etc/GMT+12", "2021/01/01"),
-    ],
-)
+CHANGES = """\
+Australia/Melbourne 2021/04/04
+Australia/Melbourne 2021/10/03
+Australia/Lord_Howe 2021/04/04
+Australia/Lord_Howe 2021/10/03
+Pacific/Chatham 2021/04/04
+Pacific/Chatham 2021/09/26
+Antarctica/Troll 2021/10/31
+Pacific/Kiritimati 2021/01/01
+Etc/GMT+12 2021/01/01"""
+
+
+@pytest.mark.parametrize("line", CHANGES.split("\n"))
 @pytest.mark.parametrize("fold", ["both", "first", "second"])
-def test_hours_and_passes_match_brute_force(zone: str, date: str, fold: Fold) -> None:
+def test_hours_and_passes_match_brute_force(line: str, fold: Any) -> None:
+    zone, date = line.split()
     day = datetime.strptime(f"{date}+0000", "%Y/%m/%d%z")
     shown: dict[datetime, list[datetime]] = {}
     for number in range(-24 * 60, 48 * 60):
         end = day + number * MINUTE
         shown.setdefault(end.astimezone(ZoneInfo(zone)).replace(tzinfo=None), []).append(end)
     passes = {"both": slice(None), "first": slice(1), "second": slice(-1, None)}
-    expected = {
-        hour: sorted(end for wall, ends in shown.items() for end in ends[passes[fold]]
-                     if (wall.date(), wall.hour) == (day.date(), hour))
-        for hour in range(24)
-    }  # fmt: skip
     ends = [end for both in shown.values() for end in both]
-    with Simulator(
-        timezone=zone, fold=fold, legs=[Leg(end, end, str(end.timestamp())) for end in ends]
-    ) as pbx:
+    calls = [Leg(end, end, str(int(end.timestamp()))) for end in ends]
+    with Simulator(timezone=zone, fold=fold, legs=calls) as pbx:
         for hour in range(24):
-            found = [float(record["CallRecordId"]) for record in read(pbx, date, hour)]
-            assert sorted(found) == [end.timestamp() for end in expected[hour]]
+            walls = [day.replace(tzinfo=None, hour=hour) + k * MINUTE for k in range(60)]
+            expected = [end for wall in walls for end in shown.get(wall, [])[passes[fold]]]
+            found = {record["CallRecordId"] for record in read(pbx, date, hour)}
+            assert found == {str(int(end.timestamp())) for end in expected}
 
 
-def test_a_record_has_the_documented_fields_as_strings() -> None:
+def test_a_record_has_the_documented_fields_as_strings(pbx: Simulator) -> None:
     documented = json.loads(Path(__file__).with_name("documented-answer.json").read_text())
-    with Simulator() as pbx:
-        assert read(pbx, "2021/09/14", 15) == documented
-        busy = post(pbx, hour="10")
+    assert post(pbx).json() == documented
+    busy = post(pbx, hour="10")
     assert all(record.keys() == documented[0].keys() for record in busy.json())
     assert {type(value) for record in busy.json() for value in record.values()} == {str}
     assert any(not record["Username"].isascii() for record in busy.json())
     assert b"\\u" not in busy.content
 
 
-def test_the_legs_of_a_call_follow_each_other() -> None:
-    monday = datetime(2024, 3, 4, tzinfo=UTC)
-    calls: dict[str, list[Leg]] = {}
-    for leg in legs(monday, monday + timedelta(28), zone=MELBOURNE):
-        calls.setdefault(leg.call_record_id, []).append(leg)
-    for call in calls.values():
-        assert all(one.leg + 1 == other.leg for one, other in pairwise(call))
-        assert all(one.callend == other.start for one, other in pairwise(call))
-        assert len({leg.unique_id for leg in call}) == 1
-    assert {len(call) for call in calls.values()} == {1, 2, 3, 4, 5}
-    assert {call[0].direction for call in calls.values()} == {"Inbound", "Outbound", "Internal"}
-
-
-def test_both_passes_of_a_repeated_hour_have_calls(pbx: Simulator) -> None:
-    zones = {record["callend"].split()[4] for record in read(pbx, "2021/04/04", 2)}
-    assert zones == {"AEDT", "AEST"}
-
-
-def test_the_calls_are_the_same_in_every_process_and_version_of_python() -> None:
+def test_the_invented_calls_never_change() -> None:
     hour = datetime(2031, 5, 6, 1, tzinfo=UTC)
     found = legs(hour, hour + 60 * MINUTE, zone=ZoneInfo("Asia/Singapore"))
     first = (len(found), found[0].unique_id, found[0].username)
     assert first == (30, "1935795667.1", "Grace Papadopoulos")
-
-
-def test_volume_multiplies_the_calls() -> None:
-    days = datetime(2021, 9, 13, tzinfo=UTC), datetime(2021, 9, 18, tzinfo=UTC)
-    none, one, three = (len(legs(*days, zone=MELBOURNE, volume=v)) for v in (0, 1, 3))
-    assert none == 0
-    assert 2 < three / one < 4
+    assert legs(hour, hour + 60 * MINUTE, zone=MELBOURNE, volume=0) == []
 
 
 JAVA_NAMES = """\
@@ -162,28 +128,18 @@ java Pacific/Chatham CHADT CHAST
 java Asia/Singapore SGT SGT
 java Etc/GMT-10 GMT+10:00 GMT+10:00
 gmt Australia/Lord_Howe GMT+11:00 GMT+10:30
-gmt America/St_Johns GMT-03:30 GMT-02:30
 old Australia/Melbourne EST EST
 old Australia/Adelaide CST CST
-old Australia/Perth WST WST
 old Pacific/Auckland NZDT NZST"""
 
 
 @pytest.mark.parametrize("line", JAVA_NAMES.split("\n"))
-def test_dates_have_javas_zone_names(line: str) -> None:
+def test_dates_have_javas_zone_names(line: Any) -> None:
     dates, zone, *names = line.split()
     for month, name in zip((1, 7), names, strict=True):
         moment = datetime(2021, month, 3, 0, 0, 5, tzinfo=UTC)
-        printed = Leg(moment, moment, "1").record(ZoneInfo(zone), cast("Dates", dates))["callend"]
+        printed = Leg(moment, moment, "1").record(ZoneInfo(zone), dates)["callend"]
         assert printed == f"{moment.astimezone(ZoneInfo(zone)):%a %b %d %H:%M:%S} {name} 2021"
-
-
-def test_an_older_server_prints_timestamps_without_a_zone() -> None:
-    with Simulator(dates="timestamp") as pbx:
-        assert post(pbx).json()[0]["callend"] == "2021-09-14 15:03:34.0"
-
-
-# Responses
 
 
 def test_the_api_has_two_paths_and_requires_post(pbx: Simulator) -> None:
@@ -194,24 +150,19 @@ def test_the_api_has_two_paths_and_requires_post(pbx: Simulator) -> None:
     assert requests.post(f"{pbx.url}/x", params=SAMPLE, timeout=9).status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("params", "status", "words"),
-    [
-        ({"apiKey": ""}, 403, "unknown API key"),
-        ({"apiKey": USER_KEY}, 403, "does not have access to this endpoint"),
-        ({"date": "2021-09-14"}, 400, "date"),
-        ({"date": "2021/02/29"}, 400, "date"),
-        ({"date": "9999/12/31"}, 400, "date"),
-        ({"hour": "24"}, 400, "hour"),
-    ],
-)
-def test_a_bad_request_gets_a_code_and_a_message(
-    pbx: Simulator, params: dict[str, str], status: int, words: str
-) -> None:
-    response = post(pbx, **params)
-    assert response.status_code == pbx.requests[0].status == status
-    assert response.json()["Code"] == -1
-    assert words in response.json()["Message"]
+def test_a_bad_request_gets_a_code_and_a_message(pbx: Simulator) -> None:
+    for status, words, params in (
+        (403, "unknown API key", {"apiKey": ""}),
+        (403, "does not have access to this endpoint", {"apiKey": USER_KEY}),
+        (400, "date", {"date": "2021-09-14"}),
+        (400, "date", {"date": "2021/02/29"}),
+        (400, "date", {"date": "9999/12/31"}),
+        (400, "hour", {"hour": "24"}),
+    ):
+        response = post(pbx, **params)
+        assert response.status_code == pbx.requests[-1].status == status
+        assert response.json()["Code"] == -1
+        assert words in response.json()["Message"]
 
 
 def test_an_early_request_is_rejected_and_does_not_count() -> None:
@@ -236,13 +187,12 @@ def test_the_interval_starts_at_the_arrival_or_the_end(failures: list[Failure]) 
     assert pbx.requests[-1].time - pbx.requests[0].time >= 0.5
 
 
-def test_the_clock_sets_the_date_header() -> None:
+def test_the_clock_and_the_form_of_dates_can_be_set() -> None:
     now = datetime(2021, 9, 14, 15, 59, 30, tzinfo=MELBOURNE)
-    with Simulator(clock=lambda: now) as pbx:
-        assert post(pbx).headers["Date"] == "Tue, 14 Sep 2021 05:59:30 GMT"
-
-
-# Failures
+    with Simulator(clock=lambda: now, dates="timestamp") as pbx:
+        response = post(pbx)
+    assert response.headers["Date"] == "Tue, 14 Sep 2021 05:59:30 GMT"
+    assert response.json()[0]["callend"] == "2021-09-14 15:03:34.0"
 
 
 def test_failures_are_served_in_order_until_used_up(pbx: Simulator) -> None:
@@ -256,27 +206,25 @@ def test_failures_are_served_in_order_until_used_up(pbx: Simulator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "status", "content_type", "body"),
+    ("failure", "response"),
     [
-        (Failure("status", body=b"oops"), 503, "text/html", b"oops"),
-        (Failure("html"), 200, "text/html", b"<!doctype html>"),
-        (Failure("code"), 200, "application/json", b'{"Code": -1, "Message": "the recording'),
-        (Failure("rate", status=200), 200, "application/json", b'{"Code": -1, "Message": "wait'),
-        (Failure("null"), 200, "application/json", b"null"),
-        (Failure("204"), 204, "application/json", b""),
-        (Failure("body", body=b"\xeb", content_type="text/x"), 200, "text/x", b"\xeb"),
-        (Failure("body", body=b"[]", status=500), 500, "application/json", b"[]"),
+        (Failure("status", body=b"oops"), (503, "text/html", b"oops")),
+        (Failure("code"), (200, "application/json", b'{"Code": -1, "Mess')),
+        (Failure("rate", status=200), (200, "application/json", b'{"Code": -1, "Mess')),
+        (Failure("html"), (200, "text/html", b"<!doctype html><ti")),
+        (Failure("null"), (200, "application/json", b"null")),
+        (Failure("204"), (204, "application/json", b"")),
+        (Failure("body", body=b"\xeb", content_type="text/x"), (200, "text/x", b"\xeb")),
+        (Failure("body", body=b"[]", status=500), (500, "application/json", b"[]")),
     ],
 )
 def test_a_failure_determines_the_response(
-    pbx: Simulator, failure: Failure, status: int, content_type: str, body: bytes
+    pbx: Simulator, failure: Failure, response: tuple[int, str, bytes]
 ) -> None:
     pbx.failures.append(failure)
-    response = post(pbx)
-    assert response.status_code == status
-    assert response.headers["Content-Type"].split(";")[0] == content_type
-    assert response.content.startswith(body)
-    assert bool(response.content) == bool(body)
+    found = post(pbx)
+    content_type = found.headers["Content-Type"].split(";")[0]
+    assert (found.status_code, content_type, found.content[:18]) == response
 
 
 def test_failures_can_contain_the_url_with_the_key(pbx: Simulator) -> None:
@@ -291,7 +239,7 @@ def test_failures_can_contain_the_url_with_the_key(pbx: Simulator) -> None:
     ("kind", "error"),
     [("cut", "IncompleteRead"), ("reset", "reset by"), ("stall", "timed"), ("slow", "timed")],
 )
-def test_a_broken_response_is_an_error(pbx: Simulator, kind: Kind, error: str) -> None:
+def test_a_broken_response_is_an_error(pbx: Simulator, kind: Any, error: str) -> None:
     pbx.failures.append(Failure(kind, delay=600))
     with pytest.raises(requests.RequestException, match=error):
         _ = post(pbx).content
@@ -299,19 +247,15 @@ def test_a_broken_response_is_an_error(pbx: Simulator, kind: Kind, error: str) -
     assert len(post(pbx).json()) == 4
 
 
-def test_cut_json_ends_cleanly(pbx: Simulator) -> None:
+def test_an_incomplete_response_starts_like_the_whole(pbx: Simulator) -> None:
     whole = post(pbx).content
-    pbx.failures.append(Failure("cut-json"))
-    response = post(pbx)
-    assert not {"Content-Length", "Transfer-Encoding"} & set(response.headers)
-    assert response.content == whole[: len(whole) // 2]
-
-
-@pytest.mark.parametrize("kind", ["trickle", "endless", "huge"])
-def test_a_long_response_starts_like_a_right_one(pbx: Simulator, kind: Kind) -> None:
-    pbx.failures.append(Failure(kind, size=2**60))
-    with post(pbx) as response:
-        assert next(response.iter_content(chunk_size=2)) == b"[{"
+    pbx.failures += [Failure("cut-json"), Failure("trickle"), Failure("endless")]
+    cut = post(pbx)
+    assert not {"Content-Length", "Transfer-Encoding"} & set(cut.headers)
+    assert cut.content == whole[: len(whole) // 2]
+    for _ in ("trickle", "endless"):
+        with post(pbx) as response:
+            assert next(response.iter_content(chunk_size=2)) == whole[:2]
 
 
 @pytest.mark.parametrize("size", [5, 100, 200_000, 200_001])
@@ -324,7 +268,7 @@ def test_a_huge_response_is_an_array_of_its_size(pbx: Simulator, unit: bytes, si
 
 
 @pytest.mark.parametrize("kind", ["stall", "trickle", "endless", "slow", "huge"])
-def test_stopping_ends_all_connections_and_threads(kind: Kind) -> None:
+def test_stopping_ends_all_connections_and_threads(kind: Any) -> None:
     before = threading.active_count()
     target = f"{ENDPOINT}?apiKey={API_KEY}&date=2021/09/14&hour=15"
     with Simulator(failures=[Failure(kind, delay=600, size=2**60)]) as pbx:
@@ -339,9 +283,6 @@ def test_stopping_ends_all_connections_and_threads(kind: Kind) -> None:
         socket.create_connection(address)
 
 
-# The command line
-
-
 def test_a_failure_is_parsed_from_text() -> None:
     assert Failure.parse("cut-json*") == Failure("cut-json", times=None)
     assert Failure.parse("slow=2.5") == Failure("slow", delay=2.5)
@@ -351,9 +292,8 @@ def test_a_failure_is_parsed_from_text() -> None:
 
 
 BAD_OPTIONS = """\
---failure foo: one of the kinds status, cut, cut-json,
+--failure foo: the kinds are status, cut, cut-json,
 --failure status=x: VALUE
---failure reset=1: VALUE
 --failure slow=nan: delay
 --failure cut@2021-02-29T1: HOUR
 --failure reset*0: TIMES
@@ -370,50 +310,34 @@ def test_a_bad_option_is_a_usage_error(line: str) -> None:
     arguments, _, words = line.partition(": ")
     done = simulate(*arguments.split(), "--", "true")
     assert done.returncode == 2
-    assert arguments.split()[0] in done.stderr
     assert words in done.stderr
 
 
-SHOW = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
-
-
-@pytest.mark.parametrize(
-    ("given", "dates"),
-    [
-        (("", ""), ("2024-02-29", "2024-03-01")),
-        (("2020-01-01", ""), ("2020-01-01", "")),
-        (("", "2025-01-01"), ("2024-02-29", "2025-01-01")),
-        (("2020-01-01", "2025-01-01"), ("2020-01-01", "2025-01-01")),
-    ],
-)
-def test_a_command_gets_settings_and_keeps_the_users_dates(
-    given: tuple[str, str], dates: tuple[str, str]
-) -> None:
-    given_dates = {"TAP_NOOJEE_START_DATE": given[0], "TAP_NOOJEE_END_DATE": given[1]}
+@pytest.mark.parametrize("start_date", ["", "2020-01-01"])
+@pytest.mark.parametrize("end_date", ["", "2025-01-01"])
+def test_a_command_gets_settings_and_keeps_the_users_dates(start_date: str, end_date: str) -> None:
+    given = {"TAP_NOOJEE_START_DATE": start_date, "TAP_NOOJEE_END_DATE": end_date}
     options = ("--timezone", "Pacific/Chatham", "--interval", "0.2", "--day", "2024-02-29")
-    done = simulate(*options, "--", *SHOW, NO_PROXY="pbx.example", no_proxy="", **given_dates)
+    show = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
+    done = simulate(*options, "--", *show, NO_PROXY="pbx.example", no_proxy="", **given)
     env = json.loads(done.stdout)
+    dates = start_date or "2024-02-29", end_date or ("" if start_date else "2024-03-01")
     assert (env["TAP_NOOJEE_START_DATE"], env["TAP_NOOJEE_END_DATE"]) == dates
     assert env["TAP_NOOJEE_API_KEY"] == API_KEY
     assert env["TAP_NOOJEE_REQUEST_INTERVAL"] == "1"
     assert env["NO_PROXY"] == env["no_proxy"] == "pbx.example,127.0.0.1,localhost"
-    first = done.stderr.splitlines()[0]
-    assert all(words in first for words in (env["TAP_NOOJEE_API_URL"], "Pacific/Chatham", *dates))
+    shown = done.stderr.splitlines()[0]
+    assert all(word in shown for word in (env["TAP_NOOJEE_API_URL"], "Pacific/Chatham", *dates))
 
 
 @pytest.mark.parametrize(
     ("command", "status"),
-    [("exit 3", 3), ("kill -9 $$", 137), ("exec /no-such-command", 127)],
+    [("sh -c 'exit 3'", 3), ("sh -c 'kill -9 $$'", 137), ("no-such-command", 127), ("/", 126)],
 )
-def test_the_exit_status_is_that_of_the_command(command: str, status: int) -> None:
-    assert simulate("--", "sh", "-c", command).returncode == status
-
-
-@pytest.mark.parametrize(("command", "status"), [("no-such-command", 127), ("/", 126)])
-def test_a_command_that_cannot_start_is_an_error(command: str, status: int) -> None:
-    done = simulate("--", command)
+def test_the_exit_status_is_that_of_a_shell(command: str, status: int) -> None:
+    done = simulate("--", *shlex.split(command))
     assert done.returncode == status
-    assert f"noojee-simulator: {command}: " in done.stderr
+    assert (f"noojee-simulator: {command}: " in done.stderr) == (status in {126, 127})
 
 
 COUNT_SIGNALS = """if True:
@@ -432,8 +356,7 @@ COUNTER = (*CODE, "--", sys.executable, "-c", COUNT_SIGNALS)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_forwarded_once(number: signal.Signals) -> None:
-    with start(*COUNTER) as running:
-        assert running.stdout
+    with start_without_terminal(*COUNTER) as running:
         assert running.stdout.readline() == "ready\n"
         running.send_signal(number)
         out, _ = running.communicate(timeout=30)
@@ -442,9 +365,7 @@ def test_a_signal_is_forwarded_once(number: signal.Signals) -> None:
 
 def test_ctrl_c_in_a_terminal_is_not_forwarded() -> None:
     terminal = "import os, pty, sys\nsys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
-    with start(sys.executable, "-c", terminal, *COUNTER) as running:
-        assert running.stdin
-        assert running.stdout
+    with start_without_terminal(sys.executable, "-c", terminal, *COUNTER) as running:
         assert ["ready" in running.stdout.readline() for _ in range(2)] == [False, True]
         running.stdin.write("\x03")
         running.stdin.flush()
@@ -456,8 +377,7 @@ def test_ctrl_c_in_a_terminal_is_not_forwarded() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_without_a_command_it_shows_keys_and_counts_statuses(number: signal.Signals) -> None:
     options = ("--api-key", "abc", "--user-key", "def", "--interval", "0")
-    with start(*CODE, *options, "--failure", "status=500") as running:
-        assert running.stderr
+    with start_without_terminal(*CODE, *options, "--failure", "status=500") as running:
         ready, user = (running.stderr.readline() for _ in range(2))
         assert "Global API key abc;" in ready
         assert "User API key def " in user

@@ -108,7 +108,9 @@ def _read_failures(_: object, __: object, texts: tuple[str, ...]) -> list[Failur
     default="both",
     help="Which pass of a repeated hour to return.",
 )
-@click.option("--volume", type=click.FloatRange(0), default=1.0, help="Scales the calls; 0: none.")
+@click.option(
+    "--volume", type=click.FloatRange(0), default=1.0, help="Factor for the number of calls."
+)
 @click.option(
     "--failure",
     "failures",
@@ -122,8 +124,8 @@ def _read_failures(_: object, __: object, texts: tuple[str, ...]) -> list[Failur
     "--day",
     type=click.DateTime(["%Y-%m-%d"]),
     default="2021-09-14",
-    help=f"Day for the COMMAND to read; {_START} and {_END} override it, and a start date alone"
-    " sets no end date.",
+    help=f"Day for the COMMAND to read; a {_START} or {_END} that you set is kept, and a start date"
+    " alone means no end date.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(
@@ -144,9 +146,7 @@ def main(
     if not math.isfinite(options["volume"] + (interval or 0)):
         raise click.UsageError("--interval and --volume must be finite numbers")
     if day.year not in YEARS:
-        raise click.BadParameter(
-            f"{day.year} is not in {YEARS[0]} to {YEARS[-1]}", param_hint="--day"
-        )
+        raise click.BadParameter(f"the year must be {YEARS[0]} to {YEARS[-1]}", param_hint="--day")
     if interval is None:
         interval = 1 if command else 60
     if not command:

@@ -54,7 +54,7 @@ class Failure:
         form = r"([a-z0-9-]+)(?:=(.*?))?(?:@(\d{4}-\d\d-\d\dT\d\d?))?(?:\*([1-9]\d*|()))?"
         match = re.fullmatch(form, text, re.ASCII | re.DOTALL)
         if not match or match[1] not in get_args(Kind):
-            raise ValueError(f"{text!r} is not {FORM} with one of the kinds {KINDS}")
+            raise ValueError(f"{text!r} does not match {FORM}; the kinds are {KINDS}")
         kind, value, at, times, _ = match.groups()
         fields: dict[str, Any] = {}
         try:
@@ -95,7 +95,7 @@ class Failure:
 
 
 class Request(NamedTuple):
-    """A request and its outcome; `time` is monotonic, `status` is None without a response."""
+    """A request; `time` is in monotonic seconds, and `status` is None without a response."""
 
     time: float
     date: str | None

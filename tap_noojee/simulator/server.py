@@ -42,9 +42,8 @@ class Simulator:
     """A PBX on a loopback port, which serves inside a `with` block.
 
     `interval` is the rate limit in seconds, or 0 for none. It starts when an accepted request
-    arrives, or when its response ends. `fold` selects the legs of a repeated hour, because the
-    real server's behaviour is not known. `legs` replaces the invented calls. `clock` sets the
-    `Date` header. Each request gets the first failure that matches it.
+    arrives, or when its response ends. `fold` selects the legs of a repeated hour. `clock` sets
+    the `Date` header. Each request gets the first failure that matches it.
     """
 
     timezone: str = MELBOURNE
@@ -185,12 +184,11 @@ class Simulator:
         """List the quarters of an hour of the PBX's clock in UTC: four, or none to eight."""
         found = []
         for number in range(-14 * 4, 15 * 4):  # a zone's offset is at most 14 hours
-            quarter = wall.replace(tzinfo=UTC) + number * QUARTER
-            local = quarter.astimezone(self._zone)
-            if local.replace(minute=0, tzinfo=None) == wall:
+            local = (wall.replace(tzinfo=UTC) + number * QUARTER).astimezone(self._zone)
+            if local.hour == wall.hour and local.replace(minute=0, tzinfo=None) == wall:
                 repeated = local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset()
                 if self.fold == "both" or not repeated or local.fold == (self.fold == "second"):
-                    found.append(quarter)
+                    found.append(local.astimezone(UTC))
         return found
 
     def _legs(self, start: datetime, end: datetime) -> Iterable[Leg]:
