@@ -77,7 +77,7 @@ Australia/Lord_Howe 2021/10/03
 Pacific/Chatham 2021/04/04
 Pacific/Chatham 2021/09/26
 Antarctica/Troll 2021/10/31
-Pacific/Kiritimati 2021/01/01
+Pacific/Apia 2011/12/30
 Etc/GMT+12 2021/01/01"""
 
 

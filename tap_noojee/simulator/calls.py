@@ -110,8 +110,7 @@ _DIRECTIONS = (*("Inbound",) * 6, *("Outbound",) * 3, "Internal")
 _DIDS = ("7601", "7602", "0355501000", "1300555010")
 _QUEUES = ("8001", "8002")
 _PREFIXES = ("0355501", "0255502", "0755503", "0491570")
-# Calls created in each hour of the local clock. Clocks change in the night to Sunday, so Sunday
-# has calls at night.
+# Calls created in each local hour. Clocks change on Sundays, so Sunday nights have calls.
 _WEEKDAY = (*(0.05,) * 6, 0.5, 3, 9, 19, 21, 18, 9, 12, 17, 15, 12, 6, 2, 1, *(0.2,) * 4)
 _SATURDAY = (*(0.02,) * 9, *(3,) * 4, *(0.02,) * 11)
 _RATES = (*(_WEEKDAY,) * 5, _SATURDAY, (2,) * 24)

@@ -124,8 +124,8 @@ def _read_failures(_: object, __: object, texts: tuple[str, ...]) -> list[Failur
     "--day",
     type=click.DateTime(["%Y-%m-%d"]),
     default="2021-09-14",
-    help=f"Day for the COMMAND to read; a {_START} or {_END} that you set is kept, and a start date"
-    " alone means no end date.",
+    help=f"Day for the COMMAND to read; a {_START} or {_END} that you set is kept, and a start"
+    " date alone means no end date.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(

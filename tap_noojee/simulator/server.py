@@ -183,9 +183,10 @@ class Simulator:
     def _quarters(self, wall: datetime) -> list[datetime]:
         """List the quarters of an hour of the PBX's clock in UTC: four, or none to eight."""
         found = []
-        for number in range(-14 * 4, 15 * 4):  # a zone's offset is at most 14 hours
-            local = (wall.replace(tzinfo=UTC) + number * QUARTER).astimezone(self._zone)
-            if local.hour == wall.hour and local.replace(minute=0, tzinfo=None) == wall:
+        near = wall.replace(tzinfo=self._zone).astimezone(UTC)
+        for number in range(-3 * 4, 4 * 4):  # clocks go back by at most 3 hours
+            local = (near + number * QUARTER).astimezone(self._zone)
+            if local.replace(minute=0, tzinfo=None) == wall:
                 repeated = local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset()
                 if self.fold == "both" or not repeated or local.fold == (self.fold == "second"):
                     found.append(local.astimezone(UTC))
