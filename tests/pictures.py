@@ -32,8 +32,8 @@ def volume(rows: Rows) -> str:
         if repeated and hours.index(hour) == place:
             lines.append(_text(x, TOP - 4, f"{hour:%H:%M} twice"))
     width = LEFT + step * len(rows) + 4
-    axes = _axes(width, bottom, "hour of the PBX's clock", "calls", most)
-    return _picture(width, "Calls that started in each hour of a week", [*axes, *lines])
+    axes = _axes(width, bottom, "hour of the PBX's clock", most)
+    return _picture(width, bottom, "Calls that started in each hour of a week", [*axes, *lines])
 
 
 def weekdays(rows: Rows) -> str:
@@ -47,12 +47,12 @@ def weekdays(rows: Rows) -> str:
             f'<rect x="{x}" y="{y}" width="{step - 1}" height="{step - 1}" fill="{BLUE}"'
             f' fill-opacity="{0.04 + 0.96 * row["average"] / most:.2f}"/>'
         )
-    for hour in range(0, 24, 3):
-        lines.append(_text(LEFT + step * hour, bottom + 14, f"{hour:02}:00"))
+    hours = range(0, 24, 3)
+    lines += [_text(LEFT + step * hour, bottom + 14, f"{hour:02}:00") for hour in hours]
     width = LEFT + step * 24 + 4
     lines.append(_text(width // 2, bottom + 28, "hour of the PBX's clock", "middle"))
     title = f"Calls by weekday and hour (darkest: {round(most)} calls an hour on average)"
-    return _picture(width, title, lines)
+    return _picture(width, bottom, title, lines)
 
 
 def lengths(rows: Rows) -> str:
@@ -63,19 +63,17 @@ def lengths(rows: Rows) -> str:
     for place, row in enumerate(rows):
         x, below = LEFT + step * place, row["below_seconds"]
         lines.append(_bar(x, bottom, step - 6, row["calls"] / most, BLUE))
-        words = f"under {_span(below)}" if below else f"{_span(row['from_seconds'])} or more"
+        words = f"&lt; {_span(below)}" if below else f"≥ {_span(row['from_seconds'])}"
         lines.append(_text(x, bottom + 14, words))
-    width = LEFT + step * len(rows) + 24
-    axes = _axes(
-        width, bottom, "from the start of the first leg to the end of the last", "calls", most
-    )
-    return _picture(width, "How long calls last", [*axes, *lines])
+    width = LEFT + step * len(rows)
+    axes = _axes(width, bottom, "from the start of the first leg to the end of the last", most)
+    return _picture(width, bottom, "How long calls last", [*axes, *lines])
 
 
-def _axes(width: int, bottom: int, across: str, up: str, most: int) -> list[str]:
+def _axes(width: int, bottom: int, across: str, most: int) -> list[str]:
     return [
         _text(width // 2, bottom + 28, across, "middle"),
-        _text(4, TOP + HEIGHT // 2, up),
+        _text(4, TOP + HEIGHT // 2, "calls"),
         _text(LEFT - 4, TOP + 8, str(most), "end"),
         _text(LEFT - 4, bottom, "0", "end"),
     ]
@@ -99,11 +97,10 @@ def _text(x: int, y: int, words: str, anchor: str = "start") -> str:
     return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{words}</text>'
 
 
-def _picture(width: int, title: str, lines: list[str]) -> str:
-    height = TOP + 7 * 20 + 34
+def _picture(width: int, bottom: int, title: str, lines: list[str]) -> str:
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 36}">',
             f"<title>{title}</title>",
             f'<g font-family="sans-serif" font-size="10" fill="{GREY}">',
             f'<text x="{LEFT}" y="16" font-size="13">{title}</text>',
