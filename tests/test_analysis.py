@@ -215,7 +215,9 @@ def test_freshness_counts_the_hours_that_are_due_and_not_read(
     columns = "now(), read_until, hours_missing, days_left, last_leg_ended_at"
     with db.changed("NULL::timestamp AS history_from", new):
         ((at, *found),) = plain(db.query(f"SELECT {columns} FROM freshness"))
-    ends = {wall_hour(quarter): quarter + QUARTER for quarter in quarters(now - 300 * HOUR, at)}
+    ends = {
+        wall_hour(quarter): quarter + QUARTER for quarter in quarters(now - 300 * HOUR, at + HOUR)
+    }
     due = {hour for hour, end in ends.items() if end <= at - timedelta(minutes=5)}
     missing = len([h for h in due if h >= began and not any(a <= h < b for a, b in spans)])
     newest = max(leg.callend for leg in legs)
