@@ -235,6 +235,8 @@ def test_freshness_has_the_last_success_and_failure(
         warehouse.execute(f"INSERT INTO runs (job_name, state, ended_at) VALUES ({values})")
     success, failure = (datetime(2021, 4, 12, hour, tzinfo=UTC) for hour in (10, 7))
     postgres.check("last_success, last_failure", "freshness", [(success, failure)])
+    with postgres.changed("'%' AS state_ids", "'other%' AS state_ids"):
+        postgres.check("*", "freshness", [])
 
 
 def test_a_saved_state_serves_if_meltano_has_another_database(

@@ -197,8 +197,6 @@ FROM (
 ) AS dated
 WHERE deleted_at BETWEEN now() AND now() + warning_days * INTERVAL '24 hours';
 
--- Each state of the tap: what is due, and what was read.
-
 CREATE OR REPLACE VIEW states AS
 SELECT
     state_id,

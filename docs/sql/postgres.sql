@@ -9,6 +9,7 @@
 CREATE OR REPLACE VIEW report_settings AS
 SELECT
     'Australia/Melbourne' AS zone,     -- of the PBX's clock
+    '%' AS state_ids,                  -- LIKE pattern of the states that load this table
     NULL::timestamp AS history_from,   -- start_date in that zone; NULL: the first hour read
     5 AS settle_minutes,               -- as in the tap's settings
     30 AS long_call_minutes,
@@ -42,7 +43,8 @@ BEGIN
         coalesce(completed_state::jsonb #> '{singer_state,bookmarks,recordings}', '{}')
             || coalesce(partial_state::jsonb #> '{singer_state,bookmarks,recordings}', '{}')
             AS bookmark
-    FROM public.state;
+    FROM public.state
+    WHERE state_id LIKE (SELECT state_ids FROM report_settings);
 
     CREATE OR REPLACE VIEW last_runs AS
     SELECT
@@ -214,8 +216,6 @@ FROM (
     FROM legs, report_settings
 ) AS dated
 WHERE deleted_at BETWEEN now() AND now() + warning_days * INTERVAL '24 hours';
-
--- Each state of the tap: what is due, and what was read.
 
 CREATE OR REPLACE VIEW states AS
 SELECT
