@@ -1,7 +1,7 @@
 """The tap as a process of its own.
 
-Starting Python takes most of a short run's time. So this file is a program, too: one process that
-has loaded the tap and forks for each run. Tests of how Python starts run `command` instead.
+Importing the SDK takes most of a short run's time. So this file is also a program: a process that
+has imported the tap and forks for each run. Where it matters how Python starts, use `command`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
-SECONDS = 120
-"""The longest that any run is waited for."""
+TIMEOUT = 120
+"""Longest time to wait for a run, in seconds."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This environment without settings of the tap, and with these."""
+    """This environment without the tap's settings, and with these variables."""
     drop = ("TAP_NOOJEE_", "LOGLEVEL", "PYTHONUNBUFFERED")
-    rest = {n: v for n, v in os.environ.items() if not n.startswith(drop)}
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
     return rest | more
 
 
@@ -48,7 +48,7 @@ def arguments(
     state: dict[str, Any] | None = None,
     **config: Any,
 ) -> list[str]:
-    """The arguments that run the tap with these settings and this STATE."""
+    """The tap's arguments for these settings and this state."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(settings(simulator, **config)))
     words = ["--config", str(path), *options]
@@ -59,7 +59,7 @@ def arguments(
 
 
 def command(*args: Any, **config: Any) -> list[str]:
-    """The command that runs the tap with these arguments, for a Python of its own."""
+    """The command that runs the tap in a new Python, with the arguments of `arguments`."""
     return [sys.executable, "-m", "tap_noojee", *arguments(*args, **config)]
 
 
@@ -74,7 +74,7 @@ class Process:
         cwd: Path | None = None,
         stdout: int | None = subprocess.PIPE,
     ) -> None:
-        """Start it; None for stdout is as if Python had none."""
+        """Start the run. With stdout None, it has no standard output."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
         self.stdout: IO[bytes] | None = None
         writer = stdout
@@ -82,7 +82,7 @@ class Process:
             reader, writer = os.pipe()
             self.stdout = os.fdopen(reader, "rb")
         self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._status.settimeout(SECONDS)
+        self._status.settimeout(TIMEOUT)
         job = {"words": [*words], "env": env or environment(), "cwd": str(cwd or Path.cwd())}
         with theirs:
             files = [theirs.fileno(), self._log.fileno()]
@@ -94,53 +94,53 @@ class Process:
         self.returncode: int | None = None
 
     def send_signal(self, signum: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the run."""
         os.kill(self.pid, signum)
 
     def poll(self) -> int | None:
-        """Its status, if it has ended."""
+        """The exit code, or None while the run goes on."""
         return self.wait() if select.select([self._status], [], [], 0)[0] else self.returncode
 
     def wait(self) -> int:
-        """Its status, when it has ended."""
+        """Wait for the end of the run, and return its exit code."""
         if self.returncode is None:
             self.returncode = int(self._status.recv(20))
         return self.returncode
 
     @property
     def log(self) -> str:
-        """What it has written to its standard error."""
+        """The run's standard error."""
         return os.pread(self._log.fileno(), 100_000_000, 0).decode()
 
     @property
     def status(self) -> int:
-        """Its status as a shell gives it."""
+        """The exit code as a shell gives it."""
         code = self.wait()
         return code if code >= 0 else 128 - code
 
     def end(self) -> tuple[Run, Process]:
-        """Read what it writes until it ends."""
+        """Read the output until the run ends."""
         output = self.stdout.read() if self.stdout else b""
         self.wait()
         return Run(output.decode()), self
 
 
 def finished(words: Iterable[str], **more: Any) -> tuple[Run, Process]:
-    """Run the tap with these arguments, to its end."""
+    """Run the tap with these arguments until it ends."""
     return Process(words, **more).end()
 
 
 def last_line(log: str) -> str:
-    """The message of the last line of a log."""
+    """The message of a log's last line."""
     return log.splitlines()[-1].split(" | ", 3)[-1]
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for something to become true; a test's last resort, for a minute."""
-    for _ in range(1200):
+    """Wait until something becomes true, for at most a minute."""
+    for _ in range(3000):
         if condition():
             return
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise AssertionError("it did not happen")
 
 
@@ -149,7 +149,7 @@ def until(condition: Callable[[], object]) -> None:
 
 @cache
 def _forks() -> socket.socket:
-    """Start the program; it ends when this process does."""
+    """Start the program. It ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         subprocess.Popen(
@@ -163,10 +163,10 @@ def _forks() -> socket.socket:
 
 
 def _serve(jobs: socket.socket) -> None:
-    # Loaded by each run else.
+    # Each run would import it otherwise.
     importlib.import_module("yaml")
     _ = TapNoojee.plugin_version
-    # Else each fork would look through all that was loaded as it ends.
+    # Otherwise each fork would collect the garbage of everything imported.
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
@@ -176,13 +176,13 @@ def _serve(jobs: socket.socket) -> None:
         if not os.fork():
             jobs.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _keep(json.loads(job), *files)
+            _supervise(json.loads(job), *files)
         for file in files:
             os.close(file)
 
 
-def _keep(job: dict[str, Any], status: int, *files: int) -> None:
-    """Do a job in a fork, and tell its number and how it ended."""
+def _supervise(job: dict[str, Any], status: int, *files: int) -> None:
+    """Run a job in a fork, and report its process id and its exit code."""
     if pid := os.fork():
         os.write(status, f"{pid}".encode())
         _, ended = os.waitpid(pid, 0)
@@ -193,7 +193,7 @@ def _keep(job: dict[str, Any], status: int, *files: int) -> None:
 
 
 def _become(job: dict[str, Any], log: int, output: int | None = None) -> NoReturn:
-    """Make this process a run of the tap."""
+    """Turn this process into a run of the tap."""
     os.dup2(log, 2)
     os.close(log)
     if output is None:
