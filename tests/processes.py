@@ -1,4 +1,4 @@
-"""The tap as a process of its own.
+"""The tap in another process.
 
 Importing the SDK takes most of a short run's time. So this file is also a program: a process that
 has imported the tap and forks for each run. Where it matters how Python starts, use `command`.
@@ -94,7 +94,6 @@ class Process:
         self.returncode: int | None = None
 
     def send_signal(self, signum: int) -> None:
-        """Send a signal to the run."""
         os.kill(self.pid, signum)
 
     def poll(self) -> int | None:

@@ -240,12 +240,16 @@ def test_python_without_a_buffer_writes_everything(long_lines: Simulator, tmp_pa
     assert len(Run(done.stdout).records) == 263
 
 
-def test_a_full_disk_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
-        run, done = finished(arguments(tmp_path, pbx, **DAY), stdout=full.fileno())
-    assert done.returncode == 1
-    assert last_line(done.log) == "cannot write to the target: No space left on device"
-    assert "Traceback" not in done.log
+        for stdout, reason in (
+            (full.fileno(), "cannot write to the target: No space left on device"),
+            (None, "standard output is closed: the target has ended"),
+        ):
+            _, done = finished(arguments(tmp_path, pbx, **DAY), stdout=stdout)
+            assert done.returncode == 1
+            assert last_line(done.log) == reason
+            assert "Traceback" not in done.log
 
 
 def test_a_file_that_cannot_grow_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
@@ -260,23 +264,3 @@ def test_a_file_that_cannot_grow_ends_the_run(pbx: Simulator, tmp_path: Path) ->
             assert process.wait() == 1
         assert last_line(process.log) == "cannot write to the target: File too large"
         assert len(path.read_bytes()) == size
-
-
-@pytest.mark.parametrize("lines", [1, 60])
-def test_a_target_that_goes_away_ends_the_run(pbx: Simulator, tmp_path: Path, lines: int) -> None:
-    pbx.volume = 10
-    process = Process(arguments(tmp_path, pbx, **DAY))
-    assert process.stdout
-    for _ in range(lines):
-        assert json.loads(process.stdout.readline())
-    process.stdout.close()
-    assert process.wait() == 1
-    assert last_line(process.log) == "cannot write to the target: Broken pipe"
-    assert "Traceback" not in process.log
-    assert "Exception ignored" not in process.log
-
-
-def test_a_process_without_standard_output_ends(pbx: Simulator, tmp_path: Path) -> None:
-    _, done = finished(arguments(tmp_path, pbx, **DAY), stdout=None)
-    assert done.returncode == 1
-    assert "standard output is closed" in last_line(done.log)
