@@ -1,27 +1,25 @@
 """The tap in another process.
 
-Importing the SDK takes most of a short run's time. So this file is also a program: a process that
-has imported the tap and forks for each run. Where it matters how Python starts, use `command`.
+Importing the SDK takes most of a short run's time. So a server imports it once and forks for each
+run. Where it matters how Python starts, use `command`.
 """
 
 from __future__ import annotations
 
-import gc
-import importlib
 import json
+import multiprocessing
 import os
-import select
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from functools import cache
+from multiprocessing.reduction import DupFd
+from operator import methodcaller
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any
 
 from conftest import Run, settings
+from typing_extensions import override
 
 from tap_noojee.tap import TapNoojee
 
@@ -81,30 +79,28 @@ class Process:
         if stdout == subprocess.PIPE:
             reader, writer = os.pipe()
             self.stdout = os.fdopen(reader, "rb")
-        self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._status.settimeout(TIMEOUT)
-        job = {"words": [*words], "env": env or environment(), "cwd": str(cwd or Path.cwd())}
-        with theirs:
-            files = [theirs.fileno(), self._log.fileno()]
-            files += [] if writer is None else [writer]
-            socket.send_fds(_forks(), [json.dumps(job).encode()], files)
+        files = [None if fd is None else _Descriptor(fd) for fd in (self._log.fileno(), writer)]
+        args = [*words], env or environment(), cwd or Path.cwd(), *files
+        self._process = _FORKS.Process(target=_become, args=args, daemon=True)
+        self._process.start()
         if writer is not None and self.stdout:
             os.close(writer)
-        self.pid = int(self._status.recv(20))
-        self.returncode: int | None = None
+        self.pid = self._process.pid or 0
 
     def send_signal(self, signum: int) -> None:
         os.kill(self.pid, signum)
 
     def poll(self) -> int | None:
         """The exit code, or None while the run goes on."""
-        return self.wait() if select.select([self._status], [], [], 0)[0] else self.returncode
+        return self._process.exitcode
+
+    returncode = property(poll)
 
     def wait(self) -> int:
         """Wait for the end of the run, and return its exit code."""
-        if self.returncode is None:
-            self.returncode = int(self._status.recv(20))
-        return self.returncode
+        self._process.join(TIMEOUT)
+        assert self.returncode is not None, "the run does not end"
+        return int(self.returncode)
 
     @property
     def log(self) -> str:
@@ -143,58 +139,23 @@ def until(condition: Callable[[], object]) -> None:
     raise AssertionError("it did not happen")
 
 
-# --- The program -----------------------------------------------------------------------------
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tap_noojee.tap", "yaml", "pytest"])
 
 
-@cache
-def _forks() -> socket.socket:
-    """Start the program. It ends with this process."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=environment(),
-        )
-    return ours
+class _Descriptor(int):
+    """A file descriptor that a fork inherits."""
+
+    @override
+    def __reduce__(self) -> Any:
+        return methodcaller("detach"), (DupFd(self),)
 
 
-def _serve(jobs: socket.socket) -> None:
-    # Each run would import it otherwise.
-    importlib.import_module("yaml")
-    _ = TapNoojee.plugin_version
-    # Otherwise each fork would collect the garbage of everything imported.
-    gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
-        job, files, *_ = socket.recv_fds(jobs, 1_000_000, 3)
-        if not job:
-            return
-        if not os.fork():
-            jobs.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _supervise(json.loads(job), *files)
-        for file in files:
-            os.close(file)
-
-
-def _supervise(job: dict[str, Any], status: int, *files: int) -> None:
-    """Run a job in a fork, and report its process id and its exit code."""
-    if pid := os.fork():
-        os.write(status, f"{pid}".encode())
-        _, ended = os.waitpid(pid, 0)
-        os.write(status, f"{os.waitstatus_to_exitcode(ended)}".encode())
-        os._exit(0)
-    os.close(status)
-    _become(job, *files)
-
-
-def _become(job: dict[str, Any], log: int, output: int | None = None) -> NoReturn:
+def _become(
+    words: list[str], env: dict[str, str], cwd: Path, log: int, output: int | None
+) -> None:
     """Turn this process into a run of the tap."""
     os.dup2(log, 2)
-    os.close(log)
     if output is None:
         os.close(1)
         sys.stdout = None  # as Python does when it starts without one
@@ -202,12 +163,7 @@ def _become(job: dict[str, Any], log: int, output: int | None = None) -> NoRetur
         os.dup2(output, 1)
         os.close(output)
     os.environ.clear()
-    os.environ.update(job["env"])
-    os.chdir(job["cwd"])
-    sys.argv = ["tap-noojee", *job["words"]]
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.argv = ["tap-noojee", *words]
     TapNoojee.cli()
-    raise AssertionError("click ends the process")
-
-
-if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -45,27 +45,18 @@ class SimulatedCrash(BaseException):
 
 
 class CrashingClock(FakeClock):
-    """Crashes in the n-th wait or after the n-th response."""
+    """Crashes after the n-th response."""
 
-    def __init__(self, point: str, n: int) -> None:
+    def __init__(self, n: int) -> None:
         super().__init__()
-        self.point = point
         self.n = n
-
-    def _pass(self, point: str) -> None:
-        self.n -= point == self.point
-        if self.n < 0:
-            raise SimulatedCrash
-
-    @override
-    def sleep(self, seconds: float) -> None:
-        self._pass("wait")
-        super().sleep(seconds)
 
     @override
     def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
         result = super().run_in_thread(task, timeout)
-        self._pass("response")
+        if self.n == 0:
+            raise SimulatedCrash
+        self.n -= 1
         return result
 
 
@@ -87,11 +78,11 @@ class CrashingFile(io.BytesIO):
 def run_until_crash(simulator: Simulator, point: str, n: int, **config: Any) -> tuple[Run, bool]:
     """Run the tap with one crash; return its output, and whether it crashed."""
     file = CrashingFile(n if point == "write" else -1)
+    clock = CrashingClock(n if point == "response" else -1)
     crashed = False
     with contextlib.redirect_stdout(io.TextIOWrapper(file, encoding="utf-8")):
-        tap = TapNoojee(config=settings(simulator, **config), clock=CrashingClock(point, n))
         try:
-            tap.sync_all()
+            TapNoojee(config=settings(simulator, **config), clock=clock).sync_all()
         except SimulatedCrash:
             crashed = True
         return Run(file.getvalue().decode()), crashed
@@ -117,7 +108,7 @@ def check_next_run(simulator: Simulator, output: Run, **config: Any) -> None:
     assert len({callend[:13] for _, _, callend, _ in twice}) <= 1
 
 
-@pytest.mark.parametrize("point", ["wait", "response", "write"])
+@pytest.mark.parametrize("point", ["response", "write"])
 def test_a_crash_anywhere_loses_no_leg(pbx: Simulator, point: str) -> None:
     for order in ORDERS:
         config = HOURS | {"backfill_order": order}
@@ -126,7 +117,7 @@ def test_a_crash_anywhere_loses_no_leg(pbx: Simulator, point: str) -> None:
             output, crashed = run_until_crash(pbx, point, n, **config)
             check_next_run(pbx, output, **config)
             n += 1
-        assert n > 4
+        assert n >= 5
 
 
 @pytest.mark.parametrize(
