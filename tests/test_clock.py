@@ -12,7 +12,7 @@ import pytest
 from conftest import FakeClock
 
 from tap_noojee.clock import SAME_REQUEST, Clock
-from tap_noojee.errors import Interrupted, RequestError
+from tap_noojee.errors import Interrupted
 
 LONG = 300
 """Seconds that no test takes."""
@@ -127,12 +127,3 @@ def test_an_abandoned_task_affects_no_later_wait() -> None:
 
 def test_an_abandoned_task_does_not_keep_the_process() -> None:
     assert Clock().run_in_thread(lambda: threading.current_thread().daemon, LONG)
-
-
-def test_a_machine_without_threads_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(RequestError, match="ulimit"):
-        Clock().run_in_thread(lambda: None, LONG)

@@ -28,36 +28,19 @@ from processes import Process, arguments, last_line, until
 from times import every, local
 from typing_extensions import override
 
+from tap_noojee.clock import SAME_REQUEST
 from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 HOURS: dict[str, Any] = {"start_date": "2021-09-14T06:00", "end_date": "2021-09-14T10:00"}
 ALL_HOURS = {("2021-09-14", hour) for hour in range(6, 10)}
-ORDERS = ("oldest_first", "newest_first")
 
 
 class SimulatedCrash(BaseException):
     """Ends the run where no code can handle it."""
-
-
-class CrashingClock(FakeClock):
-    """Crashes after the n-th response."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.n = n
-
-    @override
-    def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
-        result = super().run_in_thread(task, timeout)
-        if self.n == 0:
-            raise SimulatedCrash
-        self.n -= 1
-        return result
 
 
 class CrashingFile(io.BytesIO):
@@ -75,14 +58,13 @@ class CrashingFile(io.BytesIO):
         return super().write(data)
 
 
-def run_until_crash(simulator: Simulator, point: str, n: int, **config: Any) -> tuple[Run, bool]:
-    """Run the tap with one crash; return its output, and whether it crashed."""
-    file = CrashingFile(n if point == "write" else -1)
-    clock = CrashingClock(n if point == "response" else -1)
+def run_until_crash(simulator: Simulator, n: int, **config: Any) -> tuple[Run, bool]:
+    """Crash the tap at its n-th write; return its output, and whether it got that far."""
+    file = CrashingFile(n)
     crashed = False
     with contextlib.redirect_stdout(io.TextIOWrapper(file, encoding="utf-8")):
         try:
-            TapNoojee(config=settings(simulator, **config), clock=clock).sync_all()
+            TapNoojee(config=settings(simulator, **config), clock=FakeClock()).sync_all()
         except SimulatedCrash:
             crashed = True
         return Run(file.getvalue().decode()), crashed
@@ -108,24 +90,20 @@ def check_next_run(simulator: Simulator, output: Run, **config: Any) -> None:
     assert len({callend[:13] for _, _, callend, _ in twice}) <= 1
 
 
-@pytest.mark.parametrize("point", ["response", "write"])
-def test_a_crash_anywhere_loses_no_leg(pbx: Simulator, point: str) -> None:
-    for order in ORDERS:
-        config = HOURS | {"backfill_order": order}
-        crashed, n = True, 0
-        while crashed:
-            output, crashed = run_until_crash(pbx, point, n, **config)
-            check_next_run(pbx, output, **config)
-            n += 1
-        assert n >= 5
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_a_crash_anywhere_loses_no_leg(pbx: Simulator, order: str) -> None:
+    config = HOURS | {"backfill_order": order}
+    crashed, n = True, 0
+    while crashed:
+        output, crashed = run_until_crash(pbx, n, **config)
+        check_next_run(pbx, output, **config)
+        n += 1
+    assert n >= 5
 
 
 @pytest.mark.parametrize(
     ("signum", "order"),
-    [
-        (signal.SIGKILL, "newest_first"),
-        (signal.SIGTERM, "oldest_first"),
-    ],
+    [(signal.SIGKILL, "newest_first"), (signal.SIGTERM, "oldest_first")],
 )
 def test_a_signal_at_any_request_leaves_whole_lines(
     tmp_path: Path, signum: signal.Signals, order: str
@@ -151,16 +129,13 @@ def test_a_signal_ends_any_wait_with_a_state(
     pbx: Simulator, tmp_path: Path, signum: signal.Signals
 ) -> None:
     """The pace and the server would make each of these runs last longer than any test."""
-    failures = [
-        None,
-        *(Failure(kind, delay=300, times=None, at=("2021-09-14", 8)) for kind in WAITS),
-    ]
-    for failure in failures:
+    kinds: tuple[Any, ...] = (None, "stall", "trickle", "slow")
+    for kind in kinds:
         del pbx.requests[:]
-        pbx.failures[:] = [failure] if failure else []
-        interval = 0 if failure else 600
+        pbx.failures[:] = [Failure(kind, delay=300, times=None, at=("2021-09-14", 8))]
+        interval = 0 if kind else 600
         process = Process(arguments(tmp_path, pbx, **HOURS, request_interval=interval))
-        last = ("2021-09-14", 8 if failure else 6)
+        last = ("2021-09-14", 8 if kind else 6)
         until(lambda: last in requested_hours(pbx))  # noqa: B023 - called at once
         process.send_signal(signum)
         run, _ = process.end()
@@ -171,21 +146,19 @@ def test_a_signal_ends_any_wait_with_a_state(
         # The only response without a failure may be just on its way.
         assert hours_read(run) in (
             [[("2021-09-14T06:00", "2021-09-14T08:00")]]
-            if failure
+            if kind
             else [[], [("2021-09-14T06:00", "2021-09-14T07:00")]]
         )
 
 
-WAITS: tuple[Any, ...] = ("stall", "trickle", "slow")
-
-
-@pytest.fixture
-def busy_hour(tmp_path: Path) -> Any:
-    """A run that is stuck in the middle of its first hour, because nobody reads its output."""
+@pytest.fixture(params=["2021-09-14T07:00", "2021-09-14T08:00"])
+def busy_hour(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """A run of one or two hours, stuck in its first hour because nobody reads its output."""
     start = local("2021-09-14T06:00", "Australia/Melbourne")
     legs = every(timedelta(seconds=4), start, start + timedelta(hours=1))
     with Simulator(legs=legs) as pbx:
-        process = Process(arguments(tmp_path, pbx, **HOURS))
+        config = HOURS | {"end_date": request.param}
+        process = Process(arguments(tmp_path, pbx, **config))
         # A pipe has room for 64 KiB.
         until(lambda: waiting_bytes(process) > 60 * 1024)
         yield process, legs, pbx
@@ -212,20 +185,19 @@ def test_a_signal_in_mid_hour_lets_the_hour_finish(busy_hour: Any) -> None:
     assert len(pbx.requests) == 1
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_process_in_mid_hour(
-    busy_hour: Any, signum: signal.Signals
-) -> None:
+def test_a_second_signal_ends_the_process_in_mid_hour(busy_hour: Any) -> None:
     process, _, _ = busy_hour
     process.send_signal(signal.SIGTERM)
-
     # Signals within a second of the first one count as the same request.
-    time.sleep(1)
-    while process.poll() is None:
+    time.sleep(SAME_REQUEST)
+
+    def ended() -> bool:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signum)
-        time.sleep(0.1)
-    assert process.returncode == 128 + signum
+            process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
+    until(ended)
+    assert process.returncode == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize("lines", [1, 2, 60])
