@@ -18,11 +18,6 @@ LONG = 300
 """Seconds that no test takes."""
 
 
-def stop_soon(clock: Clock) -> None:
-    """Signal the run while it waits."""
-    threading.Timer(0.1, clock.stop, [signal.SIGTERM]).start()
-
-
 def test_now_is_the_present_in_utc() -> None:
     now = Clock().now()
     assert now.utcoffset() == timedelta()
@@ -44,7 +39,7 @@ def test_a_signal_interrupts_every_wait() -> None:
         lambda clock: clock.run_in_thread(threading.Event().wait, LONG),
     ):
         clock = Clock()
-        stop_soon(clock)
+        threading.Timer(0.1, clock.stop, [signal.SIGTERM]).start()
         with pytest.raises(Interrupted) as interrupted:
             wait(clock)  # type: ignore[no-untyped-call]
         assert interrupted.value.signum == signal.SIGTERM
