@@ -470,7 +470,7 @@ def test_an_hour_that_is_not_over_on_the_pbx_is_read_later_in_the_run(
     ):
         caplog.clear()
         fake = clock(16)
-        with Simulator(clock=lambda fake=fake: fake.instant.subtract(minutes=30)) as pbx:  # type: ignore[misc]
+        with Simulator(clock=lambda fake=fake: fake.instant.subtract(minutes=31)) as pbx:  # type: ignore[misc]
             config: dict[str, Any] = {"backfill_order": order, "request_interval": 600}
             run = run_tap(pbx, start_date=at(start), clock=fake, **config)
             assert run.error is None
@@ -482,7 +482,7 @@ def test_an_hour_that_is_not_over_on_the_pbx_is_read_later_in_the_run(
         # The two clocks, at the second request or the first.
         minute = 16 if order == "oldest_first" else 6
         assert f"2021-09-14T06:{minute:02}:" in warning
-        assert f"2021-09-14T05:{minute + 30}:" in warning
+        assert f"2021-09-14T05:{minute + 29}:" in warning
 
 
 def test_hours_to_read_again_wait_for_the_clock_of_the_pbx() -> None:
