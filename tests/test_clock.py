@@ -14,7 +14,7 @@ from conftest import FakeClock
 from tap_noojee.clock import SAME_REQUEST, Clock
 from tap_noojee.errors import Interrupted
 
-LONG = 300
+LONG = 60
 """Seconds that no test takes."""
 
 
