@@ -191,7 +191,7 @@ class Backlog:
 
     def wanted(self, last_due: datetime) -> Hours:
         """The hours that are due and wanted."""
-        return self.unread(last_due) | self.again
+        return self.unread(last_due) | (self.again & self._due(last_due))
 
     def next_hour(self, last_due: datetime, *, prefer_unread: bool = False) -> datetime | None:
         """The hour to request next; None if there is none."""
