@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -44,7 +45,7 @@ def check(clocks: Clocks) -> None:
         minutes = [wall + k * MINUTE for k in range(60)]
         for minute in minutes:
             assert resolve(minute, zone) == clocks.shown.get(minute, []), (clocks, minute)
-    for before, after in zip(existing, existing[1:], strict=False):
+    for before, after in itertools.pairwise(existing):
         assert next_hour(before, zone) == after, clocks
     for instant in clocks.instants[::5]:
         expected = wall_time(instant, zone).replace(minute=0)
