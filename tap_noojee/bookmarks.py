@@ -122,7 +122,7 @@ def load_bookmark(
             f"{now.isoformat(timespec='seconds')}: set the clock, or set replication_key_value "
             "back"
         )
-    limit = last_due(until, timedelta(), source.zone) + HOUR
+    limit = next_hour(last_due(until, timedelta(), source.zone), source.zone)
     if "hours_read" not in bookmark:
         return Hours.merge([(start, limit)])
     if not isinstance(bookmark["hours_read"], list):

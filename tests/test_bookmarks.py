@@ -1,442 +1,403 @@
-"""Intervals, bookmarks, and what a run has still to request."""
+"""Sets of hours, bookmarks, and the hours that a run wants."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from times import at
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from times import CHANGES, HOUR, at, watch
 
-from tap_noojee.coverage import (
-    BEGINNING,
-    FOREVER,
+from tap_noojee.bookmarks import (
     Backlog,
-    Coverage,
-    clip,
-    count_hours,
-    merge,
-    subtract,
+    Hours,
+    Source,
+    hours_between,
+    load_bookmark,
+    make_bookmark,
 )
 from tap_noojee.errors import StateError
-from tap_noojee.hours import Hour, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+quick = settings(deadline=None, derandomize=True, max_examples=100)
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
-CHATHAM = ZoneInfo("Pacific/Chatham")
-
+SOURCE = Source("pbx.example.com", MELBOURNE)
+DAY = datetime.fromisoformat("2021-09-14")
+NOW = at("2021-09-15T00:00+10:00")
 TICK = timedelta(microseconds=1)
-MINUTE = timedelta(minutes=1)
 
 
-def span(start: str, end: str) -> Span:
-    """Name the time between two times with an offset."""
-    return at(start), at(end)
+def hour(number: int) -> datetime:
+    """An hour of the day, or of a later one."""
+    return DAY + number * HOUR
 
 
-A, B, C, D, E = (at(f"2021-09-14 {hh}:00+10:00") for hh in range(10, 15))
+def spans(*bounds: tuple[int, int]) -> Hours:
+    """Ranges of hours by their numbers, the second of each exclusive."""
+    return Hours.merge((hour(first), hour(end)) for first, end in bounds)
 
 
-# Intervals
+def numbers(hours: Hours) -> set[int]:
+    """The numbers of hours. Checks that the ranges are in order and do not touch."""
+    flat = [bound for span in hours.ranges for bound in span]
+    assert flat == sorted(set(flat))
+    found = {(s + k * HOUR - DAY) // HOUR for s, e in hours.ranges for k in range((e - s) // HOUR)}
+    assert len(hours) == len(found)
+    return found
 
 
-@pytest.mark.parametrize(
-    ("gone", "left"),
-    [
-        ([(B, C)], [(A, B), (C, D)]),
-        ([(A, B)], [(B, D)]),
-        ([(C, D)], [(A, C)]),
-        ([(A, D)], []),
-        ([(BEGINNING, FOREVER)], []),
-        ([(D, E)], [(A, D)]),
-        ([(BEGINNING, A)], [(A, D)]),
-        ([(BEGINNING, A - TICK)], [(A, D)]),
-        ([(A, B), (C, E)], [(B, C)]),
-        ([(C, E), (A, B)], [(B, C)]),
-        ([], [(A, D)]),
-    ],
-)
-def test_what_is_subtracted_is_gone_and_nothing_else(gone: list[Span], left: list[Span]) -> None:
-    """What is left of a span is its parts outside all that is subtracted, in any order."""
-    assert subtract([(A, D)], gone) == left
+def existing(hours: Hours, known: Iterable[datetime]) -> set[datetime]:
+    """Those of the known hours that are in the set."""
+    return {one for one in known if any(first <= one < end for first, end in hours.ranges)}
 
 
-def test_spans_are_clipped_at_both_bounds() -> None:
-    """Spans are cut at the bounds; those outside, or at a bound's far side, are dropped."""
-    assert clip([(BEGINNING, B), (B, C), (C, FOREVER)], B, D) == [(B, C), (C, D)]
-    assert clip([(A, FOREVER)], C) == [(C, FOREVER)]
+# Sets of hours
+
+RANGES = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=5)
 
 
-def test_spans_that_meet_or_overlap_are_merged() -> None:
-    """Merged spans are in order, joined where they touch, and never empty."""
-    assert merge([(C, D), (A, B), (B, B), (B, C)]) == [(A, D)]
-    assert merge([(A, FOREVER), (B, C)]) == [(A, FOREVER)]
-    assert merge([(D, E), (A, B), (C, B)]) == [(A, B), (D, E)]
-
-
-def test_hours_are_counted_that_have_any_part_in_a_span() -> None:
-    """An hour of which a part lies in the spans counts, and counts once."""
-    assert count_hours([(A, B + TICK)], MELBOURNE) == 2
-    assert count_hours([(A, B), (C, E)], MELBOURNE) == 3
-    assert count_hours([(A, A + MINUTE), (B - MINUTE, C)], MELBOURNE) == 2
-    assert count_hours([(A, E)], MELBOURNE, last=Hour.containing(B, MELBOURNE)) == 2
-    assert count_hours([], MELBOURNE) == 0
-
-
-def test_two_parts_of_the_hour_before_a_skipped_one_count_once() -> None:
-    """An hour with two parts in the spans is one, also where clocks skip the next."""
-    parts = [
-        span("2021-10-03 01:00+10:00", "2021-10-03 01:10+10:00"),
-        span("2021-10-03 01:50+10:00", "2021-10-03 02:00+10:00"),
-    ]
-    assert count_hours(parts, MELBOURNE) == 1
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "hours"),
-    [
-        ("03:10+13:45", "03:20+13:45", 1),
-        ("03:10+13:45", "02:50+12:45", 2),
-        ("03:10+13:45", "04:00+12:45", 2),
-        ("02:00+13:45", "04:00+12:45", 2),
-        ("02:50+12:45", "03:00+12:45", 1),
-        ("02:50+12:45", "03:10+12:45", 2),
-    ],
-)
-def test_interleaved_hours_are_counted_as_clocks_show_them(
-    start: str, end: str, hours: int
+@quick
+@given(RANGES, RANGES, st.integers(0, 25))
+def test_hours_are_a_set(
+    first: list[tuple[int, int]], second: list[tuple[int, int]], n: int
 ) -> None:
-    """Of Chatham's interleaved hours, just those with a part in the span count."""
-    part = span(f"2021-04-04 {start}", f"2021-04-04 {end}")
-    assert count_hours([part], CHATHAM) == hours
+    a, b = spans(*first), spans(*second)
+    left, right = ({n for span in bounds for n in range(*span)} for bounds in (first, second))
+    assert numbers(a) == left
+    assert bool(a) == bool(left)
+    assert numbers(a | b) == left | right
+    assert numbers(a & b) == left & right
+    assert numbers(a - b) == left - right
+    assert numbers(a.newest(n)) == set(sorted(left)[len(left) - min(n, len(left)) :])
+    if left:
+        assert (a.first, a.last) == (hour(min(left)), hour(max(left)))
+
+
+def test_hours_between_leaves_out_skipped_hours() -> None:
+    first, last = datetime.fromisoformat("2021-10-03T01"), datetime.fromisoformat("2021-10-03T03")
+    assert len(hours_between(first, last, MELBOURNE)) == 2
+    assert len(hours_between(first, last, ZoneInfo("Australia/Brisbane"))) == 3
+    assert not hours_between(last, first, MELBOURNE)
 
 
 # Bookmarks
 
 
-def bookmark(value: datetime, since: datetime | None = None, *owed: Span) -> dict[str, Any]:
-    """A bookmark; without `since`, as release 0.1 wrote it."""
-    written: dict[str, Any] = {"replication_key_value": value.isoformat()}
-    if since:
-        written["since"] = since.isoformat()
-    written["owed"] = [{"start": s.isoformat(), "end": e.isoformat()} for s, e in owed]
-    return written
+def load(bookmark: dict[str, Any], start: int = 0, now: datetime = NOW) -> Hours:
+    return load_bookmark(bookmark, SOURCE, hour(start), now)
 
 
-def parse(written: dict[str, Any], start: datetime = A) -> Coverage:
-    """Read a bookmark in Melbourne."""
-    return Coverage.parse_bookmark(written, start, MELBOURNE)
+def written(*bounds: tuple[int, int]) -> dict[str, Any]:
+    """A bookmark as a state file has it."""
+    text = json.dumps(make_bookmark(spans(*bounds), SOURCE, "callend"))
+    bookmark: dict[str, Any] = json.loads(text)
+    return bookmark
 
 
-def test_a_bookmark_claims_all_but_what_it_owes() -> None:
-    """What ended since `since` until the value has been emitted, but for what is owed."""
-    assert parse(bookmark(D, A, (B, C))) == Coverage(A, D, [(A, B), (C, D)])
+def test_bookmark_has_the_documented_form() -> None:
+    assert written((0, 2), (3, 16)) == {
+        "replication_key": "callend",
+        "replication_key_value": "2021-09-14T06:00:00+00:00",
+        "hours_read": [
+            {"from": "2021-09-14T00:00", "to": "2021-09-14T02:00"},
+            {"from": "2021-09-14T03:00", "to": "2021-09-14T16:00"},
+        ],
+        "pbx": "pbx.example.com",
+        "timezone": "Australia/Melbourne",
+    }
+    assert written() == {
+        "replication_key": "callend",
+        "hours_read": [],
+        "pbx": "pbx.example.com",
+        "timezone": "Australia/Melbourne",
+    }
 
 
-def test_owed_intervals_may_come_in_any_order_and_overlap() -> None:
-    """Owed intervals need not be sorted, may overlap, and may lie outside what is claimed."""
-    owed = [(C, D), (A, B), (A, B + TICK), (E, FOREVER - timedelta(days=400_000))]
-    assert parse(bookmark(E, A, *owed)) == Coverage(A, E, [(B + TICK, C), (D, E)])
+def test_bookmarks_are_read_as_they_were_written() -> None:
+    for bounds in ([], [(0, 1)], [(0, 5), (7, 24)], [(-9000, 3)]):
+        assert load(written(*bounds)) == spans(*bounds), bounds
 
 
-def test_a_bookmark_without_a_value_claims_nothing() -> None:
-    """Without a value nothing has been read, and history begins at the run's start_date."""
-    for written in ({}, {"replication_key": "callend"}, {"replication_key_value": None}):
-        assert parse(written, B) == Coverage(B, B, [])
+def test_every_bookmark_near_a_change_is_read_as_it_was_written() -> None:
+    """Wherever it ends, and whatever hours clocks skip or repeat there."""
+    for key, change in CHANGES:
+        clocks = watch(key, change)
+        source = Source("pbx", clocks.zone)
+        hours = clocks.whole_hours()
+        for last in hours[1:]:
+            backlog = Backlog(Hours(), hours[0], last, clocks.zone, newest_first=False)
+            backlog.mark_read(last)
+            bookmark = make_bookmark(backlog.read, source, "callend")
+            assert bookmark["replication_key_value"] == clocks.end(last).isoformat()
+            found = load_bookmark(bookmark, source, hours[0], clocks.end(last))
+            assert found == backlog.read, (clocks, last)
 
 
-def test_a_bookmark_without_since_reads_from_the_start_date_in_whole_hours() -> None:
-    """A bookmark of release 0.1 claims the time since start_date, up to a full hour."""
-    assert parse(bookmark(D + MINUTE), A) == Coverage(A, D, [(A, D)])
+def test_runs_on_both_sides_of_a_skipped_hour_make_one_range() -> None:
+    first, second = (datetime.fromisoformat(f"2021-10-03T{text}") for text in ("01", "03"))
+    now = at("2021-10-05T00:00Z")
+    for hours in ((first, second), (second, first)):
+        bookmark: dict[str, Any] = {}
+        for one in hours:
+            read = load_bookmark(bookmark, SOURCE, first, now)
+            backlog = Backlog(read, first, second, MELBOURNE, newest_first=False)
+            backlog.mark_read(one)
+            bookmark = make_bookmark(backlog.read, SOURCE, "callend")
+        assert bookmark["hours_read"] == [{"from": "2021-10-03T01:00", "to": "2021-10-03T04:00"}]
 
 
-def test_a_bookmark_without_since_before_the_start_date_claims_nothing() -> None:
-    """A start_date after the bookmark of release 0.1 leaves a gap, which is not claimed."""
-    coverage = parse(bookmark(B), D)
-    assert coverage == Coverage(B, B, [])
-    later = coverage.with_read(D, [(D, E)])
-    assert later.make_bookmark("callend", "Australia/Melbourne")["owed"] == [
-        {"start": B.isoformat(), "end": D.isoformat()}
-    ]
+def test_range_that_ends_with_a_skipped_hour_has_the_end_of_the_hour_before() -> None:
+    """Someone may have edited the state."""
+    read = Hours.merge(
+        [(datetime.fromisoformat("2021-10-03T00"), datetime.fromisoformat("2021-10-03T03"))]
+    )
+    bookmark = make_bookmark(read, SOURCE, "callend")
+    assert at(bookmark["replication_key_value"]) == at("2021-10-03T02:00+10:00")
 
 
-def test_a_bookmark_is_read_as_it_was_written() -> None:
-    """Written and read again, a bookmark claims the same; `owed` is there even if it is empty."""
-    for coverage in (
-        Coverage(A, D, [(A, D)]),
-        Coverage(A, E, [(A, B), (C, D)]),
-        Coverage(A, D, [(B, D)]),
-        Coverage(B, B, []),
+def test_value_alone_stands_for_all_hours_from_start_date() -> None:
+    for value, end in (
+        ("2021-09-14T05:00:00+00:00", 15),
+        ("2021-09-14T15:59:59+10:00", 15),
+        ("2021-09-14T16:00:00", 16),
+        ("2021-09-14", 2),
     ):
-        written = coverage.make_bookmark("callend", "Australia/Melbourne")
-        assert written["replication_key"] == "callend"
-        assert isinstance(written["owed"], list)
-        assert parse(json.loads(json.dumps(written)), E) == coverage
+        assert load({"replication_key_value": value}, start=2) == spans((2, end)), value
+    assert not load({"replication_key_value": "2021-09-14T05:00:00+00:00"}, start=15)
 
 
-@pytest.mark.parametrize(
-    "written",
-    [
-        {"replication_key_value": 5},
-        {"replication_key_value": "yesterday"},
-        bookmark(C) | {"since": 5},
-        bookmark(C) | {"since": "never"},
-        bookmark(C, A) | {"owed": "all"},
-        bookmark(C, A, (C, B)),
-        bookmark(C, A) | {"owed": [{"start": A.isoformat()}]},
-        bookmark(C, A) | {"owed": [A.isoformat()]},
-    ],
-)
-def test_a_bookmark_that_cannot_be_read_is_an_error(written: dict[str, Any]) -> None:
-    """A bookmark that cannot be read is an error that names the state."""
-    with pytest.raises(StateError, match=r"^state: the bookmark of recordings cannot be read: "):
-        parse(written)
+def test_no_value_means_that_nothing_was_read() -> None:
+    for value in (None, ""):
+        assert not load(written((0, 5)) | {"replication_key_value": value})
+    assert not load({"replication_key": "callend"})
 
 
-def test_a_later_read_never_takes_back_since_or_value() -> None:
-    """What is read adds to the claim: `since` goes no later, the value no earlier."""
-    coverage = Coverage(B, D, [(B, C)])
-    assert coverage.with_read(C, [(C, D)]) == Coverage(B, D, [(B, D)])
-    assert coverage.with_read(A, [(A, B)]) == Coverage(A, D, [(A, C)])
-    assert coverage.with_read(B, [(D, E)]) == Coverage(B, E, [(B, C), (D, E)])
+def test_setting_the_value_back_rewinds() -> None:
+    bookmark = written((0, 5), (7, 12))
+    for value, expected in (
+        ("2021-09-14T12:00+10:00", [(0, 5), (7, 12)]),
+        ("2021-09-14T11:59:59+10:00", [(0, 5), (7, 11)]),
+        ("2021-09-14T07:00+10:00", [(0, 5)]),
+        ("2021-09-14T03:30+10:00", [(0, 3)]),
+        ("2021-09-13T03:30+10:00", []),
+        # Setting it ahead adds nothing.
+        ("2021-09-15T00:00+10:00", [(0, 5), (7, 12)]),
+    ):
+        assert load(bookmark | {"replication_key_value": value}) == spans(*expected), value
 
 
-@pytest.mark.parametrize(
-    ("now", "until"),
-    [(D, D), (E, D), (D - TICK, C), (C + MINUTE, C), (C, C), (A, D), (A - MINUTE, D)],
-)
-def test_what_is_not_over_is_not_claimed(now: datetime, until: datetime) -> None:
-    """A bookmark later than now is set back to the hour in hand, but not before all it claims."""
-    coverage = Coverage(A, D, [(A, D)]).clipped(now, MELBOURNE)
-    assert coverage == Coverage(A, until, [(A, until)])
+def test_ranges_may_come_in_any_order_and_overlap() -> None:
+    bookmark = written((0, 5), (7, 12))
+    bookmark["hours_read"] = [*reversed(bookmark["hours_read"]), *written((4, 8))["hours_read"]]
+    assert load(bookmark) == spans((0, 12))
 
 
-def test_a_bookmark_of_another_age_is_an_error() -> None:
-    """A bookmark so late that no clock can have been wrong by as much is an error."""
-    assert Coverage(A, at("2031-12-31 00:00+00:00"), []).clipped(E, MELBOURNE).until == E
-    with pytest.raises(StateError, match="is years later than now"):
-        Coverage(A, at("2032-01-01 00:00+00:00"), []).clipped(E, MELBOURNE)
+def test_bookmark_of_nothing_wins_when_states_are_merged() -> None:
+    """Meltano merges the state of a full refresh into the one before."""
+    assert not load(written((0, 5)) | written())
 
 
-# What a run has still to request
+def test_state_of_another_pbx_or_zone_is_rejected() -> None:
+    for name, previous in (("pbx", "127.0.0.1"), ("timezone", "Australia/Perth"), ("pbx", None)):
+        for bookmark in (written((0, 5)) | {name: previous}, written() | {name: previous}):
+            with pytest.raises(StateError) as error:
+                load(bookmark)
+            current = {"pbx": "pbx.example.com", "timezone": "Australia/Melbourne"}[name]
+            for part in (name, repr(previous), repr(current), "meltano state clear"):
+                assert part in str(error.value), part
+
+
+def test_state_without_pbx_and_zone_is_accepted() -> None:
+    bookmark = written((0, 5))
+    del bookmark["pbx"], bookmark["timezone"]
+    assert load(bookmark) == spans((0, 5))
+
+
+def test_state_may_be_an_hour_ahead_of_the_clock() -> None:
+    bookmark = written((0, 5))
+    end = at("2021-09-14T05:00+10:00")
+    assert load(bookmark, now=end - HOUR) == spans((0, 5))
+    with pytest.raises(StateError) as error:
+        load(bookmark, now=end - HOUR - TICK)
+    for part in ("2021-09-13T19:00:00+00:00", "2021-09-13T17:59:59+00:00", "clock"):
+        assert part in str(error.value)
+
+
+UNREADABLE: list[dict[str, Any]] = [
+    {"owed": [], "since": "2021-09-14T00:00:00+00:00"},
+    {"since": "2021-09-14T00:00:00+00:00"},
+    {"replication_key_value": "yesterday"},
+    {"replication_key_value": "1970-01-01T00:00:00+00:00"},
+    *({"hours_read": None}, {"hours_read": {}}, {"hours_read": "2021-09-14"}),
+    *({"hours_read": [item]} for item in (None, {}, "2021-09-14", 7, [1], {"from": "x"})),
+    *(
+        {"hours_read": [{"from": first, "to": end}]}
+        for first, end in (
+            (None, "2021-09-14T01:00"),
+            ("2021-09-14T00:00", 5),
+            ("2021-09-14T00:00", "noon"),
+            ("2021-09-14T00:30", "2021-09-14T01:00"),
+            ("2021-09-14T00:00", "2021-09-14T01:00:01"),
+            ("2021-09-14T00:00", "2021-09-14T01:00:00.000001"),
+            ("2021-09-14T00:00+10:00", "2021-09-14T01:00"),
+            ("2021-09-14T00:00", "2021-09-14T01:00Z"),
+            ("2021-09-14T01:00", "2021-09-14T01:00"),
+            ("2021-09-14T02:00", "2021-09-14T01:00"),
+        )
+    ),
+]
+
+
+def test_unreadable_bookmark_is_an_error_in_one_line() -> None:
+    for change in UNREADABLE:
+        with pytest.raises(StateError) as error:
+            load(written((0, 5)) | change)
+        for part in ("unreadable", min(change), "meltano state clear"):
+            assert part in str(error.value), change
+        assert "\n" not in str(error.value)
+
+
+def test_keys_of_the_sdk_are_ignored() -> None:
+    bookmark = written((0, 5)) | {
+        "starting_replication_value": "2021-09-14",
+        "replication_key_signpost": "2021-09-14",
+        "progress_markers": {"Note": ""},
+    }
+    assert load(bookmark) == spans((0, 5))
+
+
+def test_any_value_of_any_key_is_either_read_or_rejected() -> None:
+    values: list[Any] = [
+        None,
+        True,
+        0,
+        20210914,
+        -1.5,
+        "",
+        "x",
+        "2021-09-14",
+        "\0",
+        [],
+        [[]],
+        {},
+        {"x": {}},
+    ]
+    for key in [*written((0, 5)), "progress_markers", "x"]:
+        for value in values:
+            try:
+                read = load(written((0, 5)) | {key: value})
+            except StateError:
+                continue
+            assert load(make_bookmark(read, SOURCE, "callend")) == read, (key, value)
+
+
+# Backlog
+
+LAST = hour(100)
 
 
 def backlog(
-    coverage: Coverage | None = None,
-    *,
-    start: datetime = A,
-    end: datetime = FOREVER,
-    lookback: int = 0,
-    zone: ZoneInfo = MELBOURNE,
+    read: Hours, first: int = 0, last: int = 11, *, newest_first: bool = False, again: int = 0
 ) -> Backlog:
-    """What a run has to request after others have covered some of it."""
-    return Backlog(
-        coverage or Coverage(start, start, []), start=start, end=end, lookback=lookback, zone=zone
-    )
+    made = Backlog(read, hour(first), hour(last), MELBOURNE, newest_first)
+    made.look_back(again, LAST)
+    return made
 
 
-def requested(work: Backlog, last: datetime, order: str = "oldest_first") -> list[Hour]:
-    """The hours that a run requests, the last of which contains this instant, and count them."""
-    zone = work._zone  # noqa: SLF001 - a helper for the tests of this class
-    last_due = Hour.containing(last, zone)
-    hours = []
-    while hour := work.next_hour(last_due, newest_first=order == "newest_first"):
-        left = work.count(last_due)
-        hours.append(hour)
-        work.finish(hour)
-        assert work.count(last_due) == left - 1
-    return hours
+def request_all(made: Backlog, last_due: datetime = LAST, *, limit: int = 99) -> list[int]:
+    """The numbers of the hours that a run requests, in order."""
+    requested: list[int] = []
+    while len(requested) < limit:
+        is_last = len(requested) + 1 == limit
+        one = made.next_hour(last_due, prefer_unread=is_last)
+        if one is None:
+            assert not made.wanted(last_due)
+            break
+        before = len(made.wanted(last_due))
+        made.mark_read(one)
+        assert len(made.wanted(last_due)) == before - 1
+        requested.append((one - DAY) // HOUR)
+    return requested
 
 
-def walls(hours: list[Hour]) -> list[str]:
-    """The hours as clocks show them."""
-    return [f"{hour.wall:%H:%M}" for hour in hours]
+def test_gaps_are_filled_in_either_order() -> None:
+    read = spans((2, 4), (6, 8))
+    gaps = [0, 1, 4, 5, 8, 9, 10, 11]
+    assert request_all(backlog(read)) == gaps
+    assert request_all(backlog(read, newest_first=True)) == gaps[::-1]
 
 
-def test_a_first_run_begins_with_the_hour_of_the_start_date() -> None:
-    """Without a bookmark every hour with a part after start_date is requested."""
-    assert walls(requested(backlog(start=A + MINUTE), C)) == ["10:00", "11:00", "12:00"]
+def test_hours_outside_the_bounds_are_not_wanted() -> None:
+    assert request_all(backlog(Hours(), 3, 5)) == [3, 4, 5]
+    assert request_all(backlog(spans((3, 5)), 3, 5)) == [5]
+    assert request_all(backlog(spans((0, 20)), 3, 5)) == []
+    assert request_all(backlog(Hours(), 5, 3)) == []
 
 
-def test_a_first_run_takes_in_an_hour_whose_second_pass_is_to_come() -> None:
-    """A start within the later of two interleaved hours begins with the earlier."""
-    start = at("2021-04-04 03:10+13:45")
-    work = backlog(start=start, zone=CHATHAM)
-    assert walls(requested(work, at("2021-04-04 04:30+12:45"))) == ["02:00", "03:00", "04:00"]
+def test_only_hours_that_are_due_are_wanted() -> None:
+    made = backlog(Hours())
+    assert request_all(made, hour(3)) == [0, 1, 2, 3]
+    assert made.next_hour(hour(3)) is None
+    assert made.next_hour(hour(4)) == hour(4)
 
 
-def test_what_is_owed_or_lies_after_the_bookmark_is_requested_in_order() -> None:
-    """Owed hours and new ones are requested from the oldest on, or from the newest."""
-    coverage = Coverage(A, D, [(A, B), (C, D)])
-    assert walls(requested(backlog(coverage), E)) == ["11:00", "13:00", "14:00"]
-    newest = requested(backlog(coverage), E, "newest_first")
-    assert walls(newest) == ["14:00", "13:00", "11:00"]
+def test_newer_hour_comes_first_as_soon_as_it_is_due() -> None:
+    made = backlog(Hours(), newest_first=True)
+    assert made.next_hour(hour(3)) == hour(3)
+    made.mark_read(hour(3))
+    assert made.next_hour(hour(4)) == hour(4)
+    made.mark_read(hour(4))
+    assert made.next_hour(hour(4)) == hour(2)
 
 
-def test_an_hour_of_which_a_part_is_owed_is_requested_whole_and_once() -> None:
-    """Two owed parts of an hour are one request."""
-    coverage = Coverage(A, C, [(A + MINUTE, B - MINUTE), (B, C)])
-    assert walls(requested(backlog(coverage), B)) == ["10:00"]
+def test_newest_hours_are_read_again_once() -> None:
+    read = spans((0, 4), (6, 10))
+    assert request_all(backlog(read, again=5)) == [3, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert request_all(backlog(read, again=5, newest_first=True)) == [11, 10, 9, 8, 7, 6, 5, 4, 3]
+    # Only within start_date and end_date, and only what is due.
+    assert request_all(backlog(read, 2, 7, again=99)) == [2, 3, 4, 5, 6, 7]
+    made = Backlog(read, hour(0), hour(11), MELBOURNE, newest_first=False)
+    made.look_back(2, hour(7))
+    assert made.again == spans((6, 8))
+    assert not backlog(Hours(), again=3).again
 
 
-def test_an_earlier_start_brings_just_the_missing_hours() -> None:
-    """Moved to an earlier time, start_date adds the hours before `since`, and no others."""
-    coverage = Coverage(C, D, [(C, D)])
-    work = backlog(coverage, start=A)
-    assert walls(requested(work, C)) == ["10:00", "11:00"]
-    assert work.coverage == Coverage(A, D, [(A, D)])
+def test_last_hour_of_a_run_is_one_that_was_never_read() -> None:
+    read = spans((3, 9))
+    for newest_first, expected in ((False, [0, 1, 2]), (True, [8, 7, 2])):
+        made = backlog(read, 0, 8, again=2, newest_first=newest_first)
+        assert request_all(made, limit=3) == expected
+    # Where there is none, the limit is used for hours to read again.
+    assert request_all(backlog(spans((0, 12)), again=2), limit=1) == [10]
 
 
-def test_a_later_start_leaves_hours_out_and_claims_none_of_them() -> None:
-    """Moved to a later time, start_date leaves hours out, which stay owed."""
-    coverage = Coverage(A, C, [(A, B)])
-    work = backlog(coverage, start=D)
-    assert work.left_out == [(B, D)]
-    assert walls(requested(work, D)) == ["13:00"]
-    assert work.coverage == Coverage(A, E, [(A, B), (D, E)])
-    back = backlog(work.coverage, start=A)
-    assert back.left_out == []
-    assert walls(requested(back, D)) == ["11:00", "12:00"]
+def test_failed_hours_are_left_for_a_later_run() -> None:
+    made = backlog(spans((0, 9)), again=2)
+    made.mark_failed(hour(7))
+    made.mark_failed(hour(10))
+    assert request_all(made) == [8, 9, 11]
+    assert made.read == spans((0, 10), (11, 12))
+    assert len(made.wanted(LAST)) == 0
+    assert request_all(backlog(made.read)) == [10]
 
 
-def test_an_earlier_end_leaves_owed_hours_out() -> None:
-    """What is owed after end_date is left alone, and stays owed."""
-    coverage = Coverage(A, E, [(B, C), (D, E)])
-    work = backlog(coverage, end=B + MINUTE)
-    assert work.left_out == [(C, D)]
-    assert walls(requested(work, E)) == ["10:00"]
-    assert work.coverage == Coverage(A, E, [(A, C), (D, E)])
-
-
-def test_hours_that_are_not_due_are_not_requested() -> None:
-    """Nothing after the last hour that is due is requested, nor anything after end_date."""
-    assert requested(backlog(Coverage(A, C, [(A, C)])), B) == []
-    assert requested(backlog(Coverage(A, C, [(A, C)]), end=C), E) == []
-    assert backlog().next_hour(Hour.containing(A - MINUTE, MELBOURNE), newest_first=True) is None
-
-
-@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
-def test_an_hour_that_interleaves_with_one_that_is_due_is_not_due_itself(order: str) -> None:
-    """Of interleaved hours, the later is not requested before its own last pass is over."""
-    work = backlog(start=at("2021-04-04 00:00+13:45"), zone=CHATHAM)
-    hours = requested(work, at("2021-04-04 02:50+12:45"), order)
-    assert sorted(walls(hours)) == ["00:00", "01:00", "02:00"]
-
-
-@pytest.mark.parametrize(
-    ("coverage", "lookback", "hours"),
-    [
-        (Coverage(A, D, [(A, D)]), 2, ["11:00", "12:00", "13:00", "14:00"]),
-        (Coverage(A, D, [(A, D)]), 9, ["10:00", "11:00", "12:00", "13:00", "14:00"]),
-        (Coverage(A, D + MINUTE, [(A, D + MINUTE)]), 1, ["12:00", "13:00", "14:00"]),
-        (Coverage(A, D, [(B, D)]), 1, ["10:00", "12:00", "13:00", "14:00"]),
-        (Coverage(A, A, []), 3, ["10:00", "11:00", "12:00", "13:00", "14:00"]),
-    ],
-)
-def test_lookback_requests_the_hours_before_the_bookmark_again(
-    coverage: Coverage, lookback: int, hours: list[str]
-) -> None:
-    """That many finished hours before the bookmark are read again, none before start_date."""
-    work = backlog(coverage, lookback=lookback)
-    assert walls(requested(work, E)) == hours
-    assert work.coverage.until == E + timedelta(hours=1)
-
-
-def test_lookback_counts_the_hours_that_exist() -> None:
-    """Looking back over an hour that clocks skipped goes one further."""
-    start, until = span("2021-10-01 00:00+10:00", "2021-10-03 04:00+11:00")
-    work = backlog(Coverage(start, until, [(start, until)]), start=start, lookback=2)
-    assert walls(requested(work, until - MINUTE)) == ["01:00", "03:00"]
-
-
-def test_lookback_takes_in_an_earlier_hour_whose_second_pass_is_after_the_start() -> None:
-    """Of interleaved hours, the one before start_date's own is read again in its second pass."""
-    start, until = at("2021-04-03T14:00+00:00"), at("2021-04-03T14:15+00:00")
-    since, owed = at("2021-04-03T12:15+00:00"), at("2021-04-03T13:15+00:00")
-    coverage = Coverage(since, until, [(since, owed), (start, until)])
-    work = backlog(coverage, start=start, lookback=1, zone=CHATHAM)
-    assert clip(work.wanted, start, until) == [(start, until)]
-
-
-def test_hours_never_read_may_be_preferred() -> None:
-    """With `prefer_unread`, hours that are read again come only if there are no others."""
-    work = backlog(Coverage(A, D, [(B, D)]), lookback=2)
-    last_due = Hour.containing(C, MELBOURNE)
-    assert work.next_hour(last_due, newest_first=True) == last_due
-    first = Hour.containing(A, MELBOURNE)
-    assert work.next_hour(last_due, newest_first=True, prefer_unread=True) == first
-    work.finish(first)
-    assert work.next_hour(last_due, newest_first=True, prefer_unread=True) == last_due
-
-
-def test_what_was_read_before_is_excluded_from_an_hour() -> None:
-    """Of an hour that is read for its rest, the legs that were emitted are excluded."""
-    coverage = Coverage(A, C, [(A, A + MINUTE), (B, C)])
-    hour = Hour.containing(A, MELBOURNE)
-    assert backlog(coverage).excluded(hour) == [(A, A + MINUTE)]
-    assert backlog(coverage, lookback=9).excluded(hour) == []
-    assert backlog(start=A + MINUTE, end=B - MINUTE).excluded(hour) == [
-        (A, A + MINUTE),
-        (B - MINUTE, B),
-    ]
-
-
-@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
-def test_no_bookmark_claims_a_pass_that_was_not_read(order: str) -> None:
-    """Where passes interleave, an hour covers its own passes only, in either order."""
-    start = at("2021-04-04 00:00+13:45")
-    work = backlog(start=start, zone=CHATHAM)
-    last = Hour.containing(at("2021-04-04 05:00+12:45"), CHATHAM)
-    read: list[Span] = []
-    while hour := work.next_hour(last, newest_first=order == "newest_first"):
-        work.finish(hour)
-        read = merge([*read, *hour.passes])
-        assert work.coverage.read == read
-    assert read == [(start, last.end)]
-
-
-def test_an_end_before_a_second_pass_leaves_that_pass_owed() -> None:
-    """Legs of a second pass after end_date are left for the run whose end_date is later."""
-    start, first_end = span("2021-04-04 02:00+13:45", "2021-04-04 03:30+13:45")
-    last = at("2021-04-04 04:30+12:45")
-    work = backlog(start=start, end=first_end, zone=CHATHAM)
-    assert walls(requested(work, last)) == ["02:00", "03:00"]
-    later = backlog(work.coverage, start=start, zone=CHATHAM)
-    assert walls(requested(later, last)) == ["02:00", "03:00", "04:00"]
-
-
-BEFORE, AFTER = at("2021-09-01 00:07:00+00:00"), at("2022-05-01 00:00:00.5+00:00")
-
-
-@pytest.mark.parametrize(
-    ("zone", "other", "same"),
-    [
-        ("Australia/Melbourne", "Australia/Victoria", [(BEFORE, AFTER)]),
-        ("Australia/Melbourne", "Pacific/Auckland", []),
-        (
-            "Australia/Melbourne",
-            "Australia/Brisbane",
-            [(BEFORE, at("2021-10-02 16:00Z")), (at("2022-04-02 16:00Z"), AFTER)],
-        ),
-        (
-            "Australia/Lord_Howe",
-            "Australia/Melbourne",
-            [(at("2021-10-02 16:00Z"), at("2022-04-02 15:00Z"))],
-        ),
-    ],
-)
-def test_a_claim_by_another_clock_holds_where_both_show_the_same(
-    zone: str, other: str, same: list[Span]
-) -> None:
-    """What was requested by one zone's clock was right by another's where they show the same."""
-    coverage = Coverage(A, AFTER, [(BEFORE, AFTER)])
-    for one, two in ((zone, other), (other, zone)):
-        moved = coverage.moved(ZoneInfo(one), ZoneInfo(two))
-        assert moved == Coverage(A, AFTER, same)
-
-
-def test_each_part_of_a_claim_is_held_against_the_other_clock() -> None:
-    """What was not read is not claimed by another clock, either."""
-    coverage = Coverage(A, E, [(A, B), (C, D)])
-    assert coverage.moved(MELBOURNE, ZoneInfo("Australia/Sydney")) == coverage
+def test_backlog_wants_each_existing_hour_once_at_every_change() -> None:
+    for key, change in CHANGES:
+        clocks = watch(key, change)
+        hours = clocks.whole_hours()
+        for newest_first in (False, True):
+            made = Backlog(Hours(), hours[0], hours[-1], clocks.zone, newest_first)
+            requested = []
+            while one := made.next_hour(hours[-1]):
+                made.mark_read(one)
+                requested.append(one)
+            assert requested == (hours[::-1] if newest_first else hours), clocks
+            assert len(made.read.ranges) == 1
+            assert existing(made.read, clocks.hours) == set(hours)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -16,6 +15,9 @@ from times import CHANGES, at, java, wall_time, watch
 from tap_noojee.dates import Reading, parse_date, parse_instant
 from tap_noojee.errors import DateError, ZoneError
 from tap_noojee.zone_names import OFFSETS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
 

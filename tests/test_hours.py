@@ -71,7 +71,7 @@ def changes_of(zone: ZoneInfo) -> dict[tuple[object, ...], datetime]:
     def offset(seconds: int) -> timedelta | None:
         return datetime.fromtimestamp(seconds, zone).utcoffset()
 
-    found = {}
+    found: dict[tuple[object, ...], datetime] = {}
     week = 7 * 86400
     first, last = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2014, 2031))
     for start in range(first, last, week):
