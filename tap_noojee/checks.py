@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from datetime import datetime
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -85,14 +84,16 @@ def _check_response(hour: datetime, response: Decoded) -> Iterator[Finding]:
 
 
 def _check_keys(hour: datetime, read: HourLegs) -> Iterator[Finding]:
-    calls: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
+    calls: dict[tuple[str, int], str] = {}
+    shared = set()
     for leg in read.legs:
-        calls[leg.CallRecordId, leg.Leg].add(leg.UniqueId)
-    shared = [key for key, ids in calls.items() if len(ids) > 1]
+        key = leg.CallRecordId, leg.Leg
+        if calls.setdefault(key, leg.UniqueId) != leg.UniqueId:
+            shared.add(key)
     if shared:
         yield Finding(
             f"{name_of(hour)}: {pluralize(len(shared), 'key')} (CallRecordId, Leg) with several "
-            f"UniqueIds, such as {shared[0]}: a target that upserts keeps one row of each. If the "
+            f"UniqueIds, such as {min(shared)}: a target that upserts keeps one row each. If the "
             "PBX was installed anew, load it into another schema"
         )
 
