@@ -369,6 +369,13 @@ def test_newest_hours_are_read_again_once() -> None:
     assert not backlog(Hours(), again=3).again
 
 
+def test_hour_to_read_again_must_be_due_as_well() -> None:
+    """The PBX's clock may turn out to be behind; without this, the run would never end."""
+    made = backlog(spans((0, 12)), again=3)
+    assert request_all(made, hour(10)) == [9, 10]
+    assert made.next_hour(hour(11)) == hour(11)
+
+
 def test_last_hour_of_a_run_is_one_that_was_never_read() -> None:
     read = spans((3, 9))
     for newest_first, expected in ((False, [0, 1, 2]), (True, [8, 7, 2])):
