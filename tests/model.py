@@ -78,13 +78,9 @@ class RunModel:
     def due(self, now: datetime) -> set[datetime]:
         """The hours within start_date and end_date that are due."""
         limit = now - self.skew - self.settle
-        if self.end:
-            limit = min(limit, self.end) if limit else limit
-        return {
-            hour
-            for hour in self.clocks.hours
-            if hour >= self.start and self.clocks.end(hour) <= limit
-        }
+        limit = min(limit, self.end or limit)
+        found = (hour for hour in self.clocks.hours if self.clocks.end(hour) <= limit)
+        return {hour for hour in found if hour >= self.start}
 
     def unread(self, now: datetime) -> set[datetime]:
         """The hours to read for the first time."""
@@ -101,7 +97,7 @@ class RunModel:
         return (max if self.newest_first else min)(wanted, default=None)
 
     def answer(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
-        """Take the legs of an hour; `date` is the time by the PBX's clock."""
+        """Take the legs of an hour. `date` is the time by the PBX's clock."""
         if date < self.clocks.end(hour) + self.settle - MINUTE:
             self.skew = now - date
             return

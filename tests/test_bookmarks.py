@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -21,9 +21,6 @@ from tap_noojee.bookmarks import (
     make_bookmark,
 )
 from tap_noojee.errors import StateError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 quick = settings(deadline=None, derandomize=True, max_examples=100)
 
@@ -51,11 +48,6 @@ def numbers(hours: Hours) -> set[int]:
     found = {(s + k * HOUR - DAY) // HOUR for s, e in hours.ranges for k in range((e - s) // HOUR)}
     assert len(hours) == len(found)
     return found
-
-
-def existing(hours: Hours, known: Iterable[datetime]) -> set[datetime]:
-    """Those of the known hours that are in the set."""
-    return {one for one in known if any(first <= one < end for first, end in hours.ranges)}
 
 
 # Sets of hours
@@ -112,12 +104,7 @@ def test_bookmark_has_the_documented_form() -> None:
         "pbx": "pbx.example.com",
         "timezone": "Australia/Melbourne",
     }
-    assert written() == {
-        "replication_key": "callend",
-        "hours_read": [],
-        "pbx": "pbx.example.com",
-        "timezone": "Australia/Melbourne",
-    }
+    assert "replication_key_value" not in written()
 
 
 def test_bookmarks_are_read_as_they_were_written() -> None:
@@ -155,20 +142,14 @@ def test_runs_on_both_sides_of_a_skipped_hour_make_one_range() -> None:
 
 def test_range_that_ends_with_a_skipped_hour_has_the_end_of_the_hour_before() -> None:
     """Someone may have edited the state."""
-    read = Hours.merge(
-        [(datetime.fromisoformat("2021-10-03T00"), datetime.fromisoformat("2021-10-03T03"))]
-    )
-    bookmark = make_bookmark(read, SOURCE, "callend")
+    start = datetime.fromisoformat("2021-10-03T00")
+    bookmark = make_bookmark(Hours(((start, start + 3 * HOUR),)), SOURCE, "callend")
     assert at(bookmark["replication_key_value"]) == at("2021-10-03T02:00+10:00")
 
 
 def test_value_alone_stands_for_all_hours_from_start_date() -> None:
-    for value, end in (
-        ("2021-09-14T05:00:00+00:00", 15),
-        ("2021-09-14T15:59:59+10:00", 15),
-        ("2021-09-14T16:00:00", 16),
-        ("2021-09-14", 2),
-    ):
+    cases = [("2021-09-14T05:00:00+00:00", 15), ("2021-09-14T15:59:59+10:00", 15)]
+    for value, end in [*cases, ("2021-09-14T16:00:00", 16), ("2021-09-14", 2)]:
         assert load({"replication_key_value": value}, start=2) == spans((2, end)), value
     assert not load({"replication_key_value": "2021-09-14T05:00:00+00:00"}, start=15)
 
@@ -214,8 +195,9 @@ def test_state_of_another_pbx_or_zone_is_rejected() -> None:
                 assert part in str(error.value), part
 
 
-def test_state_without_pbx_and_zone_is_accepted() -> None:
-    bookmark = written((0, 5))
+def test_missing_pbx_and_zone_and_keys_of_the_sdk_are_accepted() -> None:
+    bookmark = written((0, 5)) | {"progress_markers": {"Note": ""}}
+    bookmark |= dict.fromkeys(("starting_replication_value", "replication_key_signpost"), "x")
     del bookmark["pbx"], bookmark["timezone"]
     assert load(bookmark) == spans((0, 5))
 
@@ -237,19 +219,13 @@ UNREADABLE: list[dict[str, Any]] = [
     {"replication_key_value": "1970-01-01T00:00:00+00:00"},
     *({"hours_read": None}, {"hours_read": {}}, {"hours_read": "2021-09-14"}),
     *({"hours_read": [item]} for item in (None, {}, "2021-09-14", 7, [1], {"from": "x"})),
+    *({"hours_read": [{"from": first, "to": "2021-09-14T01:00"}]} for first in (None, 5, "noon")),
     *(
-        {"hours_read": [{"from": first, "to": end}]}
+        {"hours_read": [{"from": f"2021-09-14T{first}", "to": f"2021-09-14T{end}"}]}
         for first, end in (
-            (None, "2021-09-14T01:00"),
-            ("2021-09-14T00:00", 5),
-            ("2021-09-14T00:00", "noon"),
-            ("2021-09-14T00:30", "2021-09-14T01:00"),
-            ("2021-09-14T00:00", "2021-09-14T01:00:01"),
-            ("2021-09-14T00:00", "2021-09-14T01:00:00.000001"),
-            ("2021-09-14T00:00+10:00", "2021-09-14T01:00"),
-            ("2021-09-14T00:00", "2021-09-14T01:00Z"),
-            ("2021-09-14T01:00", "2021-09-14T01:00"),
-            ("2021-09-14T02:00", "2021-09-14T01:00"),
+            *(("00:30", "01:00"), ("00:00", "01:00:01"), ("00:00", "01:00:00.000001")),
+            *(("00:00+10:00", "01:00"), ("00:00", "01:00Z")),
+            *(("01:00", "01:00"), ("02:00", "01:00")),
         )
     ),
 ]
@@ -262,15 +238,6 @@ def test_unreadable_bookmark_is_an_error_in_one_line() -> None:
         for part in ("unreadable", min(change), "meltano state clear"):
             assert part in str(error.value), change
         assert "\n" not in str(error.value)
-
-
-def test_keys_of_the_sdk_are_ignored() -> None:
-    bookmark = written((0, 5)) | {
-        "starting_replication_value": "2021-09-14",
-        "replication_key_signpost": "2021-09-14",
-        "progress_markers": {"Note": ""},
-    }
-    assert load(bookmark) == spans((0, 5))
 
 
 def test_any_value_of_any_key_is_either_read_or_rejected() -> None:
@@ -346,15 +313,8 @@ def test_only_hours_that_are_due_are_wanted() -> None:
     assert request_all(made, hour(3)) == [0, 1, 2, 3]
     assert made.next_hour(hour(3)) is None
     assert made.next_hour(hour(4)) == hour(4)
-
-
-def test_newer_hour_comes_first_as_soon_as_it_is_due() -> None:
-    made = backlog(Hours(), newest_first=True)
-    assert made.next_hour(hour(3)) == hour(3)
-    made.mark_read(hour(3))
-    assert made.next_hour(hour(4)) == hour(4)
-    made.mark_read(hour(4))
-    assert made.next_hour(hour(4)) == hour(2)
+    made = backlog(spans((3, 4)), newest_first=True)
+    assert [made.next_hour(hour(due)) for due in (3, 4)] == [hour(2), hour(4)]
 
 
 def test_newest_hours_are_read_again_once() -> None:
@@ -407,4 +367,3 @@ def test_backlog_wants_each_existing_hour_once_at_every_change() -> None:
                 requested.append(one)
             assert requested == (hours[::-1] if newest_first else hours), clocks
             assert len(made.read.ranges) == 1
-            assert existing(made.read, clocks.hours) == set(hours)

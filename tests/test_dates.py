@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -39,29 +39,23 @@ def reading(
 # Java's abbreviations
 
 
-class Names(NamedTuple):
-    """Offset and abbreviation that JDK 11 to 21 print in January and in July."""
-
-    january: tuple[str, str]
-    july: tuple[str, str]
-
-
 NAMES = {
-    "Australia/Melbourne": Names(("+11:00", "AEDT"), ("+10:00", "AEST")),
-    "Australia/Brisbane": Names(("+10:00", "AEST"), ("+10:00", "AEST")),
-    "Australia/Adelaide": Names(("+10:30", "ACDT"), ("+09:30", "ACST")),
-    "Australia/Perth": Names(("+08:00", "AWST"), ("+08:00", "AWST")),
-    "Australia/Lord_Howe": Names(("+11:00", "LHDT"), ("+10:30", "LHST")),
-    "Australia/Eucla": Names(("+08:45", "ACWST"), ("+08:45", "ACWST")),
-    "Pacific/Norfolk": Names(("+12:00", "NFST"), ("+11:00", "NFT")),
-    "Pacific/Auckland": Names(("+13:00", "NZDT"), ("+12:00", "NZST")),
-    "Pacific/Chatham": Names(("+13:45", "CHADT"), ("+12:45", "CHAST")),
-    "Asia/Singapore": Names(("+08:00", "SGT"), ("+08:00", "SGT")),
-    "Europe/London": Names(("+00:00", "GMT"), ("+01:00", "BST")),
-    "America/St_Johns": Names(("-03:30", "NST"), ("-02:30", "NDT")),
-    "UTC": Names(("+00:00", "UTC"), ("+00:00", "UTC")),
-    "Etc/GMT-10": Names(("+10:00", "GMT+10:00"), ("+10:00", "GMT+10:00")),
+    "Australia/Melbourne": (("+11:00", "AEDT"), ("+10:00", "AEST")),
+    "Australia/Brisbane": (("+10:00", "AEST"), ("+10:00", "AEST")),
+    "Australia/Adelaide": (("+10:30", "ACDT"), ("+09:30", "ACST")),
+    "Australia/Perth": (("+08:00", "AWST"), ("+08:00", "AWST")),
+    "Australia/Lord_Howe": (("+11:00", "LHDT"), ("+10:30", "LHST")),
+    "Australia/Eucla": (("+08:45", "ACWST"), ("+08:45", "ACWST")),
+    "Pacific/Norfolk": (("+12:00", "NFST"), ("+11:00", "NFT")),
+    "Pacific/Auckland": (("+13:00", "NZDT"), ("+12:00", "NZST")),
+    "Pacific/Chatham": (("+13:45", "CHADT"), ("+12:45", "CHAST")),
+    "Asia/Singapore": (("+08:00", "SGT"), ("+08:00", "SGT")),
+    "Europe/London": (("+00:00", "GMT"), ("+01:00", "BST")),
+    "America/St_Johns": (("-03:30", "NST"), ("-02:30", "NDT")),
+    "UTC": (("+00:00", "UTC"), ("+00:00", "UTC")),
+    "Etc/GMT-10": (("+10:00", "GMT+10:00"), ("+10:00", "GMT+10:00")),
 }
+"""Offset and abbreviation that JDK 11 to 21 print in January, and in July."""
 
 
 def test_abbreviations_and_offsets_are_read_in_every_form() -> None:
@@ -164,14 +158,9 @@ def test_old_abbreviations_are_read_by_the_wall_clock() -> None:
         expected = reading(instant, abbreviation=text.split()[4])
         assert parse_date(text, ZoneInfo(key)) == expected, (key, text)
     # Elsewhere they have their own meaning.
-    for key, name, offset in (
-        ("America/New_York", "EST", "-05:00"),
-        ("America/Chicago", "CST", "-06:00"),
-        ("America/Havana", "CST", "-05:00"),
-        ("Asia/Shanghai", "CST", "+08:00"),
-    ):
-        found = parse_date(f"Sat Jan 15 12:00:00 {name} 2022", ZoneInfo(key))
-        assert found == reading(f"2022-01-15T12:00{offset}"), (key, name)
+    for key, offset in (("Chicago", "-06:00"), ("Havana", "-05:00")):
+        found = parse_date("Sat Jan 15 12:00:00 CST 2022", ZoneInfo(f"America/{key}"))
+        assert found == reading(f"2022-01-15T12:00{offset}"), key
 
 
 # Clock changes
@@ -225,12 +214,8 @@ def test_abbreviation_selects_the_pass_of_a_repeated_hour() -> None:
 
 
 def test_time_that_clocks_skip_contradicts_the_setting() -> None:
-    for text in (
-        "Sun Oct 03 02:30:00 AEST 2021",
-        "Sun Oct 03 02:00:00 AEDT 2021",
-        "Sun Oct 03 02:59:59 EST 2021",
-        "2021-10-03 02:30:00.0",
-    ):
+    printed = [f"Sun Oct 03 02:{text} 2021" for text in ("30:00 AEST", "00:00 AEDT", "59:59 EST")]
+    for text in [*printed, "2021-10-03 02:30:00.0"]:
         with pytest.raises(ZoneError, match="Australia/Melbourne skip: set `timezone`"):
             parse_date(text, MELBOURNE)
 
@@ -260,68 +245,32 @@ def test_wrong_zone_is_noticed_or_does_no_harm(
 
 
 def test_fraction_is_kept_to_the_microsecond() -> None:
-    for fraction, microseconds in (
-        ("", 0),
-        (".0", 0),
-        (".5", 500_000),
-        (".05", 50_000),
-        (".123456", 123_456),
-        (".123456789", 123_456),
-        (".999999999", 999_999),
-    ):
+    cases = [("", 0), (".0", 0), (".5", 500_000), (".05", 50_000), (".123456789", 123_456)]
+    for fraction, microseconds in [*cases, (".123456", 123_456), (".999999999", 999_999)]:
         found = parse_date(f"2014-02-13 17:06:52{fraction}", MELBOURNE)
         instant = at("2014-02-13T17:06:52+11:00").replace(microsecond=microseconds)
         assert found == reading(instant, confirmed=False), fraction
 
 
-def test_iso_dates_sort_like_their_instants() -> None:
-    texts = [f"2014-02-13 17:06:5{tail}" for tail in ("1.9", "2", "2.0001", "2.5", "3.0")]
-    found = [parse_date(text, MELBOURNE).iso for text in texts]
-    assert found == sorted(found)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "null",
-        "1631595787",
-        "2021-09-14",
-        "2021-09-14T15:03:34",
-        "2021-09-14 15:03:34.",
-        "2021-09-14 15:03:34.1234567890",
-        "2021-09-14 15:03:34+10:00",
-        "2021-09-14 15:03",
-        "2021-9-14 15:03:34.0",
-        "2021-02-30 15:03:34.0",
-        "2021-13-01 15:03:34.0",
-        "0000-00-00 00:00:00",
-        "2021-09-14 24:00:00.0",
-        "2021-09-14 15:60:00.0",
-        "2021-09-14 15:03:60.0",
-        "2021-09-14 15:03: 4.0",
-        "2021-09-14 15:03:34.0 ",
-        "2021-09-14 15:03:34.0\n",
-        "\uff12021-09-14 15:03:34.0",
-        "Tue Sep 14 15:03:34 2021",
-        "Tue Sep 14 15:03:34 AEST",
-        "Tue Sep 14 15:03:34 AEST 21",
-        "Tue Sep 14 15:03 AEST 2021",
-        "Tue Sep 14 24:00:00 AEST 2021",
-        "Tue Sep 14 15:60:34 AEST 2021",
-        "Tue Sep 14 15:03:60 AEST 2021",
-        "Tue Sep 31 15:03:34 AEST 2021",
-        "Tue Sep 00 15:03:34 AEST 2021",
-        "Tue sep 14 15:03:34 AEST 2021",
-        "Die Sep 14 15:03:34 AEST 2021",
-        "Tue Sep  14 15:03:34 AEST 2021",
-        " Tue Sep 14 15:03:34 AEST 2021",
+def test_other_formats_are_rejected() -> None:
+    texts = [
+        *("", "null", "1631595787", "2021-09-14", "2021-09-14T15:03:34", "0000-00-00 00:00:00"),
+        *("2021-09-14 15:03:34.", "2021-09-14 15:03:34.1234567890", "2021-09-14 15:03:34+10:00"),
+        *("2021-09-14 15:03", "2021-9-14 15:03:34.0", "2021-02-30 15:03:34.0"),
+        *("2021-13-01 15:03:34.0", "2021-09-14 24:00:00.0", "2021-09-14 15:60:00.0"),
+        *("2021-09-14 15:03:60.0", "2021-09-14 15:03: 4.0", "2021-09-14 15:03:34.0 "),
+        *("2021-09-14 15:03:34.0\n", "\uff12021-09-14 15:03:34.0", "Tue Sep 14 15:03:34 2021"),
+        *("Tue Sep 14 15:03:34 AEST", "Tue Sep 14 15:03:34 AEST 21"),
+        *("Tue Sep 14 15:03 AEST 2021", "Tue Sep 14 24:00:00 AEST 2021"),
+        *("Tue Sep 14 15:60:34 AEST 2021", "Tue Sep 14 15:03:60 AEST 2021"),
+        *("Tue Sep 31 15:03:34 AEST 2021", "Tue Sep 00 15:03:34 AEST 2021"),
+        *("Tue sep 14 15:03:34 AEST 2021", "Die Sep 14 15:03:34 AEST 2021"),
+        *("Tue Sep  14 15:03:34 AEST 2021", " Tue Sep 14 15:03:34 AEST 2021"),
         "Tue Sep 14 15:03:34 AEST 2021\n",
-    ],
-)
-def test_other_formats_are_rejected(text: str) -> None:
-    with pytest.raises(DateError, match=r"^is not a date$"):
-        parse_date(text, MELBOURNE)
+    ]
+    for text in texts:
+        with pytest.raises(DateError, match=r"^is not a date$"):
+            parse_date(text, MELBOURNE)
 
 
 def test_wrong_day_of_the_week_is_rejected() -> None:

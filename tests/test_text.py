@@ -37,26 +37,14 @@ def test_pluralize() -> None:
 
 
 def test_humanize_uses_the_largest_units() -> None:
-    cases: dict[float, str] = {
-        0: "less than a minute",
-        0.9: "less than a minute",
-        1: "1 second",
-        20.4: "20 seconds",
-        59: "59 seconds",
-        59.9: "1 minute",
-        60: "1 minute",
-        89: "1 minute",
-        91: "2 minutes",
-        3599: "1 hour",
-        3660: "1 hour 1 minute",
-        DAY - 60: "23 hours 59 minutes",
-        DAY - 1: "1 day",
-        DAY: "1 day",
-        DAY + 1799: "1 day",
-        DAY + 1801: "1 day 1 hour",
-        8760 * 60: "6 days 2 hours",
-    }
-    for seconds, text in cases.items():
+    cases = [
+        *((0, "less than a minute"), (0.9, "less than a minute"), (1, "1 second")),
+        *((20.4, "20 seconds"), (59, "59 seconds"), (59.9, "1 minute"), (60, "1 minute")),
+        *((89, "1 minute"), (91, "2 minutes"), (3599, "1 hour"), (3660, "1 hour 1 minute")),
+        *((DAY - 60, "23 hours 59 minutes"), (DAY - 1, "1 day"), (DAY, "1 day")),
+        *((DAY + 1799, "1 day"), (DAY + 1801, "1 day 1 hour"), (8760 * 60, "6 days 2 hours")),
+    ]
+    for seconds, text in cases:
         assert humanize(seconds) == text, seconds
 
 
@@ -70,19 +58,15 @@ def test_plan_counts_hours_and_estimates_by_the_interval() -> None:
 
 
 def test_plan_tells_how_many_hours_the_limit_allows() -> None:
+    assert progress(FakeClock()).allowed == float("inf")
+    assert after(2, seconds=60, max_hours_per_run=3).allowed == 1
     run = progress(FakeClock(), max_hours_per_run=5)
-    # The time is that of all hours: more runs will follow.
+    # The time is for all hours: more runs will follow.
     assert (
         run.plan(4, 2) == "4 hours to read, 2 hours to read again; about 6 minutes; 5 of them "
         "in this run"
     )
     assert "in this run" not in run.plan(4, 1)
-
-
-def test_allowed_hours() -> None:
-    assert progress(FakeClock()).allowed == float("inf")
-    run = after(2, seconds=60, max_hours_per_run=3)
-    assert run.allowed == 1
 
 
 def test_outlook_estimates_the_end_by_the_pace_so_far() -> None:

@@ -49,7 +49,7 @@ def local(text: str, zone: str) -> datetime:
 
 
 def wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
-    """What clocks in the zone show, as a naive datetime."""
+    """The naive time that clocks in the zone show."""
     return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
@@ -66,7 +66,7 @@ def java(wall: datetime, name: str) -> str:
 
 
 class Clocks:
-    """What clocks in a zone show, minute by minute, from one instant until before another."""
+    """The clocks of a zone, looked at each minute from one instant until before another."""
 
     def __init__(self, zone: ZoneInfo, first: datetime, last: datetime) -> None:
         self.zone = zone
