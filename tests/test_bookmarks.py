@@ -16,7 +16,6 @@ from tap_noojee.bookmarks import (
     Backlog,
     Hours,
     Source,
-    hours_between,
     load_bookmark,
     make_bookmark,
 )
@@ -72,13 +71,6 @@ def test_hours_are_a_set(
         assert (a.first, a.last) == (hour(min(left)), hour(max(left)))
 
 
-def test_hours_between_leaves_out_skipped_hours() -> None:
-    first, last = datetime.fromisoformat("2021-10-03T01"), datetime.fromisoformat("2021-10-03T03")
-    assert len(hours_between(first, last, MELBOURNE)) == 2
-    assert len(hours_between(first, last, ZoneInfo("Australia/Brisbane"))) == 3
-    assert not hours_between(last, first, MELBOURNE)
-
-
 # Bookmarks
 
 
@@ -113,7 +105,7 @@ def test_bookmarks_are_read_as_they_were_written() -> None:
 
 
 def test_every_bookmark_near_a_change_is_read_as_it_was_written() -> None:
-    """Wherever it ends, and whatever hours clocks skip or repeat there."""
+    """Also the hours that clocks skip after it, so that ranges join in the next run."""
     for key, change in CHANGES:
         clocks = watch(key, change)
         source = Source("pbx", clocks.zone)
@@ -125,19 +117,6 @@ def test_every_bookmark_near_a_change_is_read_as_it_was_written() -> None:
             assert bookmark["replication_key_value"] == clocks.end(last).isoformat()
             found = load_bookmark(bookmark, source, hours[0], clocks.end(last))
             assert found == backlog.read, (clocks, last)
-
-
-def test_runs_on_both_sides_of_a_skipped_hour_make_one_range() -> None:
-    first, second = (datetime.fromisoformat(f"2021-10-03T{text}") for text in ("01", "03"))
-    now = at("2021-10-05T00:00Z")
-    for hours in ((first, second), (second, first)):
-        bookmark: dict[str, Any] = {}
-        for one in hours:
-            read = load_bookmark(bookmark, SOURCE, first, now)
-            backlog = Backlog(read, first, second, MELBOURNE, newest_first=False)
-            backlog.mark_read(one)
-            bookmark = make_bookmark(backlog.read, SOURCE, "callend")
-        assert bookmark["hours_read"] == [{"from": "2021-10-03T01:00", "to": "2021-10-03T04:00"}]
 
 
 def test_range_that_ends_with_a_skipped_hour_has_the_end_of_the_hour_before() -> None:
@@ -158,6 +137,8 @@ def test_no_value_means_that_nothing_was_read() -> None:
     for value in (None, ""):
         assert not load(written((0, 5)) | {"replication_key_value": value})
     assert not load({"replication_key": "callend"})
+    # Meltano merges the state of a full refresh into the one before.
+    assert not load(written((0, 5)) | written())
 
 
 def test_setting_the_value_back_rewinds() -> None:
@@ -178,11 +159,6 @@ def test_ranges_may_come_in_any_order_and_overlap() -> None:
     bookmark = written((0, 5), (7, 12))
     bookmark["hours_read"] = [*reversed(bookmark["hours_read"]), *written((4, 8))["hours_read"]]
     assert load(bookmark) == spans((0, 12))
-
-
-def test_bookmark_of_nothing_wins_when_states_are_merged() -> None:
-    """Meltano merges the state of a full refresh into the one before."""
-    assert not load(written((0, 5)) | written())
 
 
 def test_state_of_another_pbx_or_zone_is_rejected() -> None:
@@ -353,17 +329,3 @@ def test_failed_hours_are_left_for_a_later_run() -> None:
     assert made.read == spans((0, 10), (11, 12))
     assert len(made.wanted(LAST)) == 0
     assert request_all(backlog(made.read)) == [10]
-
-
-def test_backlog_wants_each_existing_hour_once_at_every_change() -> None:
-    for key, change in CHANGES:
-        clocks = watch(key, change)
-        hours = clocks.whole_hours()
-        for newest_first in (False, True):
-            made = Backlog(Hours(), hours[0], hours[-1], clocks.zone, newest_first)
-            requested = []
-            while one := made.next_hour(hours[-1]):
-                made.mark_read(one)
-                requested.append(one)
-            assert requested == (hours[::-1] if newest_first else hours), clocks
-            assert len(made.read.ranges) == 1

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from times import CHANGES, at, java, wall_time, watch
 
 from tap_noojee.dates import Reading, parse_date, parse_instant
@@ -41,18 +39,15 @@ def reading(
 
 NAMES = {
     "Australia/Melbourne": (("+11:00", "AEDT"), ("+10:00", "AEST")),
-    "Australia/Brisbane": (("+10:00", "AEST"), ("+10:00", "AEST")),
     "Australia/Adelaide": (("+10:30", "ACDT"), ("+09:30", "ACST")),
     "Australia/Perth": (("+08:00", "AWST"), ("+08:00", "AWST")),
     "Australia/Lord_Howe": (("+11:00", "LHDT"), ("+10:30", "LHST")),
     "Australia/Eucla": (("+08:45", "ACWST"), ("+08:45", "ACWST")),
     "Pacific/Norfolk": (("+12:00", "NFST"), ("+11:00", "NFT")),
-    "Pacific/Auckland": (("+13:00", "NZDT"), ("+12:00", "NZST")),
     "Pacific/Chatham": (("+13:45", "CHADT"), ("+12:45", "CHAST")),
     "Asia/Singapore": (("+08:00", "SGT"), ("+08:00", "SGT")),
     "Europe/London": (("+00:00", "GMT"), ("+01:00", "BST")),
     "America/St_Johns": (("-03:30", "NST"), ("-02:30", "NDT")),
-    "UTC": (("+00:00", "UTC"), ("+00:00", "UTC")),
     "Etc/GMT-10": (("+10:00", "GMT+10:00"), ("+10:00", "GMT+10:00")),
 }
 """Offset and abbreviation that JDK 11 to 21 print in January, and in July."""
@@ -166,19 +161,11 @@ def test_old_abbreviations_are_read_by_the_wall_clock() -> None:
 # Clock changes
 
 
-def as_jdk_25(instant: datetime) -> str:
-    return java(instant, f"GMT{instant.isoformat()[-6:]}")
-
-
-def as_offset(instant: datetime) -> str:
-    return java(instant, f"{instant:%z}")
-
-
-def as_timestamp(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M:%S}.0"
-
-
-FORMATS: list[Callable[[datetime], str]] = [as_jdk_25, as_offset, as_timestamp]
+FORMATS: dict[str, Callable[[datetime], str]] = {
+    "JDK 25": lambda instant: java(instant, f"GMT{instant.isoformat()[-6:]}"),
+    "offset": lambda instant: java(instant, f"{instant:%z}"),
+    "timestamp": lambda instant: f"{instant:%Y-%m-%d %H:%M:%S}.0",
+}
 
 
 def test_printed_instants_are_read_as_themselves_at_every_change() -> None:
@@ -189,9 +176,9 @@ def test_printed_instants_are_read_as_themselves_at_every_change() -> None:
             instant = minute.replace(second=minute.minute)
             shown = clocks.shown[wall_time(minute, clocks.zone)]
             first = shown[0].replace(second=minute.minute)
-            for form in FORMATS:
+            for name, form in FORMATS.items():
                 expected = reading(instant)
-                if form is as_timestamp:
+                if name == "timestamp":
                     expected = reading(first, ambiguous=len(shown) > 1, confirmed=False)
                 assert parse_date(form(instant.astimezone(clocks.zone)), clocks.zone) == expected
 
@@ -218,27 +205,6 @@ def test_time_that_clocks_skip_contradicts_the_setting() -> None:
     for text in [*printed, "2021-10-03 02:30:00.0"]:
         with pytest.raises(ZoneError, match="Australia/Melbourne skip: set `timezone`"):
             parse_date(text, MELBOURNE)
-
-
-@settings(deadline=None, derandomize=True, max_examples=60)
-@given(st.integers(0, 800_000_000), st.sampled_from(sorted(NAMES)), st.sampled_from(sorted(NAMES)))
-def test_wrong_zone_is_noticed_or_does_no_harm(
-    seconds: int, printed: str, configured: str
-) -> None:
-    """A date with an offset is either read as its own instant or rejected."""
-    instant = at("2014-01-01T00:00Z") + timedelta(seconds=seconds)
-    zone = ZoneInfo(configured)
-    for form in (as_jdk_25, as_offset):
-        text = form(instant.astimezone(ZoneInfo(printed)))
-        same = (
-            instant.astimezone(zone).utcoffset()
-            == instant.astimezone(ZoneInfo(printed)).utcoffset()
-        )
-        if same:
-            assert parse_date(text, zone) == reading(instant)
-        else:
-            with pytest.raises(ZoneError):
-                parse_date(text, zone)
 
 
 # Formats
@@ -271,9 +237,6 @@ def test_other_formats_are_rejected() -> None:
     for text in texts:
         with pytest.raises(DateError, match=r"^is not a date$"):
             parse_date(text, MELBOURNE)
-
-
-def test_wrong_day_of_the_week_is_rejected() -> None:
     with pytest.raises(DateError, match="that day is a Tue"):
         parse_date("Wed Sep 14 15:03:34 AEST 2021", MELBOURNE)
 
@@ -282,7 +245,7 @@ def test_epoch_is_no_date_in_any_zone() -> None:
     """Servers print a missing date as the epoch."""
     epoch = datetime.fromtimestamp(0, UTC)
     for key in ("Australia/Melbourne", "Europe/London", "America/New_York"):
-        for form in FORMATS:
+        for form in FORMATS.values():
             with pytest.raises(DateError, match="1971"):
                 parse_date(form(epoch.astimezone(ZoneInfo(key))), ZoneInfo(key))
 
@@ -297,9 +260,6 @@ def test_years_are_limited() -> None:
     for text in ("1971-01-01 00:00:00", "8999-12-31 23:59:59"):
         assert parse_date(text, utc) == reading(f"{text}+00:00", confirmed=False)
         assert parse_instant(text, utc) == at(f"{text}+00:00")
-
-
-def test_sub_minute_offset_is_rejected() -> None:
     with pytest.raises(DateError, match="sub-minute offset"):
         parse_date("1971-01-01 00:00:00.0", ZoneInfo("Africa/Monrovia"))
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 QUARTER = 15 * MINUTE
+NO_TIME = timedelta()
 LENGTH = 10 * HOUR
 PLACES = {
     "Australia/Melbourne": "2021-04-03T12:00Z",
@@ -67,8 +68,10 @@ class Kill(NamedTuple):
     """How a run is cut short, and what the target makes of its output."""
 
     at: float = 1  # the fraction of its messages that come out
-    states_lost: int = 0  # the number of STATEs that the target has not handed over
-    records_lost: bool = False  # whether it has not written the records after the last of them
+    states_lost: int = (
+        0  # the STATE that the target hands over: 0 and 1 the last, 2 the one before
+    )
+    records_lost: bool = False  # whether it does not write the records after that STATE
 
 
 KILLS = st.just(Kill()) | st.builds(Kill, st.floats(0, 1), st.integers(0, 2), st.booleans())
@@ -115,16 +118,14 @@ class TapLifecycle(RuleBasedStateMachine):
     def install(self, zone: str) -> None:
         self.first, self.clocks = at(PLACES[zone]), watch_days(zone)
         self.time = self.first + 5 * HOUR
-        self.ahead = timedelta()
+        self.ahead = NO_TIME
         self.clock: RequestClock | None = None
         self.legs: list[Leg] = []
         for n in range(LENGTH // QUARTER):
             self.add_leg(self.first + n * QUARTER + n % 3 * 7 * MINUTE)
         self.hours_read: set[datetime] = set()
-        self.late: set[str] = set()
-        """Legs that came into an hour after it had been read."""
-        self.waived: set[datetime] = set()
-        """Hours that somebody else than the tap has declared read."""
+        self.late: set[str] = set()  # legs that came into an hour after it had been read
+        self.waived: set[datetime] = set()  # hours that a user has declared read
         self.target: dict[str, dict[str, Any]] = {}
         self.bookmark: dict[str, Any] = {}
         self.bookmarks: list[dict[str, Any]] = [{}]
@@ -143,9 +144,8 @@ class TapLifecycle(RuleBasedStateMachine):
 
     def now(self) -> datetime:
         """The time by the PBX's clock."""
-        if not self.clock:
-            return self.time
-        return datetime.fromtimestamp(self.clock.now().timestamp(), UTC) - self.ahead
+        now = self.clock.now() - self.ahead if self.clock else self.time
+        return datetime.fromtimestamp(now.timestamp(), UTC)
 
     def hour_of(self, instant: datetime) -> datetime:
         return wall_time(instant, self.clocks.zone).replace(minute=0, second=0, microsecond=0)
@@ -189,9 +189,8 @@ class TapLifecycle(RuleBasedStateMachine):
     @rule(number=st.integers(0, 10))
     def somebody_gives_up_an_hour(self, number: int) -> None:
         hour = self.hour_of(self.first + number * HOUR)
-        self.bookmark["hours_read"].append(
-            {"from": hour.isoformat(), "to": (hour + HOUR).isoformat()}
-        )
+        item = {"from": hour.isoformat(), "to": (hour + HOUR).isoformat()}
+        self.bookmark["hours_read"].append(item)
         self.waived.add(hour)
 
     @rule(config=RUNS, kill=KILLS, hours=st.integers(0, 3))
@@ -217,21 +216,15 @@ class TapLifecycle(RuleBasedStateMachine):
         """Run the tap, kill it, and let the target have what it has written by then."""
         messages = self.run(config, **others).messages
         messages = messages[: round(kill.at * len(messages))]
-        kept = len(messages)
-        if kill.states_lost:
-            places = [0] * 3 + [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
-            kept = places[-kill.states_lost - 1]
+        places = [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
+        kept = [0, 0, *places, len(messages)][-kill.states_lost - 1]
         late = [message for message in messages[kept:] if message["type"] == "RECORD"]
         self.load(messages[:kept] + ([] if kill.records_lost else late))
 
     # What must hold
 
     def run(
-        self,
-        config: dict[str, Any],
-        *,
-        ahead: timedelta = timedelta(),
-        trouble: Trouble | None = None,
+        self, config: dict[str, Any], ahead: timedelta = NO_TIME, trouble: Trouble | None = None
     ) -> Run:
         """Run the tap, and compare its requests and messages with the model's."""
         start, length, newest_first, limit, lookback, interval, settle = (
@@ -272,7 +265,7 @@ class TapLifecycle(RuleBasedStateMachine):
         else:
             self.check_requests(model, run, trouble)
             self.check_messages(model, run)
-            if run.error is None and unread and ahead <= timedelta():
+            if run.error is None and unread and ahead <= NO_TIME:
                 assert any(step.is_new for step in model.steps), "no progress"
         self.time, self.clock = self.now(), None
         return run
@@ -322,21 +315,16 @@ class TapLifecycle(RuleBasedStateMachine):
         assert written in (model.messages(), [*model.messages(), written[-1]])
 
     def load(self, messages: list[dict[str, Any]]) -> None:
-        """Write the records and keep the last STATE, as a target does."""
+        """Load messages as a target does. It has all legs of the hours that STATE claims."""
         for message in messages:
             if message["type"] == "RECORD":
                 self.target[message["record"]["CallRecordId"]] = message["record"]
             elif message["type"] == "STATE":
                 self.bookmark = message["value"]["bookmarks"]["recordings"]
                 self.bookmarks.append(copy.deepcopy(self.bookmark))
-                self.check_claims()
-
-    def check_claims(self) -> None:
-        """The target has every leg of the hours that STATE claims."""
-        claimed = hours_claimed(self.bookmark, self.clocks, min(self.clocks.hours)) - self.waived
-        written = self.target.keys() | self.late
-        legs = [leg for leg in self.legs if self.hour_of(leg.callend) in claimed]
-        assert all(leg.call_record_id in written for leg in legs)
+                claimed = hours_claimed(self.bookmark, self.clocks, min(self.clocks.hours))
+                legs = [x for x in self.legs if self.hour_of(x.callend) in claimed - self.waived]
+                assert {leg.call_record_id for leg in legs} <= self.target.keys() | self.late
 
     def read_everything(self) -> None:
         """A run reads the rest, the next one nothing, and one with lookback all hours again."""
