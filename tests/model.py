@@ -57,8 +57,7 @@ class RunModel:
     clocks: Clocks
     read: set[datetime]
     now: datetime
-    start: datetime
-    """The first hour of interest."""
+    start: datetime  # the first hour of interest
     end: datetime | None
     settle: timedelta
     lookback: int
@@ -70,8 +69,7 @@ class RunModel:
         self.read_before = frozenset(self.read)
         self.failed: list[datetime] = []
         self.failed_in_a_row = 0
-        self.skew = timedelta()
-        """How far the PBX's clock is known to be behind the tap's."""
+        self.skew = timedelta()  # of the PBX's clock behind the tap's
         again = sorted(self.due(self.now) & self.read)
         self.again = set(again[len(again) - min(self.lookback, len(again)) :])
 

@@ -80,9 +80,7 @@ def load(bookmark: dict[str, Any], start: int = 0, now: datetime = NOW) -> Hours
 
 def written(*bounds: tuple[int, int]) -> dict[str, Any]:
     """A bookmark as a state file has it."""
-    text = json.dumps(make_bookmark(spans(*bounds), SOURCE, "callend"))
-    bookmark: dict[str, Any] = json.loads(text)
-    return bookmark
+    return dict(json.loads(json.dumps(make_bookmark(spans(*bounds), SOURCE, "callend"))))
 
 
 def test_bookmark_has_the_documented_form() -> None:

@@ -344,25 +344,14 @@ class TapLifecycle(RuleBasedStateMachine):
                 assert content(leg).items() <= self.target[leg.call_record_id].items()
 
 
-def live(examples: int, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("examples", "steps"), [(8, 12), pytest.param(40, 25, marks=pytest.mark.slow)]
+)
+def test_any_sequence_of_runs_loses_nothing(examples: int, steps: int) -> None:
+    profile = settings(
+        deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck]
+    )
     run_state_machine_as_test(
         TapLifecycle,
-        settings=settings(
-            deadline=None,
-            derandomize=True,
-            database=None,
-            max_examples=examples,
-            stateful_step_count=steps,
-            suppress_health_check=list(HealthCheck),
-            print_blob=False,
-        ),
+        settings=settings(profile, max_examples=examples, stateful_step_count=steps),
     )
-
-
-def test_any_sequence_of_runs_loses_nothing_and_claims_nothing_too_early() -> None:
-    live(examples=8, steps=12)
-
-
-@pytest.mark.slow
-def test_many_long_sequences_lose_nothing_and_claim_nothing_too_early() -> None:
-    live(examples=40, steps=25)

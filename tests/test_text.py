@@ -10,8 +10,7 @@ from conftest import FakeClock
 from tap_noojee.text import Progress, humanize, pluralize
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
-NOON = "2021-09-20T02:00:00+00:00"
-"""Noon in Melbourne."""
+NOON = "2021-09-20T02:00:00+00:00"  # in Melbourne
 
 DAY = 86400
 

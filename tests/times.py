@@ -71,10 +71,9 @@ class Clocks:
     def __init__(self, zone: ZoneInfo, first: datetime, last: datetime) -> None:
         self.zone = zone
         self.instants = [first + k * MINUTE for k in range((last - first) // MINUTE)]
+        # When they show each minute, and each hour, in order of the hours.
         self.shown: dict[datetime, list[datetime]] = {}
-        """When they show each minute."""
         self.hours: dict[datetime, list[datetime]] = {}
-        """When they show each hour, in order of the hours."""
         for instant in self.instants:
             minute = wall_time(instant, zone)
             self.shown.setdefault(minute, []).append(instant)
