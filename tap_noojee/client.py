@@ -94,8 +94,10 @@ class Client:
                 # We don't know when, or whether, a failed attempt arrived.
                 wait = max(self._interval, error.retry_after)
                 self._next_slot = self._clock.monotonic() + wait
-                rejections += isinstance(error, PossibleRateLimitError)
-                limit = min(max_attempts, MAX_REJECTIONS if rejections else MAX_ATTEMPTS)
+                limit = max_attempts
+                if isinstance(error, PossibleRateLimitError):
+                    rejections += 1
+                    limit = min(limit, attempts + MAX_REJECTIONS - rejections)
                 if not isinstance(error, TransientError) or attempts >= limit:
                     kind = HourError if isinstance(error, HourError) else RequestError
                     count = f" ({attempts} attempts)" if attempts > 1 else ""
