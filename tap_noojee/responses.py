@@ -54,7 +54,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL cannot store a NUL, and no target can encode half a surrogate pair."""
 
 _RATE_LIMIT = re.compile(
-    r"rate.?limit|limit (was |is |has been )?(exceeded|reached)|exceed\w* .{0,40}limit"
+    r"rate.?limit|limit (was |is |has been )?(exceeded|reached)|exceed\w{0,9} .{0,40}limit"
     r"|too (many (calls|requests)|soon|often|frequent)|throttl|slow down|enhance your calm"
     r"|wait a bit|wait.{1,40}(retry|again)|(calls?|requests?|once) (a|per|every|each) minute"
     r"|(once |only )?(a|per|every|each) [0-9]+ (seconds|minutes)",
@@ -199,7 +199,7 @@ def _decode_text(body: bytearray, content_type: str) -> tuple[str, str]:
     try:
         if codecs.lookup(charset).name != "utf-8":
             return body.decode(charset, "replace"), charset
-    except LookupError:  # no such charset
+    except (LookupError, ValueError):  # no such charset, or one that is not for text
         pass
     return body.decode("windows-1252", "replace"), "windows-1252"
 
@@ -209,6 +209,8 @@ def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:
     text = text.rstrip()
     if error.msg.startswith("Unterminated string"):
         return True
+    if error.msg.startswith("Extra data"):
+        return False
     longest_token = len("-Infinity")
     return error.pos >= len(text) - longest_token and not text.endswith("]")
 
