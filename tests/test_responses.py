@@ -311,10 +311,19 @@ def test_only_truncated_responses_are_called_truncated() -> None:
         assert detail in str(raised)
 
 
-def test_the_number_of_values_is_limited() -> None:
+def test_a_response_may_have_200_000_legs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_LEGS == 200_000
+    monkeypatch.setattr("tap_noojee.responses.MAX_LEGS", 100)
     leg = one_leg()[1:-1]
-    assert len(decode(b"[" + b",".join([leg] * 20_000) + b"]").legs) == 20_000
-    for body in (b"[" + b"0," * MAX_LEGS * 12 + b"0,0]", b"[" + b"{}," * MAX_LEGS * 12 + b"{}]"):
+    assert len(decode(b"[" + b",".join([leg] * 100) + b"]").legs) == 100
+    assert len(decode(b"[" + b"0," * 1298 + b"0]").legs) == 1299
+    for body in (
+        b"[" + b",".join([leg] * 101) + b"]",
+        b"[" + b"0," * 1300 + b"0]",
+        b"[" + b"{}," * 650 + b"{}]",
+        b"[" + b"[]," * 650 + b"[]]",
+        b'{"Tag":'.join([b"["] + [b""] * 1300) + b"1" + b"}" * 1300 + b"]",
+    ):
         raised = error(body)
         assert type(raised) is HourError
         assert "more values than" in str(raised)
