@@ -250,7 +250,7 @@ def check_types(records: list[dict[str, Any]]) -> None:
                 value is None and name not in REQUIRED
             )
             if name in DATES and value:
-                assert datetime.fromisoformat(value).utcoffset() == timedelta()
+                assert datetime.fromisoformat(str(value)).utcoffset() == timedelta()
 
 
 @thorough

@@ -136,9 +136,10 @@ def test_an_unreadable_required_value_fails_the_hour() -> None:
 
 
 def test_a_record_that_is_not_an_object_fails_the_hour() -> None:
-    for value in (None, "a", [], 1.5):
+    others: list[Any] = [None, "a", [], 1.5]
+    for other in others:
         with pytest.raises(HourError, match="record 2 is not an object"):
-            LegReader(ZONE, KEY).read(HOUR, [RawLeg(**RECORD), value])
+            LegReader(ZONE, KEY).read(HOUR, [RawLeg(**RECORD), other])
 
 
 @pytest.mark.parametrize("field", ["callend", "Start"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import as_rows, expected_legs, hours_read, requested_hours, run_tap
+from conftest import as_rows, expected_legs, hours_read, requested_hours, run_tap, written_rows
 from msgspec.structs import asdict
 
 from tap_noojee.errors import (
@@ -131,7 +132,7 @@ def test_a_bad_response_costs_only_itself(name: str, caplog: pytest.LogCaptureFi
         )
         hours = [hour for _, hour in requested_hours(pbx)]
         correct = as_rows(expected_legs(pbx, "2021-09-14T15:00", "2021-09-14T16:00"))
-    written = [(r["CallRecordId"], r["Leg"], r["callend"], r["Start"]) for r in run.records]
+    written = written_rows(run)
     middle = run.records[len(before) : len(run.records) - len(after)]
     assert written[: len(before)] == before
     assert written[len(run.records) - len(after) :] == after
@@ -149,17 +150,12 @@ def test_a_bad_response_costs_only_itself(name: str, caplog: pytest.LogCaptureFi
         assert middle == []
         assert again.error is None
         assert hours == [14, 15, 16, 15]
-        assert as_rows_of(again.records) == correct
+        assert written_rows(again) == correct
     else:
         assert run.error is None
         assert [record[outcome.field] for record in middle] == [*outcome.values]
         assert hours_read(run) == [("2021-09-14T14:00", "2021-09-14T17:00")]
         assert hours == [14, 15, 16]
-
-
-def as_rows_of(records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """Key, end and start of records."""
-    return [(r["CallRecordId"], r["Leg"], r["callend"], r["Start"]) for r in records]
 
 
 # --- Arrays -----------------------------------------------------------------------------------
@@ -273,13 +269,11 @@ UNREADABLE = [
     (b"[", TruncatedResponseError, "after 1 bytes"),
     (b'[{"a": "b"}', TruncatedResponseError, "after 11 bytes"),
     (b'[{"a": "b"},', TruncatedResponseError, "after 12 bytes"),
-    (b'[{"a": "b"}, \n', TruncatedResponseError, "after 14 bytes"),
     (b'[{"a": "b]', TruncatedResponseError, "after 10 bytes"),
     (b'[{"a": "b\\', TruncatedResponseError, "after 10 bytes"),
     (rb'[{"a": "b\u00', TruncatedResponseError, "after 13 bytes"),
     (b'[{"a": fals', TruncatedResponseError, "after 11 bytes"),
     (b'[{"a": -Infinit', TruncatedResponseError, "after 15 bytes"),
-    (b'[{"a": -', TruncatedResponseError, "after 8 bytes"),
     ('[{"a": "Zoë'.encode()[:-1], TruncatedResponseError, "after 11 bytes"),
     (b'{"Code": 0', TruncatedResponseError, "after 10 bytes"),
     (b'[{"a": "b"},]', HourError, "not JSON at byte 1"),
@@ -291,13 +285,11 @@ UNREADABLE = [
     (b'["\xed\xa0\x80", x]', HourError, "not JSON at byte 8"),
     (b"[x, " + b" " * 20 + b"1", HourError, "not JSON at byte 1"),
     (b"[" * 100_000, HourError, "nested too deeply"),
-    (b'[{"a":' * 50_000, HourError, "nested too deeply"),
     (b"[" * 100_000 + b"]" * 100_000, HourError, "nested too deeply"),
     (one_leg(Tag="[" * 50_000 + "]" * 50_000), HourError, "nested too deeply"),
     (b"{" * 60_000, TruncatedResponseError, "after 60,000 bytes"),
     (b"{}", RequestError, "something else"),
     (b"null", RequestError, "something else"),
-    (b'"a"', RequestError, "something else"),
     (b"no calls", RequestError, "something else"),
     (b"x" * MAX_MESSAGE_BYTES + b"rate limit", RequestError, "something else"),
     (b" <html>", RequestError, "a web page"),
@@ -331,47 +323,25 @@ def test_a_response_may_have_200_000_legs(monkeypatch: pytest.MonkeyPatch) -> No
 
 # --- Statuses ---------------------------------------------------------------------------------
 
-RATE_LIMITS = [
-    (400, "API may only be called every 60 seconds"),
-    (400, '{"Code": 107, "Message": "wait a bit and retry"}'),
-    (403, "Rate limit exceeded"),
-    (403, "<html>rate limit</html>"),
-    (406, '{"Code": -1, "Message": "You have exceeded the limit"}'),
-    (409, "limit reached"),
-    (420, "<html><h1>Enhance Your Calm</h1></html>"),
-    (429, ""),
-    (200, "limit exceeded"),
-    (200, '{"Code": -1, "Message": "The request limit has been exceeded"}'),
-    (401, '{"Code": -1, "Message": "too many requests"}'),
-    (404, "too many calls"),
-    (500, "Only one request per minute"),
-    *(
-        (400, words)
-        for words in (
-            "one call a minute",
-            "called too soon",
-            "called too often",
-            "too frequent",
-            "throttled",
-            "slow down",
-            "please wait some time, then retry",
-            "please wait before you try again",
-            "once a minute",
-            "calls each minute: 1",
-            "limit was reached",
-            "limit is exceeded",
-            "only every 2 minutes",
-            "exceeding today's limit",
-            "x" * (MAX_MESSAGE_BYTES - 10) + "rate limit",
-        )
-    ),
-]
+RATE_LIMITS = """
+API may only be called every 60 seconds / {"Code": 107, "Message": "wait a bit and retry"}
+Rate limit exceeded / {"Code": -1, "Message": "You have exceeded the limit"} / too many requests
+<html><h1>Enhance Your Calm</h1></html> / The request limit has been exceeded / too many calls
+one call a minute / called too soon / called too often / too frequent / throttled / slow down
+please wait some time, then retry / please wait before you try again / calls each minute: 1
+limit is exceeded / only every 2 minutes / exceeding today's limit / Only one request per minute
+once a minute / limit was reached / limit reached
+"""
 
 
 def test_rate_limits_are_recognised_by_status_or_words() -> None:
-    for status, words in RATE_LIMITS:
-        raised = error(words.encode(), status)
-        assert type(raised) is RateLimitError, words[:50]
+    words = [text.strip() for text in re.split(" / |\n", RATE_LIMITS) if text]
+    cases = [(429, ""), (400, "x" * (MAX_MESSAGE_BYTES - 10) + "rate limit")]
+    cases += [(status, text) for status in (400, 403, 500) for text in words]
+    cases += [(status, words[-1]) for status in (200, 401, 404, 499)]
+    for status, text in cases:
+        raised = error(text.encode(), status)
+        assert type(raised) is RateLimitError, text[:50]
         assert f"status {status}" in str(raised)
         assert "`request_interval`" in str(raised)
 
