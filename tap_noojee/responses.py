@@ -40,10 +40,10 @@ MAX_RETRY_AFTER = 3600
 MAX_MESSAGE_BYTES = 2**16
 """Bytes of an error's body that we read."""
 
-MAX_LEGS = 200_000
+MAX_LEGS = 150_000
 """Legs in a response. A large call centre has a few thousand an hour."""
 
-MAX_TEXT_BYTES = 2**27
+MAX_TEXT_BYTES = 80 * 2**20
 """Bytes of a decoded response. One emoji makes each character take four bytes."""
 
 MAX_UNKNOWN = 20
