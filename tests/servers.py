@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     Respond = Callable[[socket.socket, str], None]
@@ -18,13 +19,15 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @contextlib.contextmanager
-def serving(respond: Respond) -> Iterator[str]:
+def serving(respond: Respond, context: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve each connection in a thread until the block ends; yields `127.0.0.1:PORT`."""
     connections: list[socket.socket] = []
 
     def talk(connection: socket.socket) -> None:
-        # The client may hang up, or the block may end.
+        # The client may hang up or not trust the certificate, or the block may end.
         with connection, contextlib.suppress(OSError):
+            if context:
+                connection = context.wrap_socket(connection, server_side=True)
             head = connection.recv(65536)
             _, target, *_ = [*head.split(b" "), b""]
             respond(connection, target.decode(errors="replace"))

@@ -364,21 +364,22 @@ WAVE = "\U0001f44b".encode()
 """One character beyond the BMP, and Python takes four bytes for each of the string."""
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "objects": lambda: b"[" + b"{}," * 1_299_999 + b"{}]",
-    "lists": lambda: b"[" + b"[]," * 1_299_999 + b"[]]",
+    "objects": lambda: b"[" + b"{}," * 974_000 + b"{}]",
     "nested objects": lambda: (
-        b"[" + b",".join([b'{"Tag":' * 800 + b"1" + b"}" * 800] * 3200) + b',{"Tag":"%b%b"}]' % (
-            WAVE, b"x" * 10 * MIB)
+        b"[" + b",".join([b'{"Tag":' * 800 + b"1" + b"}" * 800] * 2400) + b',{"Tag":"%b%b"}]' % (
+            WAVE, b"x" * 2 * MIB)
     ),
-    "numbers": lambda: b"[" + b"0," * 2_500_000 + b"0]",
+    "numbers": lambda: b"[" + b"0," * 1_940_000 + b"0]",
     "too many": lambda: b"[" + b"{}," * (21 * MIB) + b"{}]",
     "one string": lambda: b'["' + b"x" * (63 * MIB) + b'"]',
     "one leg": lambda: json.dumps([GOOD | {"Tag": "x" * (60 * MIB) + "\0"}]).encode(),
     "one wide leg": lambda: json.dumps(
-        [GOOD | {"Tag": "\U0001f44b" + "x" * (31 * MIB) + "\n\0"}], ensure_ascii=False).encode(),
+        [GOOD | {"Tag": "\U0001f44b" + "x" * (19 * MIB) + "\n\0"}], ensure_ascii=False).encode(),
+    "fields": lambda: b"[{%b}]" % b",".join(
+        b'"%07d":"01"' % number for number in range(1_940_000)),
     "wide fields": lambda: b"[{%b}]" % b",".join(
-        b'"%b%07d":1' % (WAVE, number) for number in range(2_400_000)),
-    "wide strings": lambda: b"[" + b'"%bx",' % WAVE * 2_500_000 + b"0]",
+        b'"%b%07d":"%b"' % (WAVE, number, WAVE) for number in range(1_390_000)),
+    "wide strings": lambda: b"[" + b'"%bx",' % WAVE * 1_940_000 + b"0]",
     "Latin-1": lambda: b'["' + b"\xeb" * (63 * MIB) + b'"]',
     "an error": lambda: b"x" * (63 * MIB),
 }  # fmt: skip

@@ -303,8 +303,8 @@ def test_only_truncated_responses_are_called_truncated() -> None:
         assert detail in str(raised)
 
 
-def test_a_response_may_have_200_000_legs(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MAX_LEGS == 200_000
+def test_a_response_may_have_150_000_legs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_LEGS == 150_000
     monkeypatch.setattr("tap_noojee.responses.MAX_LEGS", 100)
     leg = one_leg()[1:-1]
     assert len(decode(b"[" + b",".join([leg] * 100) + b"]").legs) == 100

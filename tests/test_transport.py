@@ -9,7 +9,6 @@ import socket
 import ssl
 import threading
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,53 +44,19 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- TLS --------------------------------------------------------------------------------------
 
 
-class TLSServer(ThreadingHTTPServer):
-    """Responds with 204, over TLS; counts connections and notes the targets of requests."""
-
-    def __init__(self, certificate: trustme.LeafCert) -> None:
-        super().__init__(("127.0.0.1", 0), TLSHandler)
-        self.connections = 0
-        self.targets: list[str] = []
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        certificate.configure_cert(self._context)
-
-    @override
-    def finish_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
-        self.connections += 1
-        # A client that does not trust the certificate hangs up.
-        with (
-            contextlib.suppress(ssl.SSLError, ConnectionError),
-            self._context.wrap_socket(request, server_side=True) as wrapped,
-        ):
-            super().finish_request(wrapped, client_address)
-
-
-class TLSHandler(BaseHTTPRequestHandler):
-    """Responds to one request."""
-
-    server: TLSServer
-
-    def do_POST(self) -> None:
-        self.server.targets.append(self.path)
-        self.send_response(204)
-        self.end_headers()
-
-    @override
-    def log_message(self, format: str, *_: object) -> None:
-        pass
-
-
 @contextlib.contextmanager
-def serving_tls(certificate: trustme.LeafCert) -> Iterator[TLSServer]:
-    """Serve with a certificate until the block ends."""
-    with TLSServer(certificate) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+def serving_tls(certificate: trustme.LeafCert) -> Iterator[tuple[str, list[str]]]:
+    """Serve 204 over TLS; yields the host and the targets of requests."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    certificate.configure_cert(context)
+    targets = []
+
+    def respond(connection: socket.socket, target: str) -> None:
+        targets.append(target)
+        connection.sendall(b"HTTP/1.1 204 x\r\n\r\n")
+
+    with serving(respond, context) as host:
+        yield host.replace("127.0.0.1", "localhost"), targets
 
 
 @pytest.fixture
@@ -104,10 +69,10 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
 
 
 def test_an_authority_of_ones_own_is_trusted(authority: trustme.CA) -> None:
-    with serving_tls(authority.issue_cert("localhost")) as server:
-        run = run_tap(Simulator(), api_url=f"https://localhost:{server.server_port}", **HOUR)
+    with serving_tls(authority.issue_cert("localhost")) as (host, targets):
+        run = run_tap(Simulator(), api_url=f"https://{host}", **HOUR)
     assert run.error is None
-    (target,) = server.targets
+    (target,) = targets
     assert target.endswith(f"/retrieveMetaDataByHour?apiKey={API_KEY}&date=2021/09/14&hour=15")
 
 
@@ -121,14 +86,12 @@ def test_a_bad_certificate_ends_the_run_before_the_key_is_sent(
         "another name": authority.issue_cert("pbx.example.com"),
         "expired": authority.issue_cert("localhost", not_after=past),
     }[flaw]
-    with serving_tls(certificate) as server:
-        host = f"localhost:{server.server_port}"
+    with serving_tls(certificate) as (host, targets):
         run = run_tap(Simulator(), api_url=f"https://{host}", **HOUR)
     assert f"certificate of {host}" in str(run.error)
     assert "REQUESTS_CA_BUNDLE" in str(run.error)
     assert "attempts" not in str(run.error)
-    assert server.connections == 1
-    assert server.targets == []
+    assert targets == []
 
 
 def test_a_broken_handshake_is_retried() -> None:
