@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from datetime import datetime
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
@@ -86,15 +85,17 @@ def _check_response(hour: datetime, response: Decoded) -> Iterator[Finding]:
 
 
 def _check_keys(hour: datetime, read: HourLegs, api_key: str) -> Iterator[Finding]:
-    calls: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
+    calls: dict[tuple[str, int], str] = {}
+    shared = set()
     for leg in read.legs:
-        calls[leg.CallRecordId, leg.Leg].add(leg.UniqueId)
-    shared = [key for key, ids in calls.items() if len(ids) > 1]
+        key = leg.CallRecordId, leg.Leg
+        if calls.setdefault(key, leg.UniqueId) != leg.UniqueId:
+            shared.add(key)
     if shared:
-        example = safe_excerpt(str(shared[0]), api_key)
+        example = safe_excerpt(str(min(shared)), api_key)
         yield Finding(
             f"{name_of(hour)}: {pluralize(len(shared), 'key')} (CallRecordId, Leg) with several "
-            f"UniqueIds, such as {example}: a target that upserts keeps one row of each. If the "
+            f"UniqueIds, such as {example}: a target that upserts keeps one row each. If the "
             "PBX was installed anew, load it into another schema"
         )
 

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 5
 
-MAX_REJECTIONS = 2
-"""A rejection may be the rate limit in disguise, so we retry it once."""
-
 CLOCK_TOLERANCE = timedelta(minutes=1)
 
 MAX_CLOCK_SKEW = timedelta(hours=12)
@@ -94,21 +91,17 @@ class Client:
                 # We don't know when, or whether, a failed attempt arrived.
                 wait = max(self._interval, error.retry_after)
                 self._next_slot = self._clock.monotonic() + wait
-                limit = max_attempts
-                if isinstance(error, PossibleRateLimitError):
-                    rejections += 1
-                    limit = min(limit, attempts + MAX_REJECTIONS - rejections)
-                if not isinstance(error, TransientError) or attempts >= limit:
+                rejections += isinstance(error, PossibleRateLimitError)
+                is_final = attempts >= max_attempts or rejections > 1
+                if is_final or not isinstance(error, TransientError):
                     kind = HourError if isinstance(error, HourError) else RequestError
                     count = f" ({attempts} attempts)" if attempts > 1 else ""
                     raise kind(f"{name_of(hour)}: {error}{count}") from None
+                # A rejection may be the rate limit in disguise, so retry it once.
+                last = attempts + 1 if rejections else max_attempts
+                count = f"attempt {attempts + 1} of {last}"
                 self._logger.warning(
-                    "%s: %s; retrying in %d s (attempt %d of %d)",
-                    name_of(hour),
-                    error,
-                    wait,
-                    attempts + 1,
-                    limit,
+                    "%s: %s; retrying in %d s (%s)", name_of(hour), error, wait, count
                 )
         if response.date:
             self._check_clocks(response.date, due)
@@ -135,7 +128,7 @@ class Client:
             self._counts_from_end = True
             raise
         # From the start, so that a slow PBX costs no time.
-        self._next_slot = started + self._interval + self._margin
+        self._next_slot = response.started + self._interval + self._margin
         if self._counts_from_end:
             self._next_slot = self._clock.monotonic() + self._interval
         return response, decoded

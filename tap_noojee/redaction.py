@@ -47,23 +47,18 @@ class KeyAdapter(HTTPAdapter):
         return url.replace("?", f"?apiKey={self._key}&", 1)
 
 
-def protect_logs() -> None:
-    """Keep the key out of urllib3's log lines."""
-    # They hold URLs: each request's at DEBUG, and at WARNING the one with unreadable headers.
-    for name in ("urllib3.connectionpool", "urllib3.util.retry"):
-        logging.getLogger(name).addFilter(_hide_key)
-    # At DEBUG it quotes whatever it cannot parse.
-    logging.getLogger("urllib3.connection").addFilter(_drop)
-
-
 def _hide_key(record: logging.LogRecord) -> bool:
     record.msg, record.args = re.sub(r"apiKey=[^&\s]*", "apiKey=***", record.getMessage()), ()
     record.exc_info = None
     return True
 
 
-def _drop(_: logging.LogRecord) -> bool:
-    return False
+# urllib3's log lines hold URLs: each request's at DEBUG, and at WARNING the one whose response has
+# unreadable headers.
+for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
+    logging.getLogger(_name).addFilter(_hide_key)
+# At DEBUG, this one quotes whatever it cannot parse.
+logging.getLogger("urllib3.connection").addFilter(lambda _: False)
 
 
 def safe_excerpt(text: str, key: str) -> str:

@@ -35,12 +35,14 @@ MAX_NUMBER = 1_000_000
 
 DEFAULT_ZONE = "Australia/Melbourne"
 
+_NATURAL = th.IntegerType(minimum=0, maximum=MAX_NUMBER)
+_POSITIVE = th.IntegerType(minimum=1, maximum=MAX_NUMBER)
+
 SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "api_url",
         th.StringType,
         required=True,
-        title="API URL",
         description="Address of the PBX, such as https://pbx.example.com. Without a path, the tap "
         "uses /njadmin/rest/RecordingAPI; older servers need "
         "https://pbx.example.com/servicemanager/rest/RecordingAPI.",
@@ -50,7 +52,6 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         th.StringType,
         required=True,
         secret=True,
-        title="API key",
         description="The Global API key, from Noojee support. A User API key does not open "
         "recordings.",
     ),
@@ -58,70 +59,60 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         "start_date",
         th.DateTimeType,
         required=True,
-        title="Start date",
         description="First hour to read. You may change it at any time. A date, or a time without "
         "an offset, is in `timezone`.",
     ),
     th.Property(
         "end_date",
         th.DateTimeType,
-        title="End date",
         description="Read only hours that end by then. Default: now.",
     ),
     th.Property(
         "timezone",
         th.StringType,
         default=DEFAULT_ZONE,
-        title="Time zone",
         description="Time zone of the PBX's clock, as an IANA name.",
     ),
     th.Property(
         "backfill_order",
         th.StringType(allowed_values=["oldest_first", "newest_first"]),
         default="oldest_first",
-        title="Backfill order",
         description="Read the oldest hour first, or the newest hour first and then back through "
         "history.",
     ),
     th.Property(
         "request_interval",
-        th.IntegerType(minimum=0, maximum=MAX_NUMBER),
+        _NATURAL,
         default=60,
-        title="Request interval",
         description="Minimum time between two requests, in seconds. The PBX allows one a minute.",
     ),
     th.Property(
         "settle_minutes",
-        th.IntegerType(minimum=0, maximum=MAX_NUMBER),
+        _NATURAL,
         default=5,
-        title="Settle minutes",
         description="How long after an hour's end to request it, in minutes.",
     ),
     th.Property(
         "lookback_hours",
-        th.IntegerType(minimum=0, maximum=MAX_NUMBER),
+        _NATURAL,
         default=0,
-        title="Lookback hours",
         description="Number of hours to read again in each run, for late changes.",
     ),
     th.Property(
         "max_hours_per_run",
-        th.IntegerType(minimum=1, maximum=MAX_NUMBER),
-        title="Maximum hours per run",
+        _POSITIVE,
         description="Stop, successfully, after this many hours. Default: no limit.",
     ),
     th.Property(
         "request_timeout",
-        th.IntegerType(minimum=1, maximum=MAX_NUMBER),
+        _POSITIVE,
         default=120,
-        title="Request timeout",
         description="How long to wait for a complete response, in seconds.",
     ),
     th.Property(
         "user_agent",
         th.StringType,
         default=f"tap-noojee/{version('tap-noojee')}",
-        title="User agent",
         description="The User-Agent header.",
     ),
 ).to_dict()

@@ -122,9 +122,9 @@ class RecordingsStream(Stream):
             zone=self._zone,
             newest_first=self.config["backfill_order"] == "newest_first",
         )
-        due = self._last_due()
-        if self._start > due:
+        if self._parse(self.config["start_date"]) > self._clock.now():
             self.logger.warning("start_date is in the future: there is nothing to read yet")
+        due = self._last_due()
         backlog.look_back(self.config["lookback_hours"], due)
         progress = self._progress
         self.log(progress.plan(len(backlog.unread(due)), len(backlog.again)))
@@ -155,7 +155,8 @@ class RecordingsStream(Stream):
             progress.legs += len(legs)
             outlook = progress.outlook(len(backlog.wanted(self._last_due())))
             self.log("%s: %s; %s", name_of(hour), pluralize(len(legs), "leg"), outlook)
-        self.log(progress.summary(len(backlog.wanted(self._last_due()))))
+        if progress.requests:
+            self.log(progress.summary(len(backlog.wanted(self._last_due()))))
         if failed:
             ended = f"; {MAX_FAILURES} in a row end the run" if in_a_row == MAX_FAILURES else ""
             raise FailedHoursError(

@@ -26,12 +26,7 @@ from typing_extensions import override
 
 from tap_noojee import settings
 from tap_noojee.clock import Clock
-from tap_noojee.errors import (
-    Interrupted,
-    NoojeeError,
-    SettingsError,
-    StateError,
-)
+from tap_noojee.errors import Interrupted, NoojeeError, SettingsError, StateError
 from tap_noojee.selection import check_stream_maps, select_fields
 from tap_noojee.streams import RecordingsStream
 from tap_noojee.writer import LineWriter
@@ -57,13 +52,10 @@ class NoojeeCommand(SingerCommand):
             lines = (f"stream_maps: {error} {error.__cause__ or ''}".strip(),)
         except SingerSDKError as error:
             lines = error.args or (type(error).__name__,)
-        except FileNotFoundError as error:
-            lines = (f"config: {error}",)
         except Exception as error:
-            if not (expression := _failed_expression(error)):
+            if not (line := _explain(error)):
                 raise
-            # Without the error's own words, which may quote a record.
-            lines = (f"stream_maps: recordings: {expression} fails: {type(error).__name__}",)
+            lines = (line,)
         for line in lines:
             self.logger.error(line)
         sys.exit(1)
@@ -89,12 +81,25 @@ def _read_json_object(name: str, file: IO[str]) -> str:
     raise NoojeeError(f"{name}: the file {reason if text.strip() else 'is empty'}")
 
 
-def _failed_expression(error: Exception) -> str | None:
-    """The stream map's expression that raised the error, if one did."""
-    # The SDK does not name it.
+_UNREADABLE = {
+    "FileNotFoundError",
+    "IsADirectoryError",
+    "PermissionError",
+    "UnicodeDecodeError",
+    "JSONDecodeError",  # simplejson's, which the SDK uses
+}
+
+
+def _explain(error: Exception) -> str | None:
+    """An error of the SDK that a setting causes, in one line; None for any other error."""
+    name = type(error).__name__
+    if name in _UNREADABLE:
+        return f"config: {error}"
+    # The SDK does not name the stream map's expression that failed.
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__") == "singer_sdk.mapper" and "expr" in frame.f_locals:
-            return repr(frame.f_locals["expr"])
+            # Without the error's own words, which may quote a record.
+            return f"stream_maps: recordings: {frame.f_locals['expr']!r} fails: {name}"
     return None
 
 
@@ -194,7 +199,9 @@ class TapNoojee(Tap):
 def main() -> None:
     """Run the command line."""
     for variable in ("TAP_NOOJEE_LOGLEVEL", "LOGLEVEL"):
-        level = os.environ.get(variable, "INFO").upper()
-        if level not in logging.getLevelNamesMapping():
+        level = os.environ.get(variable, "").upper()
+        if not level:
+            os.environ.pop(variable, None)
+        elif level not in logging.getLevelNamesMapping():
             sys.exit(f"{variable}: {level!r} is not a log level: use DEBUG, INFO or WARNING")
     TapNoojee.cli()

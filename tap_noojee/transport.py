@@ -5,6 +5,7 @@ No exception of the HTTP libraries leaves this module, because they hold the URL
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import re
 import ssl
@@ -16,7 +17,7 @@ import urllib3
 from typing_extensions import override
 
 from tap_noojee.errors import HourError, RequestError, TransientError
-from tap_noojee.redaction import KeyAdapter, protect_logs, safe_excerpt
+from tap_noojee.redaction import KeyAdapter, safe_excerpt
 from tap_noojee.responses import MAX_MESSAGE_BYTES, Response
 
 if TYPE_CHECKING:
@@ -29,42 +30,23 @@ MAX_RESPONSE_BYTES = 64 * 2**20
 """About 200,000 legs."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Transport:
-    """Sends requests, each on a connection of its own.
+    """Sends requests, each on its own connection."""
 
-    Args:
-        url: URL of the API, without the endpoint.
-        api_key: Added to each request.
-        user_agent: The User-Agent header.
-        timeout: Seconds for a complete response, without the time to connect.
-        monotonic: A clock in seconds.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str,
-        user_agent: str,
-        timeout: int,
-        monotonic: Callable[[], float],
-    ) -> None:
-        self._url = url
-        self._key = api_key
-        self._timeout = timeout
-        self._monotonic = monotonic
-        self._headers = {
-            "User-Agent": user_agent,
-            "Accept-Encoding": "identity",
-            # After a minute, the server would close the connection just as we use it again.
-            "Connection": "close",
-        }
-        protect_logs()
+    url: str
+    """URL of the API, without the endpoint."""
+    api_key: str
+    user_agent: str
+    timeout: int
+    """Seconds for a complete response, on top of the time to connect."""
+    monotonic: Callable[[], float]
+    """A clock in seconds."""
 
     @property
     def time_limit(self) -> float:
         """Seconds after which to give up an attempt, whatever holds it up."""
-        return CONNECT_TIMEOUT + self._timeout
+        return CONNECT_TIMEOUT + self.timeout
 
     def timed_out(self) -> TransientError:
         """The error for an attempt that took too long."""
@@ -77,7 +59,7 @@ class Transport:
             RequestError: There is no response; a TransientError if retrying may help.
         """
         try:
-            return self._post(path, self._monotonic() + self.time_limit)
+            return self._post(path, self.monotonic() + self.time_limit)
         except RequestError:
             raise
         except Exception as error:  # noqa: BLE001 - none may leave this module
@@ -86,17 +68,24 @@ class Transport:
         raise failure
 
     def _post(self, path: str, deadline: float) -> Response:
+        headers = {
+            "User-Agent": self.user_agent,
+            "Accept-Encoding": "identity",
+            # After a minute, the server would close the connection just as we use it again.
+            "Connection": "close",
+        }
         with _Session() as session:
             session.adapters.clear()
-            session.mount("", KeyAdapter(self._key))
+            session.mount("", KeyAdapter(self.api_key))
             # Without this, requests looks for credentials in .netrc.
             session.auth = lambda request: request
             # Plain http is for this machine alone: a proxy could read the key.
-            session.trust_env = self._url.startswith("https:")
+            session.trust_env = self.url.startswith("https:")
+            started = self.monotonic()
             with session.post(
-                f"{self._url}/{path}",
-                headers=self._headers,
-                timeout=(CONNECT_TIMEOUT, self._timeout),
+                f"{self.url}/{path}",
+                headers=headers,
+                timeout=(CONNECT_TIMEOUT, self.timeout),
                 stream=True,
             ) as response:
                 is_ok = response.status_code == requests.codes.ok
@@ -109,14 +98,14 @@ class Transport:
                         raise HourError(
                             f"the response is larger than {MAX_RESPONSE_BYTES // 2**20} MiB"
                         )
-                    if self._monotonic() > deadline:
+                    if self.monotonic() > deadline:
                         raise self.timed_out()
-                return Response(response.status_code, response.headers, body)
+                return Response(response.status_code, response.headers, body, started)
 
     @property
     def _host(self) -> str:
         """The host and port, for messages."""
-        url = urlsplit(self._url)
+        url = urlsplit(self.url)
         return f"{url.hostname}:{url.port or {'https': 443, 'http': 80}[url.scheme]}"
 
     def _failure(self, error: Exception) -> RequestError:
@@ -125,14 +114,14 @@ class Transport:
         system = next((c.strerror for c in causes if isinstance(c, OSError) and c.strerror), "")
         if isinstance(error, requests.exceptions.ProxyError):
             refusal = next((match for c in causes if (match := _TUNNEL.fullmatch(str(c)))), None)
-            detail = safe_excerpt(refusal[1] if refusal else system, self._key)
+            detail = safe_excerpt(refusal[1] if refusal else system, self.api_key)
             failure = RequestError if detail.startswith("4") else TransientError
             return failure(f"the proxy does not connect to {self._host} ({detail}): {_PROXY}")
         for kind, failure, reason in _FAILURES:
             for cause in causes:
                 if isinstance(cause, kind):
                     detail = getattr(cause, "verify_message", str(cause))
-                    detail = safe_excerpt(detail, self._key)
+                    detail = safe_excerpt(detail, self.api_key)
                     return failure(reason.format(host=self._host, detail=detail))
         if system:
             return TransientError(f"no connection to {self._host}: {system}")
@@ -145,47 +134,34 @@ class Transport:
 
 _PROXY = "check HTTPS_PROXY and ALL_PROXY"
 _BAD_PROXY = f"the proxy's address is unusable: {_PROXY}"
-_BROKEN = "the connection to {host} broke"
+_NO_SOCKS = f"{_BAD_PROXY}; a SOCKS proxy needs the package PySocks beside the tap"
+_NO_CONNECTION = f"no connection to {{host}} within {CONNECT_TIMEOUT} s"
 _TIMEOUT = "no complete response from {host} in time: check the PBX, or raise `request_timeout`"
-_TUNNEL = re.compile(r"Tunnel connection failed: (.*)")
-
+_BROKEN = "the connection to {host} broke"
+_BAD_ENCODING = "the response of {host} is not compressed as its Content-Encoding says"
+_BAD_HTTP = "the response of {host} is not valid HTTP ({detail})"
 _BAD_CERTIFICATE = (
     "the certificate of {host} is not valid ({detail}): to trust an authority of your own, set "
     "REQUESTS_CA_BUNDLE to its certificate"
 )
+_TUNNEL = re.compile(r"Tunnel connection failed: (.*)")
 
 _FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
     (ssl.SSLCertVerificationError, RequestError, _BAD_CERTIFICATE),
     # `api_url` has been checked, so the proxy's address is wrong.
     (requests.exceptions.InvalidURL, RequestError, _BAD_PROXY),
-    (
-        requests.exceptions.InvalidSchema,
-        RequestError,
-        f"{_BAD_PROXY}; a SOCKS proxy needs the package PySocks beside the tap",
-    ),
+    (requests.exceptions.InvalidSchema, RequestError, _NO_SOCKS),
     (urllib3.exceptions.ProxySchemeUnknown, RequestError, _BAD_PROXY),
     (urllib3.exceptions.LocationValueError, RequestError, _BAD_PROXY),
-    (
-        requests.ConnectTimeout,
-        TransientError,
-        f"no connection to {{host}} within {CONNECT_TIMEOUT} s",
-    ),
+    (requests.ConnectTimeout, TransientError, _NO_CONNECTION),
     (requests.Timeout, TransientError, _TIMEOUT),
     (TimeoutError, TransientError, _TIMEOUT),
     (ConnectionResetError, TransientError, _BROKEN),
     (ConnectionAbortedError, TransientError, _BROKEN),
     (BrokenPipeError, TransientError, _BROKEN),
-    (
-        requests.exceptions.ContentDecodingError,
-        TransientError,
-        "the response of {host} is not compressed as its Content-Encoding says",
-    ),
+    (requests.exceptions.ContentDecodingError, TransientError, _BAD_ENCODING),
     (http.client.IncompleteRead, TransientError, _BROKEN),
-    (
-        http.client.HTTPException,
-        TransientError,
-        "the response of {host} is not valid HTTP ({detail})",
-    ),
+    (http.client.HTTPException, TransientError, _BAD_HTTP),
 )
 """The first entry that matches any cause of a failure counts."""
 

@@ -97,7 +97,7 @@ CASES = [
     Case(status(401), CHECK_KEY),
     Case(status(404), "/servicemanager/rest/RecordingAPI"),
     Case(status(404, LOGIN_PAGE), "/servicemanager/rest/RecordingAPI"),
-    Case(Failure("redirect"), "redirects to 127.0.0.1"),
+    Case(Failure("redirect"), "redirects to another page"),
     Case(status(304), "redirects to another page"),
     Case(Failure("html"), "a web page"),
     Case(Failure("null"), CHECK_URL),

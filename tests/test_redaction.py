@@ -18,7 +18,7 @@ from conftest import run_tap, settings
 from servers import OK, serving
 from singer_sdk.logging import StructuredFormatter
 
-from tap_noojee.redaction import REDACTED, KeyAdapter, contains_key, protect_logs, safe_excerpt
+from tap_noojee.redaction import REDACTED, KeyAdapter, contains_key, safe_excerpt
 from tap_noojee.simulator import Simulator
 from tap_noojee.tap import TapNoojee
 
@@ -89,7 +89,6 @@ def test_the_adapter_adds_the_encoded_key_once() -> None:
 def test_log_lines_of_urllib3_lose_the_key_and_the_cause(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    protect_logs()
     with caplog.at_level(logging.DEBUG):
         logger = logging.getLogger(name)
         logger.debug("%s /api?apiKey=%s&hour=3", "POST", UUID, exc_info=ValueError(UUID))

@@ -419,14 +419,14 @@ def test_the_time_limit_is_for_connecting_and_the_whole_response(
 ) -> None:
     times = iter(range(10))
     with requests_mock.Mocker() as server:
-        server.post(requests_mock.ANY, content=b" " * 2 * 2**16)
+        server.post(requests_mock.ANY, content=b" " * 2**16)
         one = transport(lambda: next(times) * pace)
         assert one.time_limit == 17
         if times_out:
             with pytest.raises(TransientError, match="no complete response"):
                 one.post("method?hour=3")
         else:
-            assert len(one.post("method?hour=3").body) == 2 * 2**16
+            assert len(one.post("method?hour=3").body) == 2**16
 
 
 def test_a_request_carries_no_credentials_of_netrc(
