@@ -204,7 +204,7 @@ def everything(caplog: pytest.LogCaptureFixture) -> Callable[[Any], str]:
     return text
 
 
-@pytest.mark.parametrize("key", [UUID, ODD], ids=["uuid", "odd"])
+@pytest.mark.parametrize("key", [UUID, pytest.param(ODD, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", RESPONSES)
 def test_no_response_makes_the_tap_log_the_key(
     name: str, key: str, everything: Callable[[Any], str]

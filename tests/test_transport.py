@@ -318,10 +318,9 @@ def test_a_response_has_a_time_limit_however_slowly_it_arrives(start: bytes, pie
     ("start", "piece"),
     [
         (OK + b"\r\n[", PIECE),
-        (CHUNKED, b"10000\r\n" + PIECE + b"\r\n"),
         (OK + b"Content-Encoding: gzip\r\n\r\n", gzip.compress(PIECE * 100)),
     ],
-    ids=["body", "chunks", "compressed"],
+    ids=["body", "compressed"],
 )
 def test_an_endless_response_fails_its_hour(
     start: bytes, piece: bytes, caplog: pytest.LogCaptureFixture
@@ -359,7 +358,7 @@ def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:
 
 
 def caused(error: Exception, cause: Exception, *, implicitly: bool = False) -> Exception:
-    """Make one exception the cause, or the context, of another."""
+    """An exception with another as its cause or context."""
     setattr(error, "__context__" if implicitly else "__cause__", cause)
     return error
 
