@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
-HOUR = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
+HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
 """The documented hour, which has four legs."""
 
 
