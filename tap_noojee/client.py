@@ -128,7 +128,7 @@ class Client:
             self._counts_from_end = True
             raise
         # From the start, so that a slow PBX costs no time.
-        self._next_slot = started + self._interval + self._margin
+        self._next_slot = response.started + self._interval + self._margin
         if self._counts_from_end:
             self._next_slot = self._clock.monotonic() + self._interval
         return response, decoded

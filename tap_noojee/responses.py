@@ -86,6 +86,8 @@ class Response:
     status: int
     headers: Mapping[str, str]
     body: bytearray
+    started: float = 0
+    """When the request started, on the monotonic clock."""
 
     @property
     def date(self) -> datetime | None:

@@ -81,6 +81,7 @@ class Transport:
             session.auth = lambda request: request
             # Plain http is for this machine alone: a proxy could read the key.
             session.trust_env = self.url.startswith("https:")
+            started = self.monotonic()
             with session.post(
                 f"{self.url}/{path}",
                 headers=headers,
@@ -99,7 +100,7 @@ class Transport:
                         )
                     if self.monotonic() > deadline:
                         raise self.timed_out()
-                return Response(response.status_code, response.headers, body)
+                return Response(response.status_code, response.headers, body, started)
 
     @property
     def _host(self) -> str:

@@ -1,33 +1,300 @@
-"""A scaled-down soak; `python tests/soak` runs it for a year."""
+"""Many runs in real Meltano into real PostgreSQL, with kills, failures and changing settings.
+
+    uv run --extra simulator --group test pytest --capture=no tests/test_soak.py
+
+SOAK_HOURS=8760 makes it a year, and SOAK_SEED=7 another one. The tap reads the real clock, so the
+present is an `end_date` in the past, which moves on from run to run.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
+import subprocess
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from random import Random
+from subprocess import DEVNULL
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import click
+import psycopg
 import pytest
-from soak.engine import Plan, soak
+from postgres import Postgres, serve
+
+from tap_noojee.simulator import Failure, Leg, Simulator, legs
 
 if TYPE_CHECKING:
     from projects import Project
 
 pytestmark = [
     pytest.mark.slow,
-    # Meltano is installed once, by one worker.
-    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc"),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc"),
 ]
-
 pytest_plugins = ["projects"]
 
-PLAN = os.environ.get("SOAK_PLAN", '{"hours": 200, "hours_per_run": 40, "seed": 15}')
+COUNT = int(os.environ.get("SOAK_HOURS", "200"))
+SEED = os.environ.get("SOAK_SEED", "1")
+HOURS_PER_RUN = max(40, COUNT // 60)
+
+ZONE = ZoneInfo("Australia/Melbourne")
+HOUR = timedelta(hours=1)
+# A week before a repeated hour, and half a year before a skipped one.
+BEGIN = datetime(2021, 3, 28, tzinfo=ZONE).astimezone(UTC)
+END = BEGIN + COUNT * HOUR
+SKIPPED = datetime.fromisoformat("2021-10-03T02:00")
+
+VICTIMS = ("bin/tap-noojee", "bin/target-postgres", "bin/meltano", "all", "database")
+KILLS = [(victim, signum) for victim in VICTIMS for signum in (signal.SIGKILL, signal.SIGTERM)]
+FAILURES = [
+    *(Failure(kind) for kind in ("rate", "reset", "cut", "cut-json", "stall")),
+    *(Failure(kind) for kind in ("html", "null", "empty", "redirect", "code")),
+    *(Failure("status", status=status) for status in (401, 403, 404, 500, 503)),
+    Failure("status", status=503, times=5),
+    Failure("body", body=b"[{}]"),
+]
+
+STATE_ID = "dev:tap-noojee-to-target-postgres"
+# The fields of `Leg`, and the duration.
+QUERY = """
+    SELECT "Start" AT TIME ZONE 'UTC', callend AT TIME ZONE 'UTC', "CallRecordId", "Leg",
+        "UniqueId", "Direction", "Source", "Destination", "DID", "Username", "Tag", "Duration"
+    FROM tap_noojee.recordings
+"""
+
+Kill = tuple[str, signal.Signals]
+Row = tuple[Leg, int]
 
 
-def test_kills_and_failures_over_many_runs_lose_no_leg(project: Project) -> None:
-    """After each run STATE claims only what is in the table, which in the end has every leg."""
-    report = soak(Plan(**json.loads(PLAN)), project)
-    click.echo(report)
-    assert report.kills
-    assert report.failures
+def wall(moment: datetime) -> datetime:
+    """The hour that the PBX's clock shows."""
+    return moment.astimezone(ZONE).replace(minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
+
+
+def test_kills_and_failures_lose_no_leg(project: Project, request: pytest.FixtureRequest) -> None:
+    """SIGTERM and SIGKILL hit the tap, the target, Meltano and the database."""
+    settings = project.root / "meltano.yml"
+    request.addfinalizer(partial(settings.write_bytes, settings.read_bytes()))
+    content = project.content
+    (loader,) = (one for one in content["plugins"]["loaders"] if one["name"] == "target-postgres")
+    # The target writes, and hands over STATE, many times in a run.
+    loader["config"] = {"batch_size_rows": 100}
+    project.content = content
+    random = Random(SEED)  # noqa: S311 - not a secret
+    kills = random.sample([*KILLS, None, None], k=len(KILLS) + 2)
+    with (
+        serve("UTC") as server,
+        closing(Database(server)) as database,
+        Simulator(timezone=str(ZONE)) as pbx,
+    ):
+        project.load_into(server, "tap_noojee")
+        soak = Soak(project, database, pbx)
+        present = BEGIN
+        while present < END:
+            present = min(present + random.random() * 2 * HOURS_PER_RUN * HOUR, END)
+            soak.run(present, kills[soak.runs.total() % len(kills)])
+        while soak.read != soak.ends.keys():
+            soak.run(END, None)
+        assert soak.rows() == soak.legs.keys()
+    click.echo(f"{soak.runs}\n{soak.failures}")
+    assert soak.runs.keys() > {"ended", "failed"}, "no run was hit by a kill"
+
+
+class Soak:
+    """The runs so far, and what must be true after each."""
+
+    def __init__(self, project: Project, database: Database, pbx: Simulator) -> None:
+        """Expect an empty table."""
+        self.project, self.database, self.pbx = project, database, pbx
+        # When each hour is over: the second pass of a repeated hour replaces the first.
+        moments = (BEGIN + number * HOUR for number in range(COUNT))
+        self.ends = {wall(moment): moment + HOUR for moment in moments}
+        self.legs: dict[Row, datetime] = {}
+        for leg in legs(BEGIN, END, zone=ZONE):
+            self.legs[leg, (leg.callend - leg.start).seconds] = wall(leg.callend)
+        self.read: set[datetime] = set()
+        self.answered: set[tuple[str | None, int | None]] = set()
+        self.runs: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+
+    def run(self, present: datetime, kill: Kill | None) -> None:
+        """Draw settings and failures, run once, and check the state and the table."""
+        # A seed for each run: what happens in one does not change the next.
+        random = Random(f"{SEED} {self.runs.total()}")  # noqa: S311 - not a secret
+        start, end = BEGIN, present
+        if random.random() < 0.3:
+            start += random.random() * (end - start)
+        if random.random() < 0.1:
+            end = start + random.random() * (end - start)
+        wanted = {hour for hour, over in self.ends.items() if hour >= wall(start) and over <= end}
+        unread = sorted(wanted - self.read)
+        for failure in random.choices(FAILURES, k=random.choice((0, 0, 1, 2, 3)) if unread else 0):
+            hour = random.choice(unread)
+            self.pbx.failures.append(replace(failure, at=(f"{hour:%F}", hour.hour)))
+        lookback = random.choice((0, 0, 1, 3, 24))
+        limit = lookback + random.choice((COUNT, random.randint(1, 2 * HOURS_PER_RUN)))
+        settings = {
+            "TAP_NOOJEE_LOOKBACK_HOURS": str(lookback),
+            "TAP_NOOJEE_MAX_HOURS_PER_RUN": str(limit),
+            "TAP_NOOJEE_BACKFILL_ORDER": random.choice(("oldest_first", "newest_first")),
+            "TAP_NOOJEE_REQUEST_TIMEOUT": "5",
+        }
+        dates = [date.isoformat(timespec="seconds") for date in (start, end)]
+        self.project.read(self.pbx, *dates, **settings)
+        self.pbx.requests.clear()
+        after = random.randint(0, min(limit, lookback + len(unread)))
+        output, status, killed = self.run_meltano(kill, after, random.random())
+        self.database.restart_if_killed()
+        failures = Counter(r.failure for r in self.pbx.requests if r.failure)
+        outcome = "failed" if status else "ended"
+        if kill and killed:
+            outcome = f"{kill[0]} {kill[1].name}"
+        self.runs[outcome] += 1
+        self.failures.update(failures)
+        try:
+            self.check()
+            if not killed and not failures:
+                assert status == 0, "nothing disturbed the run"
+                assert len(wanted - self.read) <= max(0, len(unread) - limit + lookback)
+        except Exception as error:
+            error.add_note(f"seed {SEED}, {dates}, {settings}, {failures}\n{output}")
+            raise
+        click.echo(
+            f"{present:%F} {len(self.pbx.requests):5} requests {len(self.read):5} hours  {outcome}"
+        )
+
+    def run_meltano(self, kill: Kill | None, after: int, chance: float) -> tuple[str, int, bool]:
+        """Run until no process is left; return the output, the status, and whether it was hit."""
+        killed = False
+        command = ("run", "--force", "tap-noojee", "target-postgres")
+        with self.project.start(*command) as process, ThreadPoolExecutor(1) as pool:
+            done = pool.submit(process.communicate)
+            if kill:
+                while len(self.pbx.requests) < after and not done.done():
+                    time.sleep(0.002)
+                # Meltano starts before the first request, and the target writes after the last.
+                time.sleep(4 * chance**2)
+                killed = not done.done() and self.kill(process.pid, *kill)
+            try:
+                output, _ = done.result(timeout=600)
+            except TimeoutError:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        # A killed Meltano leaves processes, which end by themselves.
+        while members(process.pid):
+            time.sleep(0.05)
+        return output, process.returncode, killed
+
+    def kill(self, group: int, victim: str, signum: signal.Signals) -> bool:
+        """Kill a part of the run; return whether it was there."""
+        if victim == "database":
+            self.database.kill(signum)
+            return True
+        found = [pid for pid, line in members(group).items() if victim == "all" or victim in line]
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        return bool(found)
+
+    def check(self) -> None:
+        """Compare this run's requests, the state and the table."""
+        answered = [r[1:3] for r in self.pbx.requests if r.status == 200 and not r.failure]
+        self.answered.update(answered)
+        earlier, self.read = self.read, self.hours_read()
+        rows, asked = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}
+        claimed = {row for row, hour in self.legs.items() if hour in self.read}
+        problems: dict[str, set[Any]] = {
+            "answered twice in one run": {hour for hour in answered if answered.count(hour) > 1},
+            "in the table, but not on the PBX": rows - self.legs.keys(),
+            "read according to the state, but not in the table": claimed - rows,
+            "read according to the state, but never answered": asked - self.answered,
+            "no longer in the state": earlier - self.read,
+        }
+        for problem, found in problems.items():
+            assert not found, f"{problem}: {[*found][:3]}"
+
+    def hours_read(self) -> set[datetime]:
+        """The hours in Meltano's state, without one that clocks skip."""
+        suffix = self.project.environment["MELTANO_RUN_STATE_ID_SUFFIX"]
+        printed = self.project.meltano("state", "get", f"{STATE_ID}:{suffix}")
+        state = json.loads(printed.splitlines()[-1]).get("singer_state", {})
+        bookmark = state.get("bookmarks", {}).get("recordings", {})
+        hours = set()
+        for part in bookmark.get("hours_read", ()):
+            hour, to = (datetime.fromisoformat(part[name]) for name in ("from", "to"))
+            while hour < to:
+                hours.add(hour)
+                hour += HOUR
+        hours.discard(SKIPPED)
+        if hours:
+            newest = datetime.fromisoformat(bookmark["replication_key_value"])
+            assert newest == self.ends[max(hours)], bookmark
+        return hours
+
+    def rows(self) -> set[Row]:
+        """The table, whose times are in UTC."""
+        try:
+            rows = [(Leg(*row[:-1]), row[-1]) for row in self.database.server.query(QUERY)]
+        except psycopg.errors.UndefinedTable:
+            rows = []
+        assert len(set(rows)) == len(rows), "a row is there twice"
+        return set(rows)
+
+
+class Database:
+    """A PostgreSQL server that can be killed and started again."""
+
+    def __init__(self, server: Postgres) -> None:
+        """Use a server that is up."""
+        self.server = server
+        ((folder,),) = server.query("SHOW data_directory")
+        self.data = Path(folder)
+        self.killed: int | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def kill(self, signum: signal.Signals) -> None:
+        """Kill it; with SIGTERM it ends after its last session."""
+        self.killed = int((self.data / "postmaster.pid").read_text().split()[0])
+        os.kill(self.killed, signum)
+
+    def restart_if_killed(self) -> None:
+        """Start a killed server again, as the owner of its files: it refuses to run as root."""
+        if self.killed is None:
+            return
+        os.waitpid(self.killed, 0)  # a zombie's lock file would count
+        self.killed = None
+        command = shlex.split((self.data / "postmaster.opts").read_text())
+        owner, home = self.data.stat(), self.data.parent
+        while not self.server.is_up():
+            # The sessions of a killed server may hold its shared memory for a while.
+            if self.process is None or self.process.poll() is not None:
+                self.process = subprocess.Popen(
+                    command, cwd=home, user=owner.st_uid, group=owner.st_gid, stderr=DEVNULL
+                )
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """Stop it if it was started here."""
+        if self.process:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait()
+
+
+def members(group: int) -> dict[int, str]:
+    """The running processes of a group, with their command lines."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            state, _, its_group = (path / "stat").read_text().rpartition(")")[2].split()[:3]
+            if state != "Z" and int(its_group) == group:
+                found[int(path.name)] = (path / "cmdline").read_text().replace("\0", " ")
+    return found

@@ -1,4 +1,4 @@
-"""The simulator as `python -m tap_noojee.simulator`."""
+"""Run the simulator with `python -m tap_noojee.simulator`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The invented truth: which legs there were, and how a PBX in some zone writes them.
-
-Hours and dates are worked out here without the tap's code, so that a mistake in the tap cannot
-hide behind the same mistake in its tests.
-"""
+"""The invented calls, and their form in the API."""
 
 from __future__ import annotations
 
@@ -17,24 +13,20 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-MELBOURNE = "Australia/Melbourne"
-
+T = TypeVar("T")
 Dates = Literal["java", "gmt", "timestamp", "old"]
 
-T = TypeVar("T")
-
+MELBOURNE = "Australia/Melbourne"
 HOUR = timedelta(hours=1)
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# What JDK 11 to 21 print, standard and summer, where the zone database has numbers only.
+# Standard and summer names of JDK 11 to 21, for zones that have only numbers in the database.
 _JAVA_NAMES = {
-    "Australia/Eucla": ("ACWST", "ACWDT"),
-    "Australia/Lord_Howe": ("LHST", "LHDT"),
-    "Asia/Singapore": ("SGT", "SGT"),
-    "Pacific/Chatham": ("CHAST", "CHADT"),
+    "Australia/Eucla": ("ACWST", "ACWDT"), "Australia/Lord_Howe": ("LHST", "LHDT"),
+    "Asia/Singapore": ("SGT", "SGT"), "Pacific/Chatham": ("CHAST", "CHADT"),
     "Pacific/Norfolk": ("NFT", "NFST"),
-}
+}  # fmt: skip
 _OLD_NAMES = {10.0: "EST", 9.5: "CST", 8.0: "WST"}
 
 
@@ -55,14 +47,14 @@ def _print_date(moment: datetime, zone: ZoneInfo, dates: Dates) -> str:
     local = moment.astimezone(zone)
     if dates == "timestamp":
         return f"{local:%Y-%m-%d %H:%M:%S}.0"
-    # Not %a and %b: those follow the locale, Java's names never do.
+    # %a and %b depend on the locale. Java's names do not.
     day = f"{_WEEKDAYS[local.weekday()]} {_MONTHS[local.month - 1]} {local:%d %H:%M:%S}"
     return f"{day} {_zone_name(local, zone, dates)} {local.year}"
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One leg of a call, as it really was: its times are aware and in UTC."""
+    """One leg of a call, with its times in UTC."""
 
     start: datetime
     callend: datetime
@@ -77,7 +69,7 @@ class Leg:
     tag: str = ""
 
     def record(self, zone: ZoneInfo, dates: Dates = "java") -> dict[str, str]:
-        """The leg as the API describes it when the PBX's clock is in `zone`."""
+        """Return the leg in the API's form, for a PBX whose clock is in `zone`."""
         return {
             "callend": _print_date(self.callend, zone, dates),
             "CallRecordId": self.call_record_id,
@@ -97,63 +89,41 @@ class Leg:
 LegSource: TypeAlias = Callable[[datetime, datetime], Iterable[Leg]]
 
 _SAMPLE_HOUR = datetime(2021, 9, 14, 5, tzinfo=UTC)  # 15:00 to 16:00 in Melbourne
-# The legs of the vendor's documented example, to the letter.
+# The legs of the vendor's documented example.
 SAMPLE = tuple(
-    Leg(
-        start=_SAMPLE_HOUR + timedelta(seconds=started),
-        callend=_SAMPLE_HOUR + timedelta(seconds=started + seconds),
-        call_record_id=record_id,
-        unique_id=unique_id,
-    )
-    for unique_id, record_id, started, seconds in (
-        ("1631595787.5", "6468", 3 * 60 + 30, 4),
-        ("1631595818.8", "6469", 3 * 60 + 47, 4),
-        ("1631595839.11", "6470", 4 * 60 + 7, 15),
-        ("1631596145.14", "6471", 9 * 60 + 16, 68),
+    Leg(_SAMPLE_HOUR + start, _SAMPLE_HOUR + start + timedelta(seconds=seconds), record, 1, unique)
+    for record, unique, start, seconds in (
+        ("6468", "1631595787.5", timedelta(minutes=3, seconds=30), 4),
+        ("6469", "1631595818.8", timedelta(minutes=3, seconds=47), 4),
+        ("6470", "1631595839.11", timedelta(minutes=4, seconds=7), 15),
+        ("6471", "1631596145.14", timedelta(minutes=9, seconds=16), 68),
     )
 )
 
 _STAFF = (
-    ("201", "Priya Raman"),
-    ("202", "Zoë Nguyễn"),
-    ("203", "Seán O’Brien"),  # noqa: RUF001 - the apostrophe is how the name is written
-    ("204", "Jack Mitchell"),
-    ("205", "Mere Tūhoe"),
-    ("206", "Åsa Lindqvist"),
-    ("207", "李小龍"),
-    ("208", "Grace Papadopoulos"),
-)
+    ("201", "Priya Raman"), ("202", "Zoë Nguyễn"), ("203", "Seán O’Brien"),  # noqa: RUF001
+    ("204", "Jack Mitchell"), ("205", "Mere Tūhoe"), ("206", "Åsa Lindqvist"),
+    ("207", "李小龍"), ("208", "Grace Papadopoulos"),
+)  # fmt: skip
 _TAGS = ("complaint", "sales", "Rückruf", "call back, see #4711", *("",) * 36)
 _DIRECTIONS = (*("Inbound",) * 6, *("Outbound",) * 3, "Internal")
 _DIDS = ("7601", "7602", "0355501000", "1300555010")
 _QUEUES = ("8001", "8002")
 _PREFIXES = ("0355501", "0255502", "0755503", "0491570")
-# Calls created in each hour of a weekday's local clock.
-_RATES = (*(0.05,) * 6, 0.5, 3, 9, 19, 21, 18, 9, 12, 17, 15, 12, 6, 2, 1, *(0.2,) * 4)
-_SATURDAY, _SUNDAY = 5, 6
-_SUNDAY_RATE = 2
-_SATURDAY_HOURS = range(9, 13)
-# In whole hours, more than a call can last: see the longest legs below.
-_LONGEST_CALL = 2
-
-
-def _rate(local: datetime) -> float:
-    if local.weekday() == _SUNDAY:  # clocks change on Sundays: there has to be something to see
-        return _SUNDAY_RATE
-    if local.weekday() == _SATURDAY:
-        return 3 if local.hour in _SATURDAY_HOURS else 0.02
-    return _RATES[local.hour]
+# Calls created in each local hour. Clocks change on Sundays, so Sunday nights have calls.
+_WEEKDAY = (*(0.05,) * 6, 0.5, 3, 9, 19, 21, 18, 9, 12, 17, 15, 12, 6, 2, 1, *(0.2,) * 4)
+_SATURDAY = (*(0.02,) * 9, *(3,) * 4, *(0.02,) * 11)
+_RATES = (*(_WEEKDAY,) * 5, _SATURDAY, (2,) * 24)
+_LONGEST_CALL = 2  # hours, more than the longest legs below
 
 
 @lru_cache(maxsize=10_000)
 def _created(hour: int, zone: ZoneInfo, volume: float) -> tuple[Leg, ...]:
-    """Invent the legs of all calls created in one hour, counted in UTC from 1970.
-
-    Each hour has its own seed, so it is the same whichever hours were asked before, and only
-    `random()` is drawn from: of Random's methods, the one that is the same in every Python.
-    """
+    """Invent the calls created in one hour, counted in UTC from 1970."""
+    # Each hour has its own seed. Only `random()` returns the same numbers in every Python.
     draw = Random(f"noojee {hour}").random  # noqa: S311 - invented calls, not secrets
-    rate = _rate(datetime.fromtimestamp(hour * 3600, zone)) * volume
+    local = datetime.fromtimestamp(hour * 3600, zone)
+    rate = _RATES[local.weekday()][local.hour] * volume
     count = int(rate * (0.8 + 0.4 * draw()) + draw())
     moments = sorted(hour * 3600 + int(draw() * 3600) for _ in range(count))
     return tuple(
@@ -168,7 +138,7 @@ def _call(draw: Callable[[], float], moment: int, record_id: str, unique_id: str
         return choices[int(draw() * len(choices))]
 
     def talk(longest: int) -> int:
-        return int(longest * draw() ** 2)  # mostly short
+        return int(longest * draw() ** 2)  # most are short
 
     number = f"{pick(_PREFIXES)}{pick(range(1000)):03}"
     extension, username = pick(_STAFF)
@@ -182,7 +152,7 @@ def _call(draw: Callable[[], float], moment: int, record_id: str, unique_id: str
         did = "internal"
     elif direction == "Inbound":
         parts = [(pick(_QUEUES), "", "", talk(240))]
-        if pick(range(8)):  # the others hang up in the queue
+        if pick(range(8)):  # the rest hang up in the queue
             parts.append((extension, username, tag, 5 + talk(1500)))
             transfers = pick((0, 0, 0, 1, 2, 3))
             parts += [(*pick(_STAFF), "", 5 + talk(900)) for _ in range(transfers)]
@@ -196,12 +166,13 @@ def _call(draw: Callable[[], float], moment: int, record_id: str, unique_id: str
 
 
 def legs(start: datetime, end: datetime, *, zone: ZoneInfo, volume: float = 1.0) -> list[Leg]:
-    """The truth: every leg that ends from `start` until before `end`, in order of its end."""
+    """List the invented legs that end from `start` until before `end`, sorted by end."""
     first = int(start.timestamp() // 3600) - _LONGEST_CALL
     hours = range(first, math.ceil(end.timestamp() / 3600))
     found = [leg for hour in hours for leg in _created(hour, zone, volume)]
     if zone.key == MELBOURNE and volume:
         found = [leg for leg in found if not _SAMPLE_HOUR <= leg.callend < _SAMPLE_HOUR + HOUR]
         found += SAMPLE
-    found = [leg for leg in found if start <= leg.callend < end]
-    return sorted(found, key=lambda leg: leg.callend)
+    return sorted(
+        (leg for leg in found if start <= leg.callend < end), key=lambda leg: leg.callend
+    )

@@ -1,29 +1,40 @@
-"""What can go wrong, and the answers that are not lists of legs."""
+"""Simulated failures, and the responses that are not lists of legs."""
 
 from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self, cast, get_args
+from datetime import datetime
+from http.client import responses
+from threading import TIMEOUT_MAX
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
 Kind = Literal[
     "status", "cut", "cut-json", "reset", "slow", "stall", "trickle", "endless",
-    "html", "code", "null", "empty", "redirect", "rate", "204", "body",
-    "early-hints", "huge",
+    "html", "code", "null", "empty", "redirect", "rate", "204", "body", "huge",
 ]  # fmt: skip
+KINDS = ", ".join(get_args(Kind))
+TOO_SOON = "wait a bit and retry"
+FORM = "KIND[=VALUE][@HOUR][*TIMES]"
+
+# The field that a kind's VALUE sets, and how to read it.
+_VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "status": ("status", int), "rate": ("status", int), "huge": ("size", int),
+    "slow": ("delay", float), "body": ("body", str.encode),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something that goes wrong, `times` times (None: always), for one hour or (None) for any.
+    """A failure of the next `times` requests, or of all if `times` is None.
 
-    The body of a "huge" answer is an array of `size` bytes that repeats `body`.
+    `at` limits it to one hour, for example `("2021-09-14", 15)`. `delay` is in seconds. `echo`
+    adds the URL, and so the key, to the body. A "huge" response is an array of `size` bytes that
+    repeats `body`, which must end in a comma.
     """
 
     kind: Kind
@@ -32,6 +43,7 @@ class Failure:
     status: int | None = None
     retry_after: int | str | None = None
     body: bytes | None = None
+    content_type: str = "application/json"
     echo: bool = False
     delay: float = 1
     size: int = 2**28
@@ -39,54 +51,51 @@ class Failure:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `kind[=value][@2021-09-14T15][*times]`; a bare `*` means always."""
-        form = r"([a-z0-9-]+)(?:=(.*?))?(?:@(\d{4}-\d\d-\d\d)T(\d\d?))?(?:\*(\d*))?"
-        match = re.fullmatch(form, text)
+        form = r"([a-z0-9-]+)(?:=(.*?))?(?:@(\d{4}-\d\d-\d\dT\d\d?))?(?:\*([1-9]\d*|()))?"
+        match = re.fullmatch(form, text, re.ASCII | re.DOTALL)
         if not match or match[1] not in get_args(Kind):
-            raise ValueError(text)
-        kind, value, date, hour, times = match.groups()
-        failure = cls(
-            cast("Kind", kind),
-            at=(date, int(hour)) if date else None,
-            times=1 if times is None else int(times) if times else None,
-        )
-        match kind, value:
-            case _, None:
-                return failure
-            case "status" | "rate", _:
-                return replace(failure, status=int(value))
-            case "huge", _:
-                return replace(failure, size=int(value))
-            case "slow", _:
-                return replace(failure, delay=float(value))
-            case "body", _:
-                return replace(failure, body=value.encode())
-        raise ValueError(text)
+            raise ValueError(f"{text!r} does not match {FORM}; the kinds are {KINDS}")
+        kind, value, at, times, _ = match.groups()
+        fields: dict[str, Any] = {}
+        try:
+            if value is not None:
+                name, read = _VALUES[kind]
+                fields[name] = read(value)
+            if at:
+                hour = datetime.strptime(at, "%Y-%m-%dT%H")  # noqa: DTZ007 - a wall clock's hour
+                fields["at"] = f"{hour:%Y-%m-%d}", hour.hour
+        except (KeyError, ValueError):
+            raise ValueError(f"{text!r} has a VALUE or HOUR that cannot be read") from None
+        if not 0 <= fields.get("delay", 0) <= TIMEOUT_MAX:
+            raise ValueError(f"{text!r} has a delay that is out of range")
+        if times is not None:
+            fields["times"] = int(times) if times else None
+        return cls(cast("Kind", kind), **fields)
 
-    def answer(self, base: str, target: str, *, too_soon: Answer) -> Answer | None:
-        """The wrong answer to a request, or None where the right one goes wrong on its way."""
-        url = f"{base}{target}"
-        error = page(self.status or 503, f"<p>{url}</p>" if self.echo else "")
+    def response(self, url: str, rate_limit_status: int) -> Response | None:
+        """Build the response to a request, or None if the correct one fails on its way."""
+        error = Response.page(self.status or 503, f"<p>{url}</p>" if self.echo else "")
         if self.body is not None:
             error = replace(error, body=self.body + (url.encode() if self.echo else b""))
         if self.retry_after is not None:
             error = replace(error, headers={"Retry-After": str(self.retry_after)})
-        login = f"{base}/login?{target.partition('?')[2]}"
+        status = self.status or 200
         return {
             "status": error,
-            "html": page(200, "<form action='login'>Please log in</form>"),
-            "code": message(200, "the recording service is not available"),
-            "null": Answer(200, b"null"),
-            "empty": Answer(200),
-            "redirect": Answer(302, headers={"Location": login}),
-            "rate": replace(too_soon, headers=error.headers),
-            "204": Answer(204),
-            "body": Answer(200, self.body or b""),
-            "huge": Answer(self.status or 200, self.body or b"{},"),
+            "html": Response.page(200, "<form action='login'>Please log in</form>"),
+            "code": Response.message(200, "the recording service is not available"),
+            "null": Response(200, b"null"),
+            "empty": Response(200),
+            "redirect": Response(302, headers={"Location": f"/login?{url.partition('?')[2]}"}),
+            "rate": Response.message(self.status or rate_limit_status, TOO_SOON),
+            "204": Response(204),
+            "body": Response(status, self.body or b"", self.content_type),
+            "huge": Response(status, self.body or b"{},", self.content_type),
         }.get(self.kind)
 
 
 class Request(NamedTuple):
-    """One request as it came; `status` is None where no answer was sent."""
+    """A request; `time` is in monotonic seconds, and `status` is None without a response."""
 
     time: float
     date: str | None
@@ -96,42 +105,25 @@ class Request(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What the server sends."""
+class Response:
+    """A response of the server."""
 
     status: int
     body: bytes = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def status_line(self) -> str:
+        return f"{self.status} {responses.get(self.status, 'Unknown')}"
 
-def message(status: int, text: str) -> Answer:
-    """An error as the vendor's API words it."""
-    return Answer(status, json.dumps({"Code": -1, "Message": text}).encode())
+    @classmethod
+    def message(cls, status: int, text: str) -> Self:
+        """Build an error in the form of the vendor's API."""
+        return cls(status, json.dumps({"Code": -1, "Message": text}).encode())
 
-
-def phrase(status: int) -> str:
-    """The words that go with an HTTP status."""
-    with suppress(ValueError):
-        return HTTPStatus(status).phrase
-    return "Unknown"
-
-
-def page(status: int, extra: str = "", **headers: str) -> Answer:
-    """An error as a web server shows it."""
-    title = f"HTTP Status {status} - {phrase(status)}"
-    html = f"<!doctype html><title>{title}</title><h1>{title}</h1>{extra}".encode()
-    return Answer(status, html, "text/html;charset=utf-8", headers)
-
-
-def repeat_in_array(unit: bytes, size: int) -> Iterator[bytes]:
-    """A JSON array of `size` bytes that repeats `unit`, in pieces, so that it takes no memory."""
-    count, rest = divmod(size - len(b"[]"), len(unit))
-    a_piece = 2**16 // len(unit) + 1
-    yield b"["
-    while count > a_piece:
-        yield unit * a_piece
-        count -= a_piece
-    # The last comma would not be JSON, and spaces make up for what does not fill another unit.
-    last = (unit * count).removesuffix(b",")
-    yield last + b" " * (len(unit) * count - len(last) + rest) + b"]"
+    @classmethod
+    def page(cls, status: int, extra: str = "", **headers: str) -> Self:
+        title = f"HTTP Status {cls(status).status_line}"
+        html = f"<!doctype html><title>{title}</title><h1>{title}</h1>{extra}".encode()
+        return cls(status, html, "text/html;charset=utf-8", headers)

@@ -1,72 +1,59 @@
-"""The HTTP side: a PBX on a loopback port, and its misbehaviour."""
+"""The HTTP server: a PBX on a loopback port, and its failures."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import struct
-import threading
 import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal, NoReturn, Self, cast
+from itertools import chain, repeat
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING, Literal, Self, cast
 from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
-from tap_noojee.simulator.calls import HOUR, MELBOURNE, SAMPLE, Dates, Leg, LegSource, legs
-from tap_noojee.simulator.failures import (
-    Answer,
-    Failure,
-    Request,
-    message,
-    page,
-    phrase,
-    repeat_in_array,
-)
-from tap_noojee.simulator.wall import exists, parse_wall_hour
+from tap_noojee.simulator.calls import MELBOURNE, SAMPLE, Dates, Leg, LegSource, legs
+from tap_noojee.simulator.failures import TOO_SOON, Failure, Kind, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from werkzeug.serving import BaseWSGIServer
-
+# The Global API key opens all data. A User API key does not open the recordings.
 API_KEY = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
+USER_KEY = "c2b7e916-80d4-4f35-8a6e-93f1d5027ab4"
 BASES = ("/njadmin/rest/RecordingAPI", "/servicemanager/rest/RecordingAPI")
-TOO_SOON = "wait a bit and retry"
+YEARS = range(1970, MAXYEAR)
 
 Fold = Literal["both", "first", "second"]
-Gap = Literal["empty", "next"]
 
-DAY = timedelta(days=1)
+QUARTER = timedelta(minutes=15)
 
 
 @dataclass(kw_only=True, eq=False)
 class Simulator:
-    """A PBX on a loopback port, for as long as the `with` block lasts.
+    """A PBX on a loopback port, which serves inside a `with` block.
 
-    `interval` 0 means no limit; it counts from the arrival of the last accepted request, or from
-    the end of its answer. `fold` and `gap` say which legs a repeated and a skipped hour return;
-    the real server's behaviour is not known. `legs` replaces the invented calls, and `clock` the
-    time in the `Date` header. Failures are served in order, each to the first request that
-    matches; more may be added at any time.
+    `interval` is the rate limit in seconds, or 0 for none. It starts when an accepted request
+    arrives, or when its response ends. `fold` selects the legs of a repeated hour. `clock` sets
+    the `Date` header. Each request gets the first failure that matches it.
     """
 
     timezone: str = MELBOURNE
     api_key: str = API_KEY
+    user_key: str = USER_KEY
     interval: float = 0
     counts_from: Literal["arrival", "answer"] = "arrival"
     rate_limit_status: int = 429
-    rate_limit_body: bytes | None = None
-    rate_limit_content_type: str = "application/json"
     clock: Callable[[], datetime] | None = None
     fold: Fold = "both"
-    gap: Gap = "empty"
     dates: Dates = "java"
     volume: float = 1.0
     legs: Sequence[Leg] | LegSource | None = None
@@ -77,28 +64,23 @@ class Simulator:
     requests: list[Request] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        """Resolve the zone, so that a wrong one is reported at once."""
+        self.failures = list(self.failures)
         self._zone = ZoneInfo(self.timezone)
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._lock = Lock()
+        self._stopping = Event()
         self._sockets: set[socket.socket] = set()
-        self._used: Counter[int] = Counter()
-        self._counted: float | None = None
-        self._server: BaseWSGIServer | None = None
+        self._interval_start: float | None = None
 
     def __enter__(self) -> Self:
-        """Start to serve."""
-        # An extra: only what serves needs it, and main() says so where it is missing.
+        # werkzeug is an extra, and the command reports a missing one.
         from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
-        sockets, stopping, clock = self._sockets, self._stopping, self.clock
+        sockets, clock = self._sockets, self.clock
 
         class Handler(WSGIRequestHandler):
             def setup(self) -> None:
                 super().setup()
                 sockets.add(self.connection)
-                if stopping.is_set():  # accepted too late for stop() to see
-                    _hang_up(self.connection)
 
             def finish(self) -> None:
                 super().finish()
@@ -107,192 +89,169 @@ class Simulator:
             def connection_dropped(self, *_: object) -> None:
                 self.close_connection = True
 
-            def date_time_string(self, timestamp: float | None = None) -> str:
-                if clock is None:
-                    return super().date_time_string(timestamp)
-                return format_datetime(clock().astimezone(UTC), usegmt=True)
+            def date_time_string(self, _: object = None) -> str:
+                time = clock() if clock else datetime.now(UTC)
+                return format_datetime(time.astimezone(UTC), usegmt=True)
 
             def log(self, *_: object) -> None:
-                """Say nothing: the request line holds the key."""
+                """Log nothing: the request line contains the key."""
 
         self._server = make_server(
             "127.0.0.1", self.port, self._serve, threaded=True, request_handler=Handler
         )
-        # Threads that are not daemons are waited for when the server closes, so that none is left.
+        # Closing the server waits only for threads that are not daemons.
         self._server.daemon_threads = False  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._server.port}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        )
+        self._thread = Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop to serve."""
         self.stop()
 
     def stop(self) -> None:
-        """Break off whatever is being answered and close every socket."""
-        if self._server is None:
-            return
+        """Break off all responses and close all sockets."""
         self._stopping.set()
         self._server.shutdown()
-        for connection in list(self._sockets):
-            _hang_up(connection)
-        self._thread.join()
-        self._server = None
+        while self._thread.is_alive():
+            for connection in list(self._sockets):
+                with suppress(OSError):  # the client may have hung up first
+                    connection.shutdown(socket.SHUT_RDWR)
+            self._thread.join(0.01)
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        arrived = time.monotonic()
+        now = time.monotonic()
         query = dict(parse_qsl(environ["QUERY_STRING"], keep_blank_values=True))
-        wall = parse_wall_hour(query)
+        wall = _parse_hour(query)
+        hour = (f"{wall:%Y-%m-%d}", wall.hour) if wall else (None, None)
+        failure = None
         with self._lock:
-            answer = self._rejection(environ, query, wall, arrived)
-            accepted = answer is None
-            date, hour = (f"{wall:%Y-%m-%d}", wall.hour) if wall else (None, None)
-            failure = self._next_failure((date, hour)) if accepted else None
+            response = self._rejection(environ, query, wall, now)
+            accepted = response is None
+            if accepted and (failure := self._next_failure(hour)):
+                url = f"{self.url}{environ['REQUEST_URI']}"
+                response = failure.response(url, self.rate_limit_status)
             kind = failure.kind if failure else None
-            if failure:
-                target = f"{environ['PATH_INFO']}?{environ['QUERY_STRING']}"
-                too_soon = self._too_soon(failure.status)
-                answer = failure.answer(self.url, target, too_soon=too_soon)
-            status = None if kind in {"reset", "stall"} else answer.status if answer else 200
-            self.requests.append(Request(arrived, date, hour, status, kind))
-        self._pause(self.latency)
-        if failure and kind == "slow":
-            self._pause(failure.delay)
-        if answer is None:
-            found = self._ended(cast("datetime", wall))
-            records = [leg.record(self._zone, self.dates) for leg in found]
-            answer = Answer(200, json.dumps(records, ensure_ascii=False).encode())
-        parts = self._send(answer, failure, environ["werkzeug.socket"], start_response)
-        return self._count_from_end(parts) if self.counts_from == "answer" and accepted else parts
-
-    def _count_from_end(self, parts: Iterable[bytes]) -> Iterator[bytes]:
-        for part in parts:
-            # Before the part is sent: the client may make its next request as the last one comes.
-            self._counted = time.monotonic()
-            yield part
+            status = None if kind in {"reset", "stall"} else response.status if response else 200
+            self.requests.append(Request(now, hour[0], hour[1], status, kind))
+        self._pause(self.latency + (failure.delay if failure and kind == "slow" else 0))
+        if response is None:
+            ended = self._ended(cast("datetime", wall))
+            records = [leg.record(self._zone, self.dates) for leg in ended]
+            response = Response(200, json.dumps(records, ensure_ascii=False).encode())
+        _break_connection(kind, environ["werkzeug.socket"], response.body)
+        headers = {"Content-Type": response.content_type, **response.headers}
+        if kind != "endless" and response.status != HTTPStatus.NO_CONTENT:
+            size = failure.size if failure and kind == "huge" else len(response.body)
+            headers["Content-Length"] = str(size)
+        start_response(response.status_line, list(headers.items()))
+        return self._send(response, failure, accepted=accepted)
 
     def _rejection(
-        self,
-        environ: WSGIEnvironment,
-        query: Mapping[str, str],
-        wall: datetime | None,
-        arrived: float,
-    ) -> Answer | None:
+        self, environ: WSGIEnvironment, query: Mapping[str, str], wall: datetime | None, now: float
+    ) -> Response | None:
         if environ["PATH_INFO"] not in {f"{base}/retrieveMetaDataByHour" for base in BASES}:
-            return page(404)
+            return Response.page(404)
         if environ["REQUEST_METHOD"] != "POST":
-            return page(405, Allow="POST")
-        if query.get("apiKey") != self.api_key:
-            return message(403, "unknown API key")
+            return Response.page(405, Allow="POST")
+        if (key := query.get("apiKey")) != self.api_key:
+            no_access = "this API key does not have access to this endpoint"
+            return Response.message(403, no_access if key == self.user_key else "unknown API key")
         if wall is None:
-            return message(400, "date must be yyyy/MM/dd and hour 0 to 23")
-        if self._counted is not None and arrived - self._counted < self.interval:
-            return self._too_soon()
-        self._counted = arrived
+            return Response.message(400, "date must be yyyy/MM/dd and hour 0 to 23")
+        if self._interval_start is not None and now - self._interval_start < self.interval:
+            return Response.message(self.rate_limit_status, TOO_SOON)
+        self._interval_start = now
         return None
 
-    def _too_soon(self, status: int | None = None) -> Answer:
-        answer = message(status or self.rate_limit_status, TOO_SOON)
-        body = answer.body if self.rate_limit_body is None else self.rate_limit_body
-        return replace(answer, body=body, content_type=self.rate_limit_content_type)
-
-    def _next_failure(self, asked: tuple[str | None, int | None]) -> Failure | None:
+    def _next_failure(self, hour: tuple[str | int | None, ...]) -> Failure | None:
         for number, failure in enumerate(self.failures):
-            left = failure.times is None or self._used[number] < failure.times
-            if left and failure.at in {None, asked}:
-                self._used[number] += 1
+            if failure.at in {None, hour}:
+                if failure.times == 1:
+                    del self.failures[number]
+                elif failure.times:
+                    self.failures[number] = replace(failure, times=failure.times - 1)
                 return failure
         return None
 
     def _ended(self, wall: datetime) -> list[Leg]:
-        zone = self._zone
-        while self.gap == "next" and not exists(wall, zone):
-            wall += HOUR
-        around = wall.replace(tzinfo=UTC)
-        nearby = ((around + day).astimezone(zone) for day in (-DAY, DAY))
-        offsets = [local.utcoffset() or timedelta() for local in nearby]
-        found = self._legs(around - max(offsets), around - min(offsets) + HOUR)
-        return [leg for leg in found if self._shown(leg.callend.astimezone(zone), wall)]
+        """List the legs that ended in an hour of the PBX's clock."""
+        quarters = self._quarters(wall)
+        found = self._legs(quarters[0], quarters[-1] + QUARTER) if quarters else []
+        return [leg for leg in found if any(q <= leg.callend < q + QUARTER for q in quarters)]
 
-    def _shown(self, local: datetime, wall: datetime) -> bool:
-        if local.replace(minute=0, second=0, microsecond=0, tzinfo=None) != wall:
-            return False
-        repeated = local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset()
-        return self.fold == "both" or not repeated or local.fold == (self.fold == "second")
+    def _quarters(self, wall: datetime) -> list[datetime]:
+        """List the quarters of an hour of the PBX's clock in UTC: four, or none to eight."""
+        found = []
+        near = wall.replace(tzinfo=self._zone).astimezone(UTC)
+        for number in range(-3 * 4, 4 * 4):  # clocks go back by at most 3 hours
+            local = (near + number * QUARTER).astimezone(self._zone)
+            if local.replace(minute=0, tzinfo=None) == wall:
+                repeated = local.utcoffset() != local.replace(fold=1 - local.fold).utcoffset()
+                if self.fold == "both" or not repeated or local.fold == (self.fold == "second"):
+                    found.append(local.astimezone(UTC))
+        return found
 
     def _legs(self, start: datetime, end: datetime) -> Iterable[Leg]:
         if callable(self.legs):
             return self.legs(start, end)
         if self.legs is not None:
             return [leg for leg in self.legs if start <= leg.callend < end]
-        # By record, not by end: a database might, and a tap that does not sort is found out.
+        # Sorted by record, as a database might, so that a tap has to sort by end itself.
         found = legs(start, end, zone=self._zone, volume=self.volume)
         return sorted(found, key=lambda leg: (int(leg.call_record_id), leg.leg))
 
     def _send(
-        self,
-        answer: Answer,
-        failure: Failure | None,
-        connection: socket.socket,
-        start_response: StartResponse,
-    ) -> Iterable[bytes]:
+        self, response: Response, failure: Failure | None, *, accepted: bool
+    ) -> Iterator[bytes]:
         kind = failure.kind if failure else None
-        half = answer.body[: len(answer.body) // 2]
-        if kind == "reset":
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            os.close(connection.detach())  # the server would say a proper goodbye first
-            _drop()
-        if kind == "stall":
-            while connection.recv(4096):
-                pass
-            _drop()
-        if kind == "cut-json":
-            # By hand: the server would send it in chunks.
-            head = (
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
-            )
-            connection.sendall(head + half)
-            _drop()
-        if kind == "early-hints":
-            connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
-        size = failure.size if failure and kind == "huge" else len(answer.body)
-        headers = [("Content-Type", answer.content_type), *answer.headers.items()]
-        if kind != "endless" and answer.status != HTTPStatus.NO_CONTENT:
-            headers.append(("Content-Length", str(size)))
-        start_response(f"{answer.status} {phrase(answer.status)}", headers)
-        if kind == "huge":
-            return repeat_in_array(answer.body, size)
-        if kind == "endless":
-            return self._endless()
-        if kind == "trickle":
-            return self._trickle(answer.body)
-        return [half if kind == "cut" else answer.body]
-
-    def _endless(self) -> Iterator[bytes]:
-        record = json.dumps(SAMPLE[0].record(self._zone, self.dates)).encode()
-        yield b"[" + record
-        while True:
-            self._pause(0.001)
-            yield b", ".join([b""] + [record] * 100)
-
-    def _trickle(self, body: bytes) -> Iterator[bytes]:
-        for byte in body:
-            yield bytes([byte])
-            self._pause(1)
+        parts: Iterable[bytes] = [response.body]
+        pause = 0.0
+        if kind == "cut":
+            parts = [response.body[: len(response.body) // 2]]
+        elif failure and kind == "huge":
+            piece = response.body * (2**16 // len(response.body) + 1)
+            pieces, rest = divmod(failure.size - len(b"[]") - len(response.body), len(piece))
+            last = response.body[:-1].ljust(len(response.body) + rest)  # without the last comma
+            parts = chain([b"["], repeat(piece, pieces), [last + b"]"])
+        elif kind == "trickle":
+            parts, pause = (bytes([byte]) for byte in response.body), 1
+        elif kind == "endless":
+            record = json.dumps(SAMPLE[0].record(self._zone, self.dates)).encode()
+            parts, pause = chain([b"[" + record], repeat((b", " + record) * 100)), 0.001
+        for part in parts:
+            if accepted and self.counts_from == "answer":
+                # Before the part is sent: the client may react to the last one at once.
+                self._interval_start = time.monotonic()
+            yield part
+            self._pause(pause)
 
     def _pause(self, seconds: float) -> None:
         if self._stopping.wait(seconds):
-            _drop()
+            raise ConnectionAbortedError  # ends the request as if the client had hung up
 
 
-def _hang_up(connection: socket.socket) -> None:
-    with suppress(OSError):  # the client was quicker
-        connection.shutdown(socket.SHUT_RDWR)
+def _parse_hour(query: Mapping[str, str]) -> datetime | None:
+    """Read the requested hour of the wall clock, as a naive time."""
+    text = f"{query.get('date')} {query.get('hour')}"
+    match = re.fullmatch(r"(\d{4})/(\d\d)/(\d\d) (\d\d?)", text, re.ASCII)
+    if match and int(match[1]) in YEARS:
+        with suppress(ValueError):
+            return datetime(*map(int, match.groups()))  # type: ignore[arg-type] # noqa: DTZ001
+    return None
 
 
-def _drop() -> NoReturn:
-    """End the connection here: werkzeug takes this for a client that has gone."""
+def _break_connection(kind: Kind | None, connection: socket.socket, body: bytes) -> None:
+    if kind == "reset":
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(connection.detach())  # otherwise the server shuts it down cleanly first
+    elif kind == "stall":
+        while connection.recv(4096):
+            pass
+    elif kind == "cut-json":
+        # Bypass the server, which would send chunks.
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+        connection.sendall(head + body[: len(body) // 2])
+    else:
+        return
     raise ConnectionAbortedError
