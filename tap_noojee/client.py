@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tap_noojee.clock import Clock
-    from tap_noojee.responses import Decoded, Response
+    from tap_noojee.decoding import Decoded
+    from tap_noojee.responses import Response
 
 
 MAX_ATTEMPTS = 5
