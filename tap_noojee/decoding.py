@@ -1,4 +1,4 @@
-"""The body of a successful response: an array of raw legs, in whatever form the PBX writes it."""
+"""Decode the body of a successful response, an array of raw legs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from tap_noojee.legs import REQUIRED, RawLeg
 from tap_noojee.redaction import safe_excerpt
 
 MAX_LEGS = 150_000
-"""Legs in a response. A large call centre has a few thousand an hour."""
+"""Most legs in a response. A large call centre has a few thousand an hour."""
 
 MAX_TEXT_BYTES = 80 * 2**20
-"""Bytes of a decoded response. One emoji makes each character take four bytes."""
+"""Largest decoded response, in bytes. One emoji makes each character take four bytes."""
 
 MAX_UNKNOWN = 20
-"""Unknown field names that we report from one response."""
+"""Most unknown field names that we report from one response."""
 
 _LEGS = msgspec.json.Decoder(list[RawLeg])  # type: ignore[valid-type]
 _FIELDS = {name.lower(): name for name in RawLeg.__struct_fields__}
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""PostgreSQL cannot store a NUL, and no target can encode half a surrogate pair."""
+"""PostgreSQL cannot store a NUL, and no target can encode a lone surrogate."""
 
 
 @dataclasses.dataclass(slots=True)
 class Decoded:
-    """The raw legs of a response, and its peculiarities."""
+    """The raw legs of a response, and what is unusual about it."""
 
     legs: list[Any]
-    """RawLeg objects; anything else is not a leg."""
+    """RawLeg objects, or other JSON values, which are not legs."""
     unknown: set[str] = dataclasses.field(default_factory=set)
     """Fields that are not in the schema."""
     missing: set[str] = dataclasses.field(default_factory=set)
@@ -45,24 +45,24 @@ class Decoded:
     charset: str = ""
     """The charset, if it is not UTF-8."""
     replaced: set[str] = dataclasses.field(default_factory=set)
-    """Fields with characters that databases reject."""
+    """Fields in which characters that databases reject were replaced."""
     no_content: bool = False
     """Whether the status was 204."""
 
 
 def decode_legs(body: bytearray, content_type: str, key: str) -> Decoded:
-    """Decode an array of legs, and empty `body`. `key` is the API key, not to be quoted.
+    """Decode an array of legs, and clear `body`. `key` is the API key, which must not be quoted.
 
     Raises:
-        TruncatedResponseError: The array has no end.
+        TruncatedResponseError: The body ends before the array does.
         HourError: The body is unreadable.
     """
-    # Each value follows one of these, so this bounds the memory of any response.
+    # Every JSON value follows one of these characters, so this bounds the memory.
     if sum(map(body.count, (b",", b"{", b"["))) > MAX_LEGS * (len(_FIELDS) + 1):
-        raise HourError(f"the response has more values than {MAX_LEGS:,} legs")
+        raise HourError(f"the response is larger than {MAX_LEGS:,} legs")
     if b"\\u0000" not in body:
         try:
-            # Fast path: all fields are there, and their values are strings.
+            # Fast path: each leg has all fields, and the values are strings.
             return Decoded(_LEGS.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
@@ -89,7 +89,7 @@ def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
                 continue
             seen.add(field)
             if isinstance(value, str) and _UNSTORABLE.search(value):
-                value = _UNSTORABLE.sub("\ufffd", value)  # noqa: PLW2901 - the same value, readable
+                value = _UNSTORABLE.sub("\ufffd", value)  # noqa: PLW2901 - the same value, cleaned
                 result.replaced.add(field)
             values[field] = value
         return RawLeg(**values)
@@ -101,7 +101,7 @@ def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
             object_pairs_hook=build_leg,
             parse_int=str,
             parse_float=str,
-            parse_constant=float,  # NaN and Infinity, which are no strings and so become null
+            parse_constant=float,  # NaN and Infinity stay numbers, so LegReader makes them null
         )
     except json.JSONDecodeError as error:
         raise _json_error(text, charset, size, error) from None
@@ -115,7 +115,7 @@ def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
 def _decode_text(body: bytearray, content_type: str) -> tuple[str, str]:
     """The text, and its charset if that is not UTF-8."""
     try:
-        # Java may write half a surrogate pair as if it were a character.
+        # Java may write a lone surrogate as if it were a character.
         return body.decode("utf-8", "surrogatepass"), ""
     except UnicodeDecodeError:
         header = email.message.Message()
@@ -124,7 +124,7 @@ def _decode_text(body: bytearray, content_type: str) -> tuple[str, str]:
     try:
         if codecs.lookup(charset).name != "utf-8":
             return body.decode(charset, "replace"), charset
-    except (LookupError, ValueError):  # no such charset, or one that is not for text
+    except (LookupError, ValueError):  # not a charset, or not one for text
         pass
     return body.decode("windows-1252", "replace"), "windows-1252"
 
@@ -138,7 +138,7 @@ def _json_error(text: str, charset: str, size: int, error: json.JSONDecodeError)
 
 
 def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:
-    """Whether the text is the beginning of an array, and the error only its sudden end."""
+    """Whether the only error is that the text ends too early."""
     text = text.rstrip()
     if error.msg.startswith("Unterminated string"):
         return True

@@ -1,7 +1,7 @@
-"""A response's meaning: raw legs, or an error.
+"""Turn a response into raw legs or an error.
 
 The vendor documents 200 with an array, and otherwise "an appropriate http error code". An object
-with Code and Message is a status, whatever HTTP status it comes with.
+with Code and Message is an error under any HTTP status.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_RETRY_AFTER = 3600
 """Longest `Retry-After` we honour, in seconds."""
 
 MAX_MESSAGE_BYTES = 2**16
-"""Bytes of an error's body that we read."""
+"""Longest part of an error's body that we read, in bytes."""
 
 _BOM = b"\xef\xbb\xbf"
 _ARRAY = re.compile(rb"\s*\[")
@@ -46,12 +46,12 @@ _RATE_LIMIT = re.compile(
     r"|(once |only )?(a|per|every|each) [0-9]+ (seconds|minutes)",
     re.IGNORECASE,
 )
-"""Words for a rate limit. The vendor's lead API answers 400 with "wait a bit and retry"; the words
-of this API are not documented."""
+"""Typical words for a rate limit. The vendor's lead API answers 400 with "wait a bit and retry";
+the words of this API are not documented."""
 
 _CHECK_KEY = (
     "check that `api_key` is the Global API key, and that Noojee support has put this machine's "
-    "IP address on the PBX's whitelist"
+    "IP address on the whitelist"
 )
 _FATAL_STATUSES: dict[int, str] = {
     requests.codes.unauthorized: f"the PBX refuses access: {_CHECK_KEY}",
@@ -67,7 +67,7 @@ _STATUS_KEYS = {"Code", "Message"}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Response:
-    """What the server sent."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -77,19 +77,19 @@ class Response:
 
     @property
     def date(self) -> datetime | None:
-        """The `Date` header, in UTC; None if there is no readable one."""
+        """The `Date` header in UTC, or None if it is missing or unreadable."""
         return _parse_http_date(self.headers.get("Date", ""))
 
 
 def parse_response(response: Response, key: str, now: datetime) -> Decoded:
-    """Decode the legs of a response. Empties its body. `key` is the API key, not to be quoted.
+    """Decode a response, and clear its body. `key` is the API key, which must not be quoted.
 
     Raises:
-        RateLimitError: The request was one too many.
-        PossibleRateLimitError: The PBX rejects the request, perhaps as one too many.
+        RateLimitError: The PBX reports its rate limit.
+        PossibleRateLimitError: The PBX rejects the request, perhaps because of its rate limit.
         TransientError: The PBX failed, or the response is truncated.
         HourError: The response cannot be read.
-        RequestError: The PBX refuses access, or something else answers in its place.
+        RequestError: The PBX refuses access, or the response is not from its API.
     """
     if response.status == requests.codes.no_content:
         return Decoded([], no_content=True)
@@ -102,7 +102,7 @@ def parse_response(response: Response, key: str, now: datetime) -> Decoded:
 
 
 def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestError:
-    """The error for a response that is not an array."""
+    """Build the error for a response that is not an array."""
     status, wait = response.status, _retry_after(response, now)
     content = _decode_status(body)
     detail = f"status {status}"
@@ -135,12 +135,12 @@ def _redirect(response: Response, key: str, detail: str) -> RequestError:
         host = ""
     where = safe_excerpt(host, key) or "another page"
     return RequestError(
-        f"the server redirects to {where}, and the tap does not follow: check `api_url` ({detail})"
+        f"the server redirects to {where}; the tap does not follow: check `api_url` ({detail})"
     )
 
 
 def _retry_after(response: Response, now: datetime) -> float:
-    """The `Retry-After` header, a number or a date, in seconds."""
+    """Return the `Retry-After` header, a number or a date, in seconds."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return min(int(text[:9]), MAX_RETRY_AFTER)
@@ -150,7 +150,7 @@ def _retry_after(response: Response, now: datetime) -> float:
 
 
 def _decode_status(body: bytes) -> object:
-    """The JSON value of a body; None if it is too long for a status, UNSET if it is not JSON."""
+    """Decode a body as JSON; None if it is too long for a status, UNSET if it is not JSON."""
     if len(body) > MAX_MESSAGE_BYTES:
         return None
     try:
@@ -162,15 +162,15 @@ def _decode_status(body: bytes) -> object:
 def _is_rate_limit(status: int, body: bytes) -> bool:
     if status == requests.codes.too_many_requests:
         return True
-    # A login page may also ask to "wait and try again", so a page's words count only if the
-    # status leaves open what it means.
+    # A login page may also ask to "wait and try again", so ignore the words of a page whose
+    # status has a meaning of its own.
     if body.startswith(b"<") and (status in _FATAL_STATUSES or status == requests.codes.ok):
         return False
     return bool(_RATE_LIMIT.search(body.decode(errors="replace")))
 
 
 def _unexpected_body(content: object, body: bytes) -> RequestError:
-    """The error for status 200 with neither an array nor a status object."""
+    """Build the error for status 200 with neither an array nor a status object."""
     if content is msgspec.UNSET and body[:1] in {b"", b"{"}:
         return TruncatedResponseError(f"the response is truncated after {len(body):,} bytes")
     what = "a web page" if body.startswith(b"<") else "something else"
@@ -178,10 +178,10 @@ def _unexpected_body(content: object, body: bytes) -> RequestError:
 
 
 def _parse_http_date(text: str) -> datetime | None:
-    """The instant of a header's date in UTC; None if it is not a date."""
+    """Parse a header's date into UTC; None if it is not a date."""
     try:
         date = email.utils.parsedate_to_datetime(text)
-        # An offset of -0000 makes it naive.
+        # A date with the offset -0000 is parsed as naive.
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None

@@ -189,7 +189,7 @@ def test_catalog_without_the_stream_is_an_error(pbx: Simulator, tmp_path: Path) 
 def test_odd_catalog_is_an_error(pbx: Simulator, content: dict[str, Any]) -> None:
     error = run_tap(pbx, catalog=content).error
     assert isinstance(error, CatalogError)
-    assert "is unreadable" in str(error)
+    assert "catalog: unreadable" in str(error)
     assert "--discover" in str(error)
 
 
@@ -210,10 +210,10 @@ def test_odd_catalog_is_an_error(pbx: Simulator, content: dict[str, Any]) -> Non
         ({"calls": {"__source__": "recordings", "source": "''"}}, "'source': use 'Source'"),
         ({"recordings": {"Callend": "callend"}}, "'Callend': use 'callend'"),
         ({"recordings": {"Sourec": None}}, "'Sourec': use 'Source'"),
-        ({"recordings": {"Phone": "__NULL__"}}, "'Phone': take it out"),
+        ({"recordings": {"Phone": "__NULL__"}}, "'Phone': remove it"),
         ({"recordings": {"__Filter__": "Leg == 1"}}, "'__Filter__' is not one of"),
-        ({"recordings": {"__else__": "x"}}, "'__else__' takes only '__NULL__'"),
-        ({"__else__": "x"}, "'__else__' takes only '__NULL__'"),
+        ({"recordings": {"__else__": "x"}}, "'__else__' can only be '__NULL__'"),
+        ({"__else__": "x"}, "'__else__' can only be '__NULL__'"),
         ({"__alias__": "calls"}, "'__alias__': use 'recordings'"),
         ({"recordings": "x"}, "'x' is not valid"),
         ({"recordings": {"Source": 5}}, "is not valid"),
@@ -221,10 +221,10 @@ def test_odd_catalog_is_an_error(pbx: Simulator, content: dict[str, Any]) -> Non
         ({"recordings": {"Source": ""}}, "''"),
         ({"recordings": {"__filter__": "Leg =="}}, "Leg =="),
         ({"recordings": {"Leg": None}}, "'Leg'"),
-        ({"recordings": None}, "remove the stream"),
-        ({"recordings": "__NULL__"}, "remove the stream"),
-        ({"__else__": None}, "remove the stream"),
-        ({"*": None}, "remove the stream"),
+        ({"recordings": None}, "'recordings' is removed"),
+        ({"recordings": "__NULL__"}, "'recordings' is removed"),
+        ({"__else__": None}, "'recordings' is removed"),
+        ({"*": None}, "'recordings' is removed"),
     ],
 )
 def test_stream_map_without_effect_ends_the_run_before_any_request(
