@@ -18,7 +18,7 @@ Range: TypeAlias = tuple[datetime, datetime]
 """A range of hours, end exclusive. Both times are naive and on the full hour."""
 
 MAX_AHEAD = timedelta(hours=1)
-"""How far a state may be ahead of the present clock."""
+"""How far a state may be ahead of this machine's clock."""
 
 _KEYS = {"replication_key", "replication_key_value", "hours_read", "pbx", "timezone"}
 _SDK_KEYS = {"starting_replication_value", "replication_key_signpost", "progress_markers"}
@@ -179,7 +179,7 @@ class Backlog:
     failed: Hours = dataclasses.field(default_factory=Hours)
 
     def look_back(self, count: int, last_due: datetime) -> None:
-        """Mark the newest `count` hours already read to be read again."""
+        """Mark hours to be read again: the newest `count` of those already read."""
         self.again = (self._due(last_due) & self.read).newest(count)
 
     def unread(self, last_due: datetime) -> Hours:

@@ -34,7 +34,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 @dataclasses.dataclass(slots=True)
 class Decoded:
-    """The raw legs of a response, and what is unusual about it."""
+    """The raw legs of a response, and anything unusual in them."""
 
     legs: list[Any]
     """RawLeg objects, or other JSON values, which are not legs."""

@@ -162,8 +162,8 @@ def _decode_status(body: bytes) -> object:
 def _is_rate_limit(status: int, body: bytes) -> bool:
     if status == requests.codes.too_many_requests:
         return True
-    # A login page may also ask to "wait and try again", so ignore the words of a page whose
-    # status has a meaning of its own.
+    # A login page may also ask to "wait and try again", so ignore the words of a page if
+    # its status is unambiguous.
     if body.startswith(b"<") and (status in _FATAL_STATUSES or status == requests.codes.ok):
         return False
     return bool(_RATE_LIMIT.search(body.decode(errors="replace")))

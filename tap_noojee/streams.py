@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _FOREVER = datetime(9000, 1, 1)  # noqa: DTZ001 - an hour of the PBX's clock
 
 MAX_FAILURES = 5
-"""Failed hours in a row that end the run: by then, the cause is not the hour."""
+"""Failed hours in a row that end the run: more would fail for the same reason."""
 
 
 class RecordingsStream(Stream):
