@@ -95,7 +95,7 @@ class RunModel:
         return (max if self.newest_first else min)(wanted, default=None)
 
     def answer(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
-        """Take the legs of an hour. `date` is the time by the PBX's clock."""
+        """The PBX answers with the legs of an hour. `date` is the time by the PBX's clock."""
         if date < self.clocks.end(hour) + self.settle - MINUTE:
             self.skew = now - date
             return

@@ -295,7 +295,7 @@ def test_newest_hours_are_read_again_once() -> None:
     read = spans((0, 4), (6, 10))
     assert request_all(backlog(read, again=5)) == [3, 4, 5, 6, 7, 8, 9, 10, 11]
     assert request_all(backlog(read, again=5, newest_first=True)) == [11, 10, 9, 8, 7, 6, 5, 4, 3]
-    # Only within start_date and end_date, and only what is due.
+    # Only hours that are due, between start_date and end_date.
     assert request_all(backlog(read, 2, 7, again=99)) == [2, 3, 4, 5, 6, 7]
     made = Backlog(read, hour(0), hour(11), MELBOURNE, newest_first=False)
     made.look_back(2, hour(7))

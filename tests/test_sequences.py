@@ -213,7 +213,7 @@ class TapLifecycle(RuleBasedStateMachine):
         self.run_and_load(config, kill, ahead=minutes * MINUTE)
 
     def run_and_load(self, config: dict[str, Any], kill: Kill, **others: Any) -> None:
-        """Run the tap, kill it, and let the target have what it has written by then."""
+        """Run the tap, kill it, and load its output up to then."""
         messages = self.run(config, **others).messages
         messages = messages[: round(kill.at * len(messages))]
         places = [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
@@ -301,7 +301,7 @@ class TapLifecycle(RuleBasedStateMachine):
             assert all(name_of(hour) in str(run.error) for hour in model.failed)
 
     def check_messages(self, model: RunModel, run: Run) -> None:
-        """Each hour's records come whole and in order, and STATE claims just what was read."""
+        """Each hour's records come whole and in order, and STATE claims the hours read so far."""
         written: list[Any] = []
         for message in run.messages:
             if message["type"] == "RECORD":
