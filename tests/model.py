@@ -86,12 +86,9 @@ class RunModel:
 
     def next_hour(self, now: datetime) -> datetime | None:
         """The hour to request next."""
-        allowed = None if self.limit is None else self.limit - len(self.steps)
-        if allowed == 0 or self.failed_in_a_row == MAX_FAILURES:
+        if len(self.steps) == self.limit or self.failed_in_a_row == MAX_FAILURES:
             return None
-        wanted = unread = self.unread(now)
-        if allowed != 1 or not unread:
-            wanted = unread | (self.again & self.due(now))
+        wanted = self.unread(now) | (self.again & self.due(now))
         return (max if self.newest_first else min)(wanted, default=None)
 
     def answer(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
