@@ -6,28 +6,26 @@ with Code and Message is a status, whatever HTTP status it comes with.
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import email.message
 import email.utils
 import json
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 import requests
 
+from tap_noojee.decoding import Decoded, decode_legs
 from tap_noojee.errors import (
-    HourError,
     PossibleRateLimitError,
     RateLimitError,
     RequestError,
     TransientError,
     TruncatedResponseError,
 )
-from tap_noojee.legs import REQUIRED, RawLeg
 from tap_noojee.redaction import safe_excerpt
 
 if TYPE_CHECKING:
@@ -39,22 +37,10 @@ MAX_RETRY_AFTER = 3600
 MAX_MESSAGE_BYTES = 2**16
 """Bytes of an error's body that we read."""
 
-MAX_LEGS = 200_000
-"""Legs in a response. A large call centre has a few thousand an hour."""
-
-MAX_UNKNOWN = 20
-"""Unknown field names that we report from one response."""
-
 _BOM = b"\xef\xbb\xbf"
 _ARRAY = re.compile(rb"\s*\[")
-_LEGS = msgspec.json.Decoder(list[RawLeg])  # type: ignore[valid-type]
-_FIELDS = {name.lower(): name for name in RawLeg.__struct_fields__}
-
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""PostgreSQL cannot store a NUL, and no target can encode half a surrogate pair."""
-
 _RATE_LIMIT = re.compile(
-    r"rate.?limit|limit (was |is |has been )?(exceeded|reached)|exceed\w* .{0,40}limit"
+    r"rate.?limit|limit (was |is |has been )?(exceeded|reached)|exceed\w{0,9} .{0,40}limit"
     r"|too (many (calls|requests)|soon|often|frequent)|throttl|slow down|enhance your calm"
     r"|wait a bit|wait.{1,40}(retry|again)|(calls?|requests?|once) (a|per|every|each) minute"
     r"|(once |only )?(a|per|every|each) [0-9]+ (seconds|minutes)",
@@ -95,24 +81,6 @@ class Response:
         return _parse_http_date(self.headers.get("Date", ""))
 
 
-@dataclasses.dataclass(slots=True)
-class Decoded:
-    """The raw legs of a response, and its peculiarities."""
-
-    legs: list[Any]
-    """RawLeg objects; anything else is not a leg."""
-    unknown: set[str] = dataclasses.field(default_factory=set)
-    """Fields that are not in the schema."""
-    missing: set[str] = dataclasses.field(default_factory=set)
-    """Optional fields that no leg has."""
-    charset: str = ""
-    """The charset, if it is not UTF-8."""
-    replaced: set[str] = dataclasses.field(default_factory=set)
-    """Fields with characters that databases reject."""
-    no_content: bool = False
-    """Whether the status was 204."""
-
-
 def parse_response(response: Response, key: str, now: datetime) -> Decoded:
     """Decode the legs of a response. Empties its body. `key` is the API key, not to be quoted.
 
@@ -130,89 +98,7 @@ def parse_response(response: Response, key: str, now: datetime) -> Decoded:
         del body[: len(_BOM)]
     if response.status != requests.codes.ok or not _ARRAY.match(body):
         raise _error(response, bytes(body[: MAX_MESSAGE_BYTES + 1]).strip(), key, now)
-    # Every value but the first follows a comma, so this bounds the memory of any response.
-    if body.count(b",") > MAX_LEGS * len(_FIELDS):
-        raise HourError(f"the response has more values than {MAX_LEGS:,} legs")
-    if b"\\u0000" not in body:
-        try:
-            # Fast path: all fields are there, and their values are strings.
-            return Decoded(_LEGS.decode(body))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
-    return _decode_tolerantly(body, response.headers.get("Content-Type", ""), key)
-
-
-def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
-    """Decode legs with unknown, missing or differently spelt fields, numbers or odd characters."""
-    text, charset = _decode_text(body, content_type)
-    size = len(body)
-    body.clear()
-    result = Decoded([], charset=charset)
-    seen: set[str] = set()
-
-    def build_leg(pairs: list[tuple[str, Any]]) -> Any:  # noqa: ANN401 - RawLeg is made at run time
-        values = dict.fromkeys(_FIELDS.values())
-        for name, value in pairs:
-            field = _FIELDS.get(name.lower())
-            if field is None:
-                if len(result.unknown) < MAX_UNKNOWN:
-                    result.unknown.add(safe_excerpt(name, key))
-                continue
-            seen.add(field)
-            if isinstance(value, str) and _UNSTORABLE.search(value):
-                value = _UNSTORABLE.sub("\ufffd", value)  # noqa: PLW2901 - the same value, readable
-                result.replaced.add(field)
-            values[field] = value
-        return RawLeg(**values)
-
-    try:
-        result.legs = json.loads(
-            text,
-            strict=False,  # raw control characters in strings
-            object_pairs_hook=build_leg,
-            parse_int=str,
-            parse_float=str,
-            parse_constant=float,  # NaN and Infinity, which are no strings and so become null
-        )
-    except json.JSONDecodeError as error:
-        if _is_truncated(text, error):
-            raise TruncatedResponseError(
-                f"the response is truncated after {size:,} bytes"
-            ) from None
-        errors = "replace" if charset else "surrogatepass"
-        position = len(text[: error.pos].encode(charset or "utf-8", errors))
-        raise HourError(f"the response is not JSON at byte {position:,} ({error.msg})") from None
-    except RecursionError:
-        raise HourError("the response is not a list of legs: it is nested too deeply") from None
-    if result.legs:
-        result.missing = set(_FIELDS.values()) - seen - REQUIRED
-    return result
-
-
-def _decode_text(body: bytearray, content_type: str) -> tuple[str, str]:
-    """The text, and its charset if that is not UTF-8."""
-    try:
-        # Java may write half a surrogate pair as if it were a character.
-        return body.decode("utf-8", "surrogatepass"), ""
-    except UnicodeDecodeError:
-        header = email.message.Message()
-        header["Content-Type"] = content_type
-        charset = str(header.get_content_charset("windows-1252"))
-    try:
-        if codecs.lookup(charset).name != "utf-8":
-            return body.decode(charset, "replace"), charset
-    except LookupError:  # no such charset
-        pass
-    return body.decode("windows-1252", "replace"), "windows-1252"
-
-
-def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:
-    """Whether the text is the beginning of an array, and the error only its sudden end."""
-    text = text.rstrip()
-    if error.msg.startswith("Unterminated string"):
-        return True
-    longest_token = len("-Infinity")
-    return error.pos >= len(text) - longest_token and not text.endswith("]")
+    return decode_legs(body, response.headers.get("Content-Type", ""), key)
 
 
 def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestError:

@@ -97,14 +97,12 @@ class Process:
     returncode = property(poll)
 
     def wait(self) -> int:
-        """Wait for the end of the run, and return its exit code."""
         self._process.join(TIMEOUT)
         assert self.returncode is not None, "the run does not end"
         return int(self.returncode)
 
     @property
     def log(self) -> str:
-        """The run's standard error."""
         return os.pread(self._log.fileno(), 100_000_000, 0).decode()
 
     @property

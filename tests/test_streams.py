@@ -21,7 +21,7 @@ from conftest import (
 from times import every, local
 from typing_extensions import override
 
-from tap_noojee.errors import FailedHoursError, RequestError, ZoneError
+from tap_noojee.errors import FailedHoursError, RequestError, StateError, ZoneError
 from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.streams import MAX_FAILURES
 from tap_noojee.tap import TapNoojee
@@ -134,7 +134,6 @@ def test_every_leg_is_written_once_over_clock_changes() -> None:
         ("Australia/Melbourne", "2021-10-03", 23),
         ("Australia/Lord_Howe", "2021-04-04", 24),
         ("Pacific/Chatham", "2021-04-04", 24),
-        ("Pacific/Chatham", "2021-09-26", 24),
         ("Europe/London", "2021-03-28", 23),
     ):
         end = (datetime.fromisoformat(start) + timedelta(days=1)).isoformat()
@@ -287,6 +286,12 @@ def covered(value: dict[str, Any]) -> Iterable[int]:
         first, end = (datetime.fromisoformat(item[name]) for name in ("from", "to"))
         for k in range((end - first) // timedelta(hours=1)):
             yield (first - MIDNIGHT) // timedelta(hours=1) + k
+
+
+def test_a_state_of_the_future_ends_the_run_before_any_request(pbx: Simulator) -> None:
+    run = run_tap(pbx, clock=clock(16), state=state((0, 18)))
+    assert isinstance(run.error, StateError)
+    assert [*run.messages, *hours(pbx)] == []
 
 
 def test_state_follows_an_hour_that_is_read_again(pbx: Simulator) -> None:
