@@ -87,7 +87,10 @@ class RunModel:
         """The hour to request next."""
         if len(self.hours) == self.limit or self.failed_in_a_row == MAX_FAILURES:
             return None
-        wanted = self.unread(now) | (self.again & self.due(now))
+        wanted = unread = self.unread(now)
+        # The last hour of a run is kept for history.
+        if not unread or len(self.hours) + 1 != self.limit:
+            wanted = unread | (self.again & self.due(now))
         return (max if self.newest_first else min)(wanted, default=None)
 
     def answer(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:

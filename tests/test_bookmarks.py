@@ -256,7 +256,7 @@ def request_all(made: Backlog, last_due: datetime = LAST, *, limit: int = 99) ->
     """The numbers of the hours that a run requests, in order."""
     requested: list[int] = []
     while len(requested) < limit:
-        one = made.next_hour(last_due)
+        one = made.next_hour(last_due, prefer_unread=len(requested) + 1 == limit)
         if one is None:
             assert not made.wanted(last_due)
             break
@@ -309,11 +309,14 @@ def test_hour_to_read_again_must_be_due_as_well() -> None:
     assert made.next_hour(hour(11)) == hour(11)
 
 
-def test_limit_above_lookback_leaves_an_hour_that_was_never_read() -> None:
+def test_last_hour_of_a_run_is_one_that_was_never_read() -> None:
     read = spans((3, 9))
     for newest_first, expected in ((False, [0, 1, 2]), (True, [8, 7, 2])):
         made = backlog(read, 0, 8, again=2, newest_first=newest_first)
         assert request_all(made, limit=3) == expected
+    # Otherwise history would never be read if a new hour falls due before each run.
+    made = backlog(read, 0, 9, again=2, newest_first=True)
+    assert request_all(made, limit=3) == [9, 8, 2]
 
 
 def test_failed_hours_are_left_for_a_later_run() -> None:
