@@ -107,10 +107,11 @@ class RunModel:
 
     def fail(self, hour: datetime) -> None:
         """The response for an hour cannot be read."""
+        adjacent = self.failed and abs(hour - self.failed[-1]) == timedelta(hours=1)
+        self.failed_in_a_row = self.failed_in_a_row + 1 if adjacent else 1
         self.failed.append(hour)
         self.read.discard(hour)
         self.again.discard(hour)
-        self.failed_in_a_row += 1
         self.steps.append(Step([], frozenset(self.read)))
 
     def messages(self) -> list[Any]:
