@@ -22,7 +22,7 @@ from tap_noojee.checks import check_hour
 from tap_noojee.client import MAX_ATTEMPTS, Client
 from tap_noojee.dates import parse_instant
 from tap_noojee.errors import CatalogError, FailedHoursError, HourError, TooEarlyError
-from tap_noojee.hours import end_of, hour_at, last_due, name_of
+from tap_noojee.hours import HOUR, end_of, hour_at, last_due, name_of
 from tap_noojee.legs import SCHEMA, LegReader
 from tap_noojee.settings import ENDPOINT, host_of, parse_zone
 from tap_noojee.text import Progress, pluralize
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _FOREVER = datetime(9000, 1, 1)  # noqa: DTZ001 - an hour of the PBX's clock
 
 MAX_FAILURES = 5
-"""Failed hours in a row that end the run: more would fail for the same reason."""
+"""Adjacent failed hours that end the run: more would fail for the same reason."""
 
 
 class RecordingsStream(Stream):
@@ -128,7 +128,7 @@ class RecordingsStream(Stream):
         backlog.look_back(self.config["lookback_hours"], due)
         progress = self._progress
         self.log(progress.plan(len(backlog.unread(due)), len(backlog.again)))
-        failed: list[str] = []
+        failed: list[datetime] = []
         in_a_row = 0
         while in_a_row < MAX_FAILURES and self._next_hour(backlog):
             self._client.wait_for_slot()
@@ -145,8 +145,10 @@ class RecordingsStream(Stream):
                 self.logger.error(error)  # noqa: TRY400 - a traceback would not help
                 backlog.mark_failed(hour)
                 self._emit_state(backlog.read)
-                failed.append(name_of(hour))
-                in_a_row += 1
+                # Old hours that keep failing come first in each run, and may be the only bad ones.
+                adjacent = failed and abs(hour - failed[-1]) == HOUR
+                in_a_row = in_a_row + 1 if adjacent else 1
+                failed.append(hour)
                 continue
             in_a_row = 0
             yield from map(asdict, legs)
@@ -164,7 +166,7 @@ class RecordingsStream(Stream):
             )
             raise FailedHoursError(
                 f"{pluralize(len(failed), 'hour')} failed and will be requested again by the next "
-                f"run: {', '.join(failed)}{ended}"
+                f"run: {', '.join(map(name_of, failed))}{ended}"
             )
 
     def _read_one(self) -> Iterator[Record]:

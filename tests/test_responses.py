@@ -319,7 +319,7 @@ def test_a_response_may_have_150_000_legs(monkeypatch: pytest.MonkeyPatch) -> No
     ):
         raised = error(body)
         assert type(raised) is HourError
-        assert "larger than 150,000 legs" in str(raised)
+        assert "larger than 100 legs" in str(raised)
 
 
 # --- Statuses ---------------------------------------------------------------------------------
