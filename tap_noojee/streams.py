@@ -144,6 +144,7 @@ class RecordingsStream(Stream):
             except HourError as error:
                 self.logger.error(error)  # noqa: TRY400 - a traceback would not help
                 backlog.mark_failed(hour)
+                self._emit_state(backlog.read)
                 failed.append(name_of(hour))
                 in_a_row += 1
                 continue
@@ -183,7 +184,8 @@ class RecordingsStream(Stream):
         end = cast("datetime", end_of(hour, self._zone))  # `hour` exists
         response = self._client.fetch(hour, end + self._settle, max_attempts)
         read = self._leg_reader.read(hour, response.legs)
-        for finding in check_hour(hour, response, read, self._zone):
+        key = self.config["api_key"]
+        for finding in check_hour(hour, response, read, self._zone, key):
             if finding.key not in self._reported:
                 self.logger.warning(finding.text)
             if finding.key:
