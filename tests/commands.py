@@ -17,7 +17,6 @@ from conftest import Run, settings
 from tap_noojee.tap import main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tap_noojee.simulator import Simulator
@@ -53,13 +52,16 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Done:
     others = {k: v for k, v in os.environ.items() if "NOOJEE" not in k and "LOGLEVEL" not in k}
     code: object = 0
     with (
-        _logging_restored(),
+        mock.patch.object(logging.root, "handlers", logging.root.handlers[:]),
         mock.patch.object(sys, "argv", ["tap-noojee", *map(str, arguments)]),
         mock.patch.object(sys, "excepthook"),
         mock.patch.dict(os.environ, others | (env or {}), clear=True),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
+        contextlib.ExitStack() as stack,
     ):
+        stack.callback(logging.root.setLevel, logging.root.level)
+        stack.callback(logging.captureWarnings, capture=False)
         try:
             main()
         except SystemExit as end:
@@ -82,15 +84,3 @@ def variables(pbx: Simulator, **more: str) -> dict[str, str]:
     """The environment variables for the documented hour, and more settings."""
     config = settings(pbx, **HOUR | more)
     return {f"TAP_NOOJEE_{name.upper()}": str(value) for name, value in config.items()}
-
-
-@contextlib.contextmanager
-def _logging_restored() -> Iterator[None]:
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    try:
-        yield
-    finally:
-        logging.captureWarnings(capture=False)
-        root.setLevel(level)
-        root.handlers[:] = handlers

@@ -41,14 +41,6 @@ def metadata(**fields: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def without(*fields: str) -> dict[str, Any]:
-    """The discovered catalog without these fields in its schema."""
-    changed = copy.deepcopy(DISCOVERED)
-    for field in fields:
-        del changed["streams"][0]["schema"]["properties"][field]
-    return changed
-
-
 def fields_of(run: Run) -> set[str]:
     """The fields of the documented hour's four records and of their schema."""
     assert run.error is None
@@ -84,8 +76,8 @@ CATALOGS: list[tuple[dict[str, Any], set[str]]] = [
     (metadata(stream=CHANGED_METADATA), set()),
     ({"streams": [{"tap_stream_id": "recordings"}]}, set()),
     ({"streams": [{"tap_stream_id": "calls"}, *DISCOVERED["streams"]]}, set()),
-    (without("Source", "DID"), {"Source", "DID"}),
-    (without("Leg", "callend"), set()),
+    (catalog(schema={"properties": {name: {} for name in FIELDS - {"DID"}}}), {"DID"}),
+    (catalog(schema={}), FIELDS - KEYS),
     (metadata(Source=OFF, Username=OFF), {"Source", "Username"}),
     (metadata(Leg=OFF, callend=OFF, CallRecordId=OFF), set()),
     (metadata(Tag={"inclusion": "available", "selected-by-default": False}), {"Tag"}),
@@ -107,13 +99,6 @@ def test_catalog_selects_fields_and_changes_nothing_else(pbx: Simulator) -> None
         run = run_tap(pbx, catalog=content, **HOUR)
         assert fields_of(run) == FIELDS - missing, case
         assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00", case
-
-
-def test_values_of_selected_fields_are_unchanged(pbx: Simulator) -> None:
-    everything = run_tap(pbx, **HOUR).records
-    for record in everything:
-        del record["Source"]
-    assert run_tap(pbx, catalog=without("Source"), **HOUR).records == everything
 
 
 def test_deselected_stream_is_skipped(pbx: Simulator) -> None:
@@ -144,13 +129,11 @@ def test_unreadable_file_is_one_line(pbx: Simulator, tmp_path: Path, file: str) 
     assert requested_hours(pbx) == []
 
 
-@pytest.mark.parametrize(("file", "content"), [("catalog", DISCOVERED), ("state", {})])
-def test_byte_order_mark_is_ignored(
-    pbx: Simulator, tmp_path: Path, file: str, content: dict[str, Any]
-) -> None:
+def test_byte_order_mark_is_ignored(pbx: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "file.json"
-    path.write_text(json.dumps(content), "utf-8-sig")
-    assert len(run_with(pbx, tmp_path, f"--{file}", path).records) == 4
+    for file, content in {"catalog": DISCOVERED, "state": {}}.items():
+        path.write_text(json.dumps(content), "utf-8-sig")
+        assert len(run_with(pbx, tmp_path, f"--{file}", path).records) == 4
 
 
 def test_catalog_without_the_stream_is_an_error(pbx: Simulator, tmp_path: Path) -> None:
@@ -172,9 +155,8 @@ def test_catalog_without_the_stream_is_an_error(pbx: Simulator, tmp_path: Path) 
     assert requested_hours(pbx) == []
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_odd_catalog_is_an_error(pbx: Simulator) -> None:
+    odd: list[dict[str, Any]] = [
         {"streams": None},
         {"streams": 5},
         {"streams": [5]},
@@ -184,13 +166,12 @@ def test_catalog_without_the_stream_is_an_error(pbx: Simulator, tmp_path: Path) 
         catalog(metadata=None),
         catalog(metadata=[{"metadata": {}}]),
         catalog(tap_stream_id=["recordings"]),
-    ],
-)
-def test_odd_catalog_is_an_error(pbx: Simulator, content: dict[str, Any]) -> None:
-    error = run_tap(pbx, catalog=content).error
-    assert isinstance(error, CatalogError)
-    assert "catalog: unreadable" in str(error)
-    assert "--discover" in str(error)
+    ]
+    for content in odd:
+        error = run_tap(pbx, catalog=content).error
+        assert isinstance(error, CatalogError), content
+        assert "catalog: unreadable" in str(error)
+        assert "--discover" in str(error)
 
 
 # --- Stream maps -----------------------------------------------------------------------------
@@ -201,14 +182,11 @@ def test_odd_catalog_is_an_error(pbx: Simulator, content: dict[str, Any]) -> Non
     [
         ({"recording": {"Source": "md5(Source)"}}, "'recording': use 'recordings'"),
         ({"Recordings": {"Source": None}}, "'Recordings': use 'recordings'"),
-        ({"Rec*": {"Source": None}}, "'Rec*': use 'recordings'"),
-        ({"recording": None}, "'recording': use 'recordings'"),
         ({"calls": {"__source__": "Recordings"}}, "'Recordings': use 'recordings'"),
         ({"recordings": {"source": "md5(Source)"}}, "'source': use 'Source'"),
         ({"recordings": {"SOURCE": None}}, "'SOURCE': use 'Source'"),
         ({"rec*": {"source": "__NULL__"}}, "'source': use 'Source'"),
         ({"calls": {"__source__": "recordings", "source": "''"}}, "'source': use 'Source'"),
-        ({"recordings": {"Callend": "callend"}}, "'Callend': use 'callend'"),
         ({"recordings": {"Sourec": None}}, "'Sourec': use 'Source'"),
         ({"recordings": {"Phone": "__NULL__"}}, "'Phone': remove it"),
         ({"recordings": {"__Filter__": "Leg == 1"}}, "'__Filter__' is not one of"),
@@ -217,14 +195,11 @@ def test_odd_catalog_is_an_error(pbx: Simulator, content: dict[str, Any]) -> Non
         ({"__alias__": "calls"}, "'__alias__': use 'recordings'"),
         ({"recordings": "x"}, "'x' is not valid"),
         ({"recordings": {"Source": 5}}, "is not valid"),
-        ({"recordings": {"Source": "Source +"}}, "Source +"),
         ({"recordings": {"Source": ""}}, "''"),
         ({"recordings": {"__filter__": "Leg =="}}, "Leg =="),
         ({"recordings": {"Leg": None}}, "'Leg'"),
         ({"recordings": None}, "'recordings' is removed"),
-        ({"recordings": "__NULL__"}, "'recordings' is removed"),
         ({"__else__": None}, "'recordings' is removed"),
-        ({"*": None}, "'recordings' is removed"),
     ],
 )
 def test_stream_map_without_effect_ends_the_run_before_any_request(
@@ -237,75 +212,49 @@ def test_stream_map_without_effect_ends_the_run_before_any_request(
     assert requested_hours(pbx) == []
 
 
-MD5 = hashlib.md5(b"500", usedforsecurity=False).hexdigest()
-"""Of the documented hour's first number."""
+def test_stream_maps_apply(pbx: Simulator) -> None:
+    md5 = hashlib.md5(b"500", usedforsecurity=False).hexdigest()
+    cases: list[tuple[dict[str, Any], dict[str, str | None]]] = [
+        # Maps, and `Source` in the first record of each stream.
+        ({"recordings": {"Source": "md5(Source)"}}, {"recordings": md5}),
+        ({"recordings": {"Source": None}}, {"recordings": None}),
+        ({"rec*": {"Source": "__NULL__"}}, {"recordings": None}),
+        ({"recordings": {"pbx": "'north'", "__x": "Leg"}}, {"recordings": "500"}),
+        ({"recordings": {"__filter__": "Source != '500'"}}, {}),
+        ({"recordings": {"__alias__": "calls", "Source": None}}, {"calls": None}),
+        ({"x": {"__source__": "*", "Source": "md5(Source)"}, "recordings": None}, {"x": md5}),
+        ({"calls": {"__source__": "recordings"}}, {"recordings": "500", "calls": "500"}),
+        ({"__else__": None, "recordings": {}}, {"recordings": "500"}),
+    ]
+    for maps, expected in cases:
+        run = run_tap(pbx, stream_maps=maps, **HOUR)
+        found: dict[str, str | None] = {}
+        for message in run.messages:
+            if message["type"] == "RECORD":
+                found.setdefault(message["stream"], message["record"].get("Source"))
+        assert (run.error, found) == (None, expected)
+        assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00"
 
 
-@pytest.mark.parametrize(
-    ("maps", "streams"),
-    [
-        # Of each stream: what `Source` is in its first record, and how many records there are.
-        ({}, {"recordings": ("500", 4)}),
-        ({"recordings": {"Source": "md5(Source)"}}, {"recordings": (MD5, 4)}),
-        ({"recordings": {"Source": None}}, {"recordings": (None, 4)}),
-        ({"recordings": {"Source": "__NULL__"}}, {"recordings": (None, 4)}),
-        ({"rec*": {"Source": None}}, {"recordings": (None, 4)}),
-        ({"recordings": {"pbx": "'north'", "__x": "Leg"}}, {"recordings": ("500", 4)}),
-        (
-            {"recordings": {"__filter__": "callend < '2021-09-14T05:04'"}},
-            {"recordings": ("500", 2)},
-        ),
-        ({"recordings": {"__alias__": "calls", "Source": None}}, {"calls": (None, 4)}),
-        (
-            {"calls": {"__source__": "recordings", "Source": "md5(Source)"}},
-            {"recordings": ("500", 4), "calls": (MD5, 4)},
-        ),
-        ({"calls": {"__source__": "*"}, "recordings": None}, {"calls": ("500", 4)}),
-        ({"__else__": None, "recordings": {}}, {"recordings": ("500", 4)}),
-        (
-            {"recordings": {"__else__": None, "CallRecordId": "CallRecordId", "Leg": "Leg"}},
-            {"recordings": (None, 4)},
-        ),
-    ],
-)
-def test_stream_maps_apply(
-    pbx: Simulator, maps: dict[str, Any], streams: dict[str, tuple[str | None, int]]
-) -> None:
-    run = run_tap(pbx, stream_maps=maps, **HOUR)
-    assert run.error is None
-    records: dict[str, list[dict[str, Any]]] = {}
-    for message in run.messages:
-        if message["type"] == "RECORD":
-            records.setdefault(message["stream"], []).append(message["record"])
-    found = {name: (all_[0].get("Source"), len(all_)) for name, all_ in records.items()}
-    assert found == streams
-    assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00"
-
-
-@pytest.mark.parametrize(
-    ("expression", "cause"),
-    [
-        ("sha256(config['salt'] + Source)", "TypeError"),
-        ("1/0", "ZeroDivisionError"),
-        ("int(Username)", "ValueError"),
-        ("Nowhere", "not defined"),
-        ("open('/etc/passwd')", "not defined"),
-    ],
-)
-def test_failing_expression_is_named_without_the_record(
-    pbx: Simulator, tmp_path: Path, expression: str, cause: str
-) -> None:
+def test_failing_expression_is_named_without_the_record(pbx: Simulator, tmp_path: Path) -> None:
     pbx.legs = [
         dataclasses.replace(leg, source=None, username="x0412345678")  # type: ignore[arg-type]
         for leg in expected_legs(pbx, HOUR["start_date"], HOUR["end_date"])
     ]
-    for maps in ({"Source": expression}, {"__filter__": expression}):
-        config = {"stream_maps": {"recordings": maps}, "stream_map_config": {"salt": "s"}}
-        done = run_with(pbx, tmp_path, **config)
-        assert done.code == 1
-        (line,) = done.logged("ERROR")
-        assert done.log.rstrip().endswith(line)
-        assert line.startswith("stream_maps: ")
-        assert expression in line
-        assert cause in line
-        assert "0412345678" not in done.log
+    causes = {
+        "sha256(config['salt'] + Source)": "TypeError",
+        "1/0": "ZeroDivisionError",
+        "int(Username)": "ValueError",
+        "Nowhere": "not defined",
+        "open('/etc/passwd')": "not defined",
+    }
+    for expression, cause in causes.items():
+        for maps in ({"Source": expression}, {"__filter__": expression}):
+            config = {"stream_maps": {"recordings": maps}, "stream_map_config": {"salt": "s"}}
+            done = run_with(pbx, tmp_path, **config)
+            (line,) = done.logged("ERROR")
+            assert (done.code, done.log.splitlines()[-1].endswith(line)) == (1, True)
+            assert line.startswith("stream_maps: ")
+            assert expression in line
+            assert cause in line
+            assert "0412345678" not in done.log

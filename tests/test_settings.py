@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import Done, run_command, run_with, variables
-from conftest import FakeClock, requested_hours, run_tap, settings
+from commands import run_command, run_with, variables
+from conftest import requested_hours, run_tap, settings
 
 from tap_noojee.settings import api_url, host_of
 from tap_noojee.simulator import API_KEY, Simulator
@@ -41,10 +41,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("api_url", "https://pbx.invalid:65536", NOT_A_URL),
     ("api_url", "https://pbx..invalid", NOT_A_URL),
     ("api_url", f"https://{'x' * 64}.invalid", NOT_A_URL),
-    ("api_url", "https://pbx .invalid", NOT_A_URL),
     ("api_url", "https://pbx.invalid/a b", NOT_A_URL),
-    ("api_url", "https://pbx.invalid\n", NOT_A_URL),
-    ("api_url", "https://[::1", NOT_A_URL),
+    ("api_url", "https://pbx.invalid/a\nb", NOT_A_URL),
     ("api_url", "http://pbx.invalid", NOT_HTTPS),
     ("api_url", "http://localhost.invalid", NOT_HTTPS),
     ("api_url", "http://0.0.0.0", NOT_HTTPS),
@@ -59,7 +57,6 @@ BAD: list[tuple[str, Any, str]] = [
     ("start_date", None, "is missing"),
     ("start_date", "14/09/2021", "'14/09/2021' is not a date or time such as 2021-09-14"),
     ("start_date", "2021-02-30", "is not a date"),
-    ("start_date", "2021-09", "is not a date"),
     ("start_date", "15:00", "is not a date"),
     ("start_date", "now", "is not a date"),
     ("start_date", "1970-12-31T23:59", "is not between 1971 and 8999"),
@@ -73,10 +70,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("end_date", "2021-09-14T05:00:00Z", "is not after start_date"),
     ("timezone", "Melbourne", "'Melbourne' is not a time zone"),
     ("timezone", "Australia", "is not a time zone"),
-    ("timezone", "AEST", "is not a time zone"),
     ("timezone", "../etc/passwd", "is not a time zone"),
     ("timezone", " ", "is not a time zone"),
-    ("timezone", 10, "10 is not of type"),
     ("backfill_order", "random", "'random' is not one of ['oldest_first', 'newest_first']"),
     ("backfill_order", API_KEY, "(not shown"),
     ("request_interval", "60", "'60' is not of type 'integer'"),
@@ -86,7 +81,6 @@ BAD: list[tuple[str, Any, str]] = [
     ("user_agent", "tap\r\nX: y", "use printable ASCII"),
     ("user_agent", "täp", "use printable ASCII"),
     ("user_agent", " tap", "use printable ASCII"),
-    ("user_agent", 7, "7 is not of type"),
     ("stream_maps", "recordings", "is not of type 'object'"),
     ("stream_maps", {"recordings": {"Tag": API_KEY}}, "contains the API key"),
     ("flattening_max_depth", "deep", "is not of type 'integer'"),
@@ -106,14 +100,13 @@ def test_bad_setting_ends_the_run_before_any_request(pbx: Simulator, tmp_path: P
 
 
 def test_all_bad_settings_are_reported_at_once(pbx: Simulator) -> None:
-    bad: list[dict[str, Any]] = [
+    several: list[dict[str, Any]] = [
         {"api_url": None, "api_key": None, "timezone": "Mars"},
         {"request_interval": -1, "settle_minutes": -5},
     ]
-    for config in bad:
-        error = run_tap(pbx, **config).error
-        assert error is not None
-        assert [line.split(":")[0] for line in error.args] == [*config]
+    for bad in several:
+        lines = getattr(run_tap(pbx, **bad).error, "args", ())
+        assert [line.split(":")[0] for line in lines] == [*bad]
 
 
 @pytest.mark.parametrize("lookback", [5, 6])
@@ -123,10 +116,12 @@ def test_limit_must_exceed_lookback(pbx: Simulator, lookback: int) -> None:
     assert run_tap(pbx, lookback_hours=4, max_hours_per_run=5).error is None
 
 
-def test_bounds_of_numbers_are_accepted(pbx: Simulator) -> None:
+def test_bounds_of_numbers_and_dates_are_accepted(pbx: Simulator) -> None:
     for name, minimum in NUMBERS.items():
         for value in (minimum, 1_000_000):
             assert TapNoojee(config=settings(pbx, **{name: value})).config[name] == value
+    for start in ("1971-01-01", "8999-12-31T23:59"):
+        assert TapNoojee(config=settings(pbx, start_date=start)).config["start_date"] == start
 
 
 @pytest.mark.parametrize("empty", [None, ""])
@@ -140,27 +135,23 @@ def test_empty_optional_setting_has_its_default(pbx: Simulator, empty: Any) -> N
     assert (tap.config["timezone"], tap.config["request_interval"]) == ("Australia/Melbourne", 60)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("https://pbx.example.com", "https://pbx.example.com/njadmin/rest/RecordingAPI"),
-        ("https://pbx.example.com/", "https://pbx.example.com/njadmin/rest/RecordingAPI"),
-        ("https://pbx.example.com:8443", "https://pbx.example.com:8443/njadmin/rest/RecordingAPI"),
-        ("HTTPS://pbx.example.com/x/", "https://pbx.example.com/x"),
-        ("https://pbx.example.com/x/retrieveMetaDataByHour", "https://pbx.example.com/x"),
-        ("https://pbx.example.com/x/retrieveMetaDataByHour/", "https://pbx.example.com/x"),
-        ("https://pbx.example.com/xretrieveMetaDataByHour", None),
-        ("https://bücher.example/x", None),
-        ("http://localhost:1/x", None),
-        ("http://127.8.8.8/x", None),
-        ("http://[::1]:1/x", None),
-    ],
-)
-def test_api_url_forms(text: str, expected: str | None) -> None:
-    assert api_url(text) == (expected or text)
-
-
-def test_host_has_neither_port_nor_upper_case() -> None:
+def test_api_url_forms() -> None:
+    forms = {
+        "https://pbx.example.com": "https://pbx.example.com/njadmin/rest/RecordingAPI",
+        "https://pbx.example.com:8443/": "https://pbx.example.com:8443/njadmin/rest/RecordingAPI",
+        "HTTPS://pbx.example.com/x/": "https://pbx.example.com/x",
+        "https://pbx.example.com/x/retrieveMetaDataByHour": "https://pbx.example.com/x",
+        "https://pbx.example.com/x/retrieveMetaDataByHour/": "https://pbx.example.com/x",
+    }
+    for host in (
+        "https://bücher.example",
+        "http://localhost:1",
+        "http://127.8.8.8",
+        "http://[::1]",
+    ):
+        forms[f"{host}/xretrieveMetaDataByHour"] = f"{host}/xretrieveMetaDataByHour"
+    for text, expected in forms.items():
+        assert api_url(text) == expected
     assert host_of("https://PBX.example.com:8443/x") == "pbx.example.com"
 
 
@@ -169,28 +160,18 @@ def test_pasted_endpoint_url_is_requested_once(pbx: Simulator, tmp_path: Path) -
     assert (done.code, len(done.records)) == (0, 4)
 
 
-@pytest.mark.parametrize(
-    ("start", "first"),
-    [
-        ("2021-09-14", ("2021-09-14", 0)),
-        ("2021-09-14T15:59:59", ("2021-09-14", 15)),
-        ("2021-09-14 15:00", ("2021-09-14", 15)),
-        ("2021-09-14T05:30:00Z", ("2021-09-14", 15)),
-        ("2021-09-14T00:00:00-04:00", ("2021-09-14", 14)),
-        ("2021-09-14T15:30:00.123456", ("2021-09-14", 15)),
-    ],
-)
-def test_start_date_without_offset_is_in_timezone(
-    pbx: Simulator, start: str, first: tuple[str, int]
-) -> None:
-    run_tap(pbx, start_date=start, max_hours_per_run=1)
-    assert requested_hours(pbx) == [first]
-
-
-@pytest.mark.parametrize("start", ["1971-01-01", "8999-12-31T23:59"])
-def test_first_and_last_year_of_dates(pbx: Simulator, start: str) -> None:
-    tap = TapNoojee(config=settings(pbx, start_date=start), clock=FakeClock())
-    assert tap.config["start_date"] == start
+def test_start_date_without_offset_is_in_timezone(pbx: Simulator) -> None:
+    first_hours = {
+        "2021-09-14": 0,
+        "2021-09-14T15:59:59": 15,
+        "2021-09-14 15:00": 15,
+        "2021-09-14T05:30:00Z": 15,
+        "2021-09-14T00:00:00-04:00": 14,
+        "2021-09-14T15:30:00.123456": 15,
+    }
+    for start in first_hours:
+        run_tap(pbx, start_date=start, max_hours_per_run=1)
+    assert requested_hours(pbx) == [("2021-09-14", hour) for hour in first_hours.values()]
 
 
 def test_unknown_names_are_warned_of_with_the_nearest_name(pbx: Simulator, tmp_path: Path) -> None:
@@ -208,11 +189,6 @@ def test_unknown_names_are_warned_of_with_the_nearest_name(pbx: Simulator, tmp_p
 # --- The environment -------------------------------------------------------------------------
 
 
-def run_in(env: dict[str, str], *arguments: object) -> Done:
-    """Run the tap with its settings in the environment."""
-    return run_command("--config", "ENV", *arguments, env=env)
-
-
 def test_environment_gives_numbers_and_maps_their_types(pbx: Simulator) -> None:
     env = variables(
         pbx,
@@ -220,33 +196,31 @@ def test_environment_gives_numbers_and_maps_their_types(pbx: Simulator) -> None:
         settle_minutes="+5",
         stream_maps='{"recordings": {"Username": null}}',
     )
-    done = run_in(env)
+    done = run_command("--config", "ENV", env=env)
     assert (done.code, len(done.records), done.logged("WARNING")) == (0, 4, [])
     assert "Username" not in done.records[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "problem"),
-    [
-        ("request_interval", "soon", "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
+def test_bad_variable_is_named(pbx: Simulator) -> None:
+    bad = [
         ("request_interval", "--5", "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
-        ("request_interval", "5" * 5000, "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
         ("request_interval", API_KEY, "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
+        ("request_interval", "5" * 5000, "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
         ("request_interval", "-5", "-5 is less than the minimum of 0"),
         ("stream_maps", "{", "TAP_NOOJEE_STREAM_MAPS is not JSON"),
         ("stream_maps", '{"a":' * 20_000, "TAP_NOOJEE_STREAM_MAPS is not JSON"),
         ("stream_maps", "[]", "[] is not of type 'object'"),
-        ("stream_map_config", "salt", "TAP_NOOJEE_STREAM_MAP_CONFIG is not JSON"),
         ("start_date", "20210914150000", "is not a date"),
         ("api_key", "", "is missing"),
-    ],
-)
-def test_bad_variable_is_named(pbx: Simulator, name: str, text: str, problem: str) -> None:
-    done = run_in(variables(pbx) | {f"TAP_NOOJEE_{name.upper()}": text})
-    assert done.error_line.startswith(f"{name}: ")
-    assert problem in done.error_line
+    ]
+    for name, text, problem in bad:
+        done = run_command(
+            "--config", "ENV", env=variables(pbx) | {f"TAP_NOOJEE_{name.upper()}": text}
+        )
+        assert done.error_line.startswith(f"{name}: ")
+        assert problem in done.error_line
+        assert API_KEY[:8] not in done.log
     assert requested_hours(pbx) == []
-    assert API_KEY[:8] not in done.log
 
 
 def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
@@ -254,13 +228,12 @@ def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
     properties = TapNoojee.config_jsonschema["properties"]
     required = TapNoojee.config_jsonschema["required"]
     empty = {f"TAP_NOOJEE_{name.upper()}": "" for name in properties if name not in required}
-    done = run_in(empty | variables(pbx, request_interval="0"))
+    done = run_command("--config", "ENV", env=empty | variables(pbx))
     assert (done.code, len(done.records), done.logged("WARNING")) == (0, 4, [])
     config = settings(pbx, start_date="2021-09-14T16:00", settle_minutes=7, timezone="Etc/GMT-9")
     (tmp_path / "config.json").write_text(json.dumps(config | {"max_hours_per_run": 1}))
-    done = run_in(
-        empty | {"TAP_NOOJEE_START_DATE": "2021-09-14T15:00"}, "--config", tmp_path / "config.json"
-    )
+    env = empty | {"TAP_NOOJEE_START_DATE": "2021-09-14T15:00"}
+    done = run_command("--config", tmp_path / "config.json", "--config", "ENV", env=env)
     assert requested_hours(pbx)[1:] == [("2021-09-14", 15)]
     assert done.states[-1]["bookmarks"]["recordings"]["timezone"] == "Etc/GMT-9"
 
@@ -272,7 +245,7 @@ def test_unknown_variables_are_warned_of(pbx: Simulator) -> None:
         "TAP_NOOJEE__SELECT": "x",
         "TAP_NOOJEE_LOGLEVEL": "info",
     }
-    done = run_in(variables(pbx) | unknown)
+    done = run_command("--config", "ENV", env=variables(pbx) | unknown)
     (warning,) = done.logged("WARNING")
     assert "'startdate'" in warning
     assert "'start_date'" in warning
@@ -280,11 +253,11 @@ def test_unknown_variables_are_warned_of(pbx: Simulator) -> None:
 
 @pytest.mark.parametrize("variable", ["TAP_NOOJEE_LOGLEVEL", "LOGLEVEL"])
 def test_log_level(pbx: Simulator, variable: str) -> None:
-    bad = run_in(variables(pbx) | {variable: "loud"})
+    bad = run_command("--config", "ENV", env=variables(pbx) | {variable: "loud"})
     assert bad.error_line.startswith(f"{variable}: 'LOUD' is not a log level")
     assert requested_hours(pbx) == []
     for level, has_debug, has_info in [("debug", 1, 1), ("", 0, 1), ("warning", 0, 0)]:
-        done = run_in(variables(pbx) | {variable: level})
+        done = run_command("--config", "ENV", env=variables(pbx) | {variable: level})
         assert done.code == 0
         assert (bool(done.logged("DEBUG")), bool(done.logged("INFO"))) == (has_debug, has_info)
         assert API_KEY[:8] not in done.log
