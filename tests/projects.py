@@ -126,7 +126,7 @@ class Project:
         """The bookmark in a state; empty if there is no state."""
         state = json.loads(self.meltano("state", "get", state_id).splitlines()[-1])
         found: dict[str, Any] = state.get("singer_state", {}).get("bookmarks", {})
-        return found.get("recordings", {})
+        return dict(found.get("recordings", {}))
 
     def hours_read(self, state_id: str) -> list[tuple[str, str]]:
         """The ranges of hours in a state."""
@@ -191,17 +191,20 @@ def project(clone: Path, tmp_path: Path) -> Iterator[Project]:
 
 @contextmanager
 def _hub(folder: Path, loader: dict[str, Any]) -> Iterator[str]:
-    """Serve a Meltano Hub that has one loader."""
-    plugins = folder / "meltano" / "api" / "v1" / "plugins" / "loaders"
-    plugins.mkdir(parents=True)
-    name, variant = loader["name"], loader["variant"]
-    index = {name: {"default_variant": variant, "variants": {variant: {"ref": ""}}}}
-    (plugins / "index").write_text(json.dumps(index))
-    (plugins / f"{name}--{variant}").write_text(json.dumps(loader))
+    """Serve a Meltano Hub that has one loader, and yield its address."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        plugins = folder / "meltano" / "api" / "v1" / "plugins" / "loaders"
+        plugins.mkdir(parents=True)
+        (plugins / "definition").write_text(json.dumps(loader))
+        variants = {
+            loader["variant"]: {"ref": f"{address}/{plugins.relative_to(folder)}/definition"}
+        }
+        index = {"logo_url": "", "default_variant": loader["variant"], "variants": variants}
+        (plugins / "index").write_text(json.dumps({loader["name"]: index}))
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield address
         server.shutdown()
 
 

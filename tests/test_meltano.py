@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from datetime import UTC, datetime
@@ -172,10 +173,20 @@ def test_page_on_privacy_removes_fields(project: Project, pbx: Simulator) -> Non
 
 
 def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) -> None:
-    project.read(pbx, "01/07/2024", "2024-07")
-    days = {f"2024-07-{datetime.now(UTC):%d}"}
-    printed = project.meltano("config", "print", "tap-noojee")
-    days.add(f"2024-07-{datetime.now(UTC):%d}")
-    config = json.loads(printed[printed.index("{") :])
-    assert config["start_date"].startswith("2024-01-07")
-    assert config["end_date"][:10] in days
+    """Also the relative one on the page on privacy, which is in UTC, without an offset."""
+    (relative,) = re.findall("start_date '(.*)'", block("docs/privacy.md", "start_date", "sh"))
+
+    def dates(start: str, end: str) -> tuple[datetime, datetime]:
+        project.read(pbx, start, end)
+        printed = project.meltano("config", "print", "tap-noojee")
+        config = json.loads(printed[printed.index("{") :])
+        return tuple(datetime.fromisoformat(config[f"{name}_date"]) for name in ("start", "end"))  # type: ignore[return-value]
+
+    days = {f"{datetime.now(UTC):%d}"}
+    start, end = dates("01/07/2024", "2024-07")
+    days.add(f"{datetime.now(UTC):%d}")
+    assert start.isoformat() == "2024-01-07T00:00:00"
+    assert end.isoformat() in {f"2024-07-{day}T00:00:00" for day in days}
+    start, _ = dates(relative, "2024-07-01")
+    age = datetime.now(UTC).replace(tzinfo=None) - start
+    assert 729 <= age.days <= 731

