@@ -122,7 +122,7 @@ def load_bookmark(
             f"{now.isoformat(timespec='seconds')}: set the clock, or set replication_key_value "
             "back"
         )
-    limit = last_due(until, timedelta(), source.zone) + HOUR
+    limit = next_hour(last_due(until, timedelta(), source.zone), source.zone)
     if "hours_read" not in bookmark:
         return Hours.merge([(start, limit)])
     if not isinstance(bookmark["hours_read"], list):
@@ -182,7 +182,7 @@ class Backlog:
     failed: Hours = dataclasses.field(default_factory=Hours)
 
     def look_back(self, count: int, last_due: datetime) -> None:
-        """Want the newest `count` hours that are due and have been read again."""
+        """Want to read again the newest `count` hours that are due and were read before."""
         self.again = (self._due(last_due) & self.read).newest(count)
 
     def unread(self, last_due: datetime) -> Hours:
@@ -191,7 +191,7 @@ class Backlog:
 
     def wanted(self, last_due: datetime) -> Hours:
         """The hours that are due and wanted."""
-        return self.unread(last_due) | self.again
+        return self.unread(last_due) | (self.again & self._due(last_due))
 
     def next_hour(self, last_due: datetime, *, prefer_unread: bool = False) -> datetime | None:
         """The hour to request next; None if there is none."""

@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from tap_noojee.hours import is_repeated, name_of, resolve
+from tap_noojee.redaction import safe_excerpt
 from tap_noojee.text import humanize, pluralize
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ class Finding(NamedTuple):
 
 
 def check_hour(
-    hour: datetime, response: Decoded, read: HourLegs, zone: ZoneInfo
+    hour: datetime, response: Decoded, read: HourLegs, zone: ZoneInfo, key: str
 ) -> Iterator[Finding]:
-    """The findings about one hour."""
+    """The findings about one hour. `key` is the API key, not to be quoted."""
     yield from map(Finding, read.warnings)
     yield from _check_response(hour, response)
-    yield from _check_keys(hour, read)
+    yield from _check_keys(hour, read, key)
     if name := read.ambiguous_abbreviation:
         yield Finding(
             f"The PBX prints the time zone {name}, as a JVM older than 2014 does in summer and "
@@ -83,7 +84,7 @@ def _check_response(hour: datetime, response: Decoded) -> Iterator[Finding]:
         )
 
 
-def _check_keys(hour: datetime, read: HourLegs) -> Iterator[Finding]:
+def _check_keys(hour: datetime, read: HourLegs, api_key: str) -> Iterator[Finding]:
     calls: dict[tuple[str, int], str] = {}
     shared = set()
     for leg in read.legs:
@@ -91,9 +92,10 @@ def _check_keys(hour: datetime, read: HourLegs) -> Iterator[Finding]:
         if calls.setdefault(key, leg.UniqueId) != leg.UniqueId:
             shared.add(key)
     if shared:
+        example = safe_excerpt(str(min(shared)), api_key)
         yield Finding(
             f"{name_of(hour)}: {pluralize(len(shared), 'key')} (CallRecordId, Leg) with several "
-            f"UniqueIds, such as {min(shared)}: a target that upserts keeps one row each. If the "
+            f"UniqueIds, such as {example}: a target that upserts keeps one row each. If the "
             "PBX was installed anew, load it into another schema"
         )
 

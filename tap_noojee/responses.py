@@ -12,6 +12,7 @@ import email.message
 import email.utils
 import json
 import re
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -39,8 +40,11 @@ MAX_RETRY_AFTER = 3600
 MAX_MESSAGE_BYTES = 2**16
 """Bytes of an error's body that we read."""
 
-MAX_LEGS = 200_000
+MAX_LEGS = 150_000
 """Legs in a response. A large call centre has a few thousand an hour."""
+
+MAX_TEXT_BYTES = 80 * 2**20
+"""Bytes of a decoded response. One emoji makes each character take four bytes."""
 
 MAX_UNKNOWN = 20
 """Unknown field names that we report from one response."""
@@ -54,7 +58,7 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL cannot store a NUL, and no target can encode half a surrogate pair."""
 
 _RATE_LIMIT = re.compile(
-    r"rate.?limit|limit (was |is |has been )?(exceeded|reached)|exceed\w* .{0,40}limit"
+    r"rate.?limit|limit (was |is |has been )?(exceeded|reached)|exceed\w{0,9} .{0,40}limit"
     r"|too (many (calls|requests)|soon|often|frequent)|throttl|slow down|enhance your calm"
     r"|wait a bit|wait.{1,40}(retry|again)|(calls?|requests?|once) (a|per|every|each) minute"
     r"|(once |only )?(a|per|every|each) [0-9]+ (seconds|minutes)",
@@ -130,8 +134,8 @@ def parse_response(response: Response, key: str, now: datetime) -> Decoded:
         del body[: len(_BOM)]
     if response.status != requests.codes.ok or not _ARRAY.match(body):
         raise _error(response, bytes(body[: MAX_MESSAGE_BYTES + 1]).strip(), key, now)
-    # Every value but the first follows a comma, so this bounds the memory of any response.
-    if body.count(b",") > MAX_LEGS * len(_FIELDS):
+    # Each value follows one of these, so this bounds the memory of any response.
+    if sum(map(body.count, (b",", b"{", b"["))) > MAX_LEGS * (len(_FIELDS) + 1):
         raise HourError(f"the response has more values than {MAX_LEGS:,} legs")
     if b"\\u0000" not in body:
         try:
@@ -147,6 +151,8 @@ def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
     text, charset = _decode_text(body, content_type)
     size = len(body)
     body.clear()
+    if sys.getsizeof(text) > MAX_TEXT_BYTES:
+        raise HourError(f"the response takes more than {MAX_TEXT_BYTES // 2**20} MiB as text")
     result = Decoded([], charset=charset)
     seen: set[str] = set()
 
@@ -175,13 +181,7 @@ def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
             parse_constant=float,  # NaN and Infinity, which are no strings and so become null
         )
     except json.JSONDecodeError as error:
-        if _is_truncated(text, error):
-            raise TruncatedResponseError(
-                f"the response is truncated after {size:,} bytes"
-            ) from None
-        errors = "replace" if charset else "surrogatepass"
-        position = len(text[: error.pos].encode(charset or "utf-8", errors))
-        raise HourError(f"the response is not JSON at byte {position:,} ({error.msg})") from None
+        raise _json_error(text, charset, size, error) from None
     except RecursionError:
         raise HourError("the response is not a list of legs: it is nested too deeply") from None
     if result.legs:
@@ -201,9 +201,17 @@ def _decode_text(body: bytearray, content_type: str) -> tuple[str, str]:
     try:
         if codecs.lookup(charset).name != "utf-8":
             return body.decode(charset, "replace"), charset
-    except LookupError:  # no such charset
+    except (LookupError, ValueError):  # no such charset, or one that is not for text
         pass
     return body.decode("windows-1252", "replace"), "windows-1252"
+
+
+def _json_error(text: str, charset: str, size: int, error: json.JSONDecodeError) -> RequestError:
+    if _is_truncated(text, error):
+        return TruncatedResponseError(f"the response is truncated after {size:,} bytes")
+    errors = "replace" if charset else "surrogatepass"
+    position = len(text[: error.pos].encode(charset or "utf-8", errors))
+    return HourError(f"the response is not JSON at byte {position:,} ({error.msg})")
 
 
 def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:
@@ -211,6 +219,8 @@ def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:
     text = text.rstrip()
     if error.msg.startswith("Unterminated string"):
         return True
+    if error.msg.startswith("Extra data"):
+        return False
     longest_token = len("-Infinity")
     return error.pos >= len(text) - longest_token and not text.endswith("]")
 

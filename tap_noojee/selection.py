@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
+from singer_sdk.mapper import NULL_STRING
 from singer_sdk.singerlib import Catalog, CatalogEntry, MetadataMapping, Schema
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from tap_noojee.streams import RecordingsStream
 
 _HINT = "create one with `tap-noojee --discover`"
+
+_OPERATORS = ("__alias__", "__else__", "__filter__", "__key_properties__", "__source__")
 
 
 def select_fields(catalog: Mapping[str, Any], stream: type[RecordingsStream]) -> Catalog:
@@ -69,15 +73,30 @@ def check_stream_maps(maps: object, stream: str, fields: Mapping[str, Any]) -> N
 
 
 def _problems(maps: Mapping[str, Any], stream: str, fields: Mapping[str, Any]) -> Iterator[str]:
-    real_names = {field.lower(): field for field in fields}
     for name, stream_map in maps.items():
-        if name.startswith("__"):
-            continue
-        mapped = stream_map if isinstance(stream_map, dict) else {}
-        source = mapped.get("__source__", name)
-        if not fnmatch(stream, str(source)):
-            yield f"no stream has the name {source!r}: use {stream!r}"
-        for field in mapped:
-            real = real_names.get(field.lower(), field)
-            if field != real:
-                yield f"{name}: no field has the name {field!r}: use {real!r}"
+        if name == "__else__":
+            mapped = {name: stream_map}
+        else:
+            mapped = stream_map if isinstance(stream_map, dict) else {}
+            source = mapped.get("__source__", name)
+            if not fnmatch(stream, str(source)):
+                yield f"no stream has the name {source!r}: use {stream!r}"
+        for field, expression in mapped.items():
+            if problem := _field_problem(field, expression, fields):
+                yield f"{name}: {problem}"
+
+
+def _field_problem(field: str, expression: object, fields: Mapping[str, Any]) -> str | None:
+    is_removed = expression in (None, NULL_STRING)
+    if field == "__else__" and not is_removed:
+        return f"{field!r} takes only {NULL_STRING!r}"
+    if field in fields or field in _OPERATORS:
+        return None
+    if field.startswith("__") and field.endswith("__"):
+        return f"{field!r} is not one of {', '.join(_OPERATORS)}"
+    real_names = {name.lower(): name for name in fields}
+    if is_removed or field.lower() in real_names:
+        close = get_close_matches(field.lower(), real_names, 1)
+        remedy = f"use {real_names[close[0]]!r}" if close else "take it out"
+        return f"no field has the name {field!r}: {remedy}"
+    return None

@@ -133,7 +133,7 @@ def read_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
         try:
             # One by one, because the SDK's errors do not name the variable.
             config |= parse_environment_config({"properties": {name: prop}}, ENV_PREFIX)
-        except ValueError:
+        except (RecursionError, ValueError):
             if os.environ[variable].strip():
                 kind = "a whole number" if "integer" in prop["type"] else "JSON"
                 raise SettingsError(f"{name}: the variable {variable} is not {kind}") from None
@@ -165,8 +165,8 @@ def describe(schema_errors: Iterable[str], config: Mapping[str, Any]) -> Iterato
     """The SDK's validation errors, each with the setting's name first."""
     for error in schema_errors:
         match = re.fullmatch(r"(?s)(.*) in config\['(\w+)'\](.*)", error)
-        text = f"{match[2]}{match[3]}: {match[1]}" if match else error
-        yield safe_excerpt(text, config["api_key"])
+        name, problem = (f"{match[2]}{match[3]}: ", match[1]) if match else ("", error)
+        yield name + safe_excerpt(problem, config["api_key"])
 
 
 def unknown_names(config: Iterable[str], schema: Mapping[str, Any]) -> Iterator[str]:
@@ -198,14 +198,15 @@ def _errors(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    # The SDK logs the expressions of stream maps.
-    if config["api_key"] in str(config.get("stream_maps")):
-        yield "stream_maps", "contains the API key: take it out"
-    zone = parse_zone(config.get("timezone", DEFAULT_ZONE))
-    if "end_date" in config:
-        start = parse_instant(str(config["start_date"]), zone)
-        if parse_instant(str(config["end_date"]), zone) <= start:
-            yield "end_date", f"{config['end_date']!r} is not after start_date: set a later one"
+    # Log lines and the state name the host, and the SDK logs the expressions of stream maps.
+    for name in ("api_url", "stream_maps"):
+        if config["api_key"] in str(config.get(name)):
+            yield name, "contains the API key: take it out"
+    start, end = config["start_date"], config.get("end_date")
+    if isinstance(start, str) and isinstance(end, str):
+        zone = parse_zone(config.get("timezone", DEFAULT_ZONE))
+        if parse_instant(end, zone) <= parse_instant(start, zone):
+            yield "end_date", f"{end!r} is not after start_date: set a later one"
     limit, lookback = config.get("max_hours_per_run"), config.get("lookback_hours", 0)
     if isinstance(limit, int) and isinstance(lookback, int) and lookback >= limit:
         yield (

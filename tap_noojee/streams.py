@@ -183,7 +183,8 @@ class RecordingsStream(Stream):
         end = cast("datetime", end_of(hour, self._zone))  # `hour` exists
         response = self._client.fetch(hour, end + self._settle, max_attempts)
         read = self._leg_reader.read(hour, response.legs)
-        for finding in check_hour(hour, response, read, self._zone):
+        key = self.config["api_key"]
+        for finding in check_hour(hour, response, read, self._zone, key):
             if finding.key not in self._reported:
                 self.logger.warning(finding.text)
             if finding.key:

@@ -70,15 +70,14 @@ class NoojeeCommand(SingerCommand):
 
 def _read_json_object(name: str, file: IO[str]) -> str:
     try:
-        text = file.read().removeprefix("\ufeff")
+        if not (text := file.read().removeprefix("\ufeff")).strip():
+            raise NoojeeError(f"{name}: the file is empty")
         value = json.loads(text)
     except (RecursionError, ValueError):
-        reason = "is not JSON"
-    else:
-        if isinstance(value, dict):
-            return text
-        reason = "is not a JSON object"
-    raise NoojeeError(f"{name}: the file {reason if text.strip() else 'is empty'}")
+        raise NoojeeError(f"{name}: the file is not JSON") from None
+    if not isinstance(value, dict):
+        raise NoojeeError(f"{name}: the file is not a JSON object")
+    return text
 
 
 _UNREADABLE = {
@@ -136,7 +135,8 @@ class TapNoojee(Tap):
         self.append_builtin_config(self.config_jsonschema)
         config = dict(config or {})
         if parse_env_config:
-            config |= settings.read_environment(self.config_jsonschema)
+            environment = settings.read_environment(self.config_jsonschema)
+            config = environment | config | settings.drop_empty(environment)
         for warning in settings.unknown_names(config, self.config_jsonschema):
             self.logger.warning(warning)
         config = settings.drop_empty(config)

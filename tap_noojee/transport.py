@@ -113,7 +113,7 @@ class Transport:
         causes = list(_causes(error))
         system = next((c.strerror for c in causes if isinstance(c, OSError) and c.strerror), "")
         if isinstance(error, requests.exceptions.ProxyError):
-            refusal = next((match for c in causes if (match := _TUNNEL.search(str(c)))), None)
+            refusal = next((match for c in causes if (match := _TUNNEL.fullmatch(str(c)))), None)
             detail = safe_excerpt(refusal[1] if refusal else system, self.api_key)
             failure = RequestError if detail.startswith("4") else TransientError
             return failure(f"the proxy does not connect to {self._host} ({detail}): {_PROXY}")

@@ -27,14 +27,16 @@ class LineWriter(MsgSpecWriter):
 
     A cut line makes target-jsonl fail before it prints its state, which loses the whole run's
     progress. In a run without records, target-duckdb and PipelineWise's targets keep the first
-    STATE and drop the later ones, so the first one must be as late as possible.
+    STATE and drop the later ones, so the first one must be as late as possible. target-jsonl
+    forgets its state at each RECORD, so the last message must be STATE.
     """
 
     def __init__(self) -> None:
         self._lines = bytearray()
-        self._held_state = b""
+        self._state = b""
         self._held_count = 0
         self._has_records = False
+        self._ends_with_state = False
 
     @override
     def write_message(self, message: Message) -> None:
@@ -42,19 +44,21 @@ class LineWriter(MsgSpecWriter):
             if not self._has_records:
                 self._has_records = True
                 self._release_state()
+            self._ends_with_state = False
             self._gather(self.format_message(message))
-        elif isinstance(message, StateMessage) and not self._has_records:
+        elif isinstance(message, StateMessage):
             # A copy: the next message overwrites the SDK's buffer.
-            self._held_state = bytes(self.format_message(message))
+            self._state = bytes(self.format_message(message))
+            self._ends_with_state = False
             self._held_count += 1
-            if self._held_count >= MAX_HELD_STATES:
+            if self._has_records or self._held_count >= MAX_HELD_STATES:
                 self._release_state()
         else:
             self._gather(self.format_message(message))
             self._flush()
 
     def close(self) -> None:
-        """Write everything that is held back.
+        """Write everything that is held back, and end with the latest STATE.
 
         Raises:
             OutputError: It cannot be written.
@@ -62,9 +66,11 @@ class LineWriter(MsgSpecWriter):
         self._release_state()
 
     def _release_state(self) -> None:
-        self._gather(self._held_state)
-        self._flush()
-        self._held_state, self._held_count = b"", 0
+        if not self._ends_with_state:
+            self._ends_with_state = True
+            self._held_count = 0
+            self._gather(self._state)
+            self._flush()
 
     def _gather(self, line: bytes | bytearray) -> None:
         if len(self._lines) + len(line) > PIPE_BUF:
@@ -80,6 +86,7 @@ class LineWriter(MsgSpecWriter):
         try:
             _write(memoryview(lines))
         except OSError as error:
+            self._state = b""  # nothing may follow a cut line
             raise OutputError(f"cannot write to the target: {error.strerror or error}") from None
 
 

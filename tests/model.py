@@ -1,8 +1,4 @@
-"""A model of the tap for tests: sets of quarters of an hour, and no arithmetic of intervals.
-
-Zones move their clocks on the quarter, and the tests choose their dates on it. So a set of
-quarters says exactly what STATE claims, and a list of them which hours there are.
-"""
+"""A model of a run: plain sets of hours, from clocks looked at minute by minute."""
 
 from __future__ import annotations
 
@@ -10,138 +6,119 @@ import dataclasses
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from times import MINUTE
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from zoneinfo import ZoneInfo
+    from times import Clocks
 
     from tap_noojee.simulator import Leg
 
-QUARTER = timedelta(minutes=15)
-
-Key = tuple[str, int]
+MAX_FAILURES = 5
 
 
 def content(leg: Leg) -> dict[str, Any]:
-    """What a record says of a leg, as far as the legs of these tests differ."""
+    """The fields of a record in which the legs of these tests differ."""
     return {
         "CallRecordId": leg.call_record_id,
         "Leg": leg.leg,
         "callend": leg.callend.isoformat(),
         "Start": leg.start.isoformat(),
-        "Tag": leg.tag,
     }
 
 
-class Calendar:
-    """Some days of a zone, in quarters of an hour."""
-
-    def __init__(self, zone: ZoneInfo, first: datetime, days: int) -> None:
-        """Begin at an instant on the full quarter."""
-        self.zone = zone
-        self.quarters = [first + k * QUARTER for k in range(days * 96)]
-        self.hours: dict[datetime, list[datetime]] = {}
-        for quarter in self.quarters:
-            self.hours.setdefault(self.hour(quarter), []).append(quarter)
-
-    def hour(self, instant: datetime) -> datetime:
-        """The wall-clock hour that clocks show."""
-        local = instant.astimezone(self.zone)
-        return datetime(local.year, local.month, local.day, local.hour)  # noqa: DTZ001 - a wall clock's
-
-    def quarter(self, instant: datetime) -> datetime:
-        """The quarter of an hour that an instant is in."""
-        return self.quarters[(instant - self.quarters[0]) // QUARTER]
-
-    def over(self, hour: datetime) -> datetime:
-        """When clocks have shown the last of an hour."""
-        return self.hours[hour][-1] + QUARTER
-
-    def between(self, start: datetime, end: datetime) -> set[datetime]:
-        """The quarters from one instant until before another."""
-        return {quarter for quarter in self.quarters if start <= quarter < end}
-
-    def claimed(self, bookmark: dict[str, Any], since: datetime | None = None) -> set[datetime]:
-        """The quarters that a bookmark claims; without `since`, from the given instant."""
-        if "since" in bookmark:
-            since = datetime.fromisoformat(bookmark["since"])
-        assert since
-        claimed = self.between(since, datetime.fromisoformat(bookmark["replication_key_value"]))
-        for span in bookmark.get("owed", ()):
-            start, end = (datetime.fromisoformat(span[name]) for name in ("start", "end"))
-            assert {self.quarter(start), self.quarter(end)} == {start, end}
-            claimed -= self.between(start, end)
-        return claimed
+def hours_claimed(bookmark: dict[str, Any], clocks: Clocks, start: datetime) -> set[datetime]:
+    """The hours that a bookmark counts as read; `start` is the first hour of interest."""
+    if not (value := bookmark.get("replication_key_value")):
+        return set()
+    until = datetime.fromisoformat(value)
+    over = {hour for hour in clocks.hours if clocks.end(hour) <= until}
+    if "hours_read" not in bookmark:
+        return {hour for hour in over if hour >= start}
+    ranges = [
+        [datetime.fromisoformat(item[name]) for name in ("from", "to")]
+        for item in bookmark["hours_read"]
+    ]
+    return {hour for hour in over if any(first <= hour < end for first, end in ranges)}
 
 
 class Step(NamedTuple):
-    """An hour that was read: the records that it gives, and what STATE claims after it."""
+    """An hour that was read: its records, and all hours read by then."""
 
     hour: datetime
     records: list[dict[str, Any]]
-    claims: set[datetime]
-    news: bool
+    read: frozenset[datetime]
+    is_new: bool
 
 
 @dataclasses.dataclass
 class RunModel:
-    """What a run has to request, to emit and to claim."""
+    """What a run must request, write and count as read."""
 
-    calendar: Calendar
-    bookmark: dict[str, Any]
+    clocks: Clocks
+    read: set[datetime]
     now: datetime
-    start: datetime
+    start: datetime  # the first hour of interest
     end: datetime | None
+    settle: timedelta
     lookback: int
     limit: int | None
     newest_first: bool
-    settle: timedelta
-    steps: list[Step] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Find out what is unread, and what is to be read again."""
-        calendar = self.calendar
-        self.dates = calendar.between(self.start, self.end or calendar.quarters[-1])
-        self.claims, again = set[datetime](), set[datetime]()
-        if self.bookmark:
-            until = datetime.fromisoformat(self.bookmark["replication_key_value"])
-            since = datetime.fromisoformat(self.bookmark.get("since", self.start.isoformat()))
-            if "since" not in self.bookmark:  # an older release's: that hour as a whole again
-                until = calendar.hours[calendar.hour(until)][0]
-            self.claims = calendar.claimed(
-                self.bookmark | {"replication_key_value": until.isoformat()}, since
-            )
-            if since < self.now < until:
-                # Claims of hours that are not over are void.
-                until = calendar.hours[calendar.hour(self.now)][0]
-                self.claims &= calendar.between(calendar.quarters[0], until)
-            if self.claims:
-                before = [hour for hour in calendar.hours if hour < calendar.hour(until)]
-                hours = sorted(before)[len(before) - min(self.lookback, len(before)) :]
-                again = {quarter for hour in hours for quarter in calendar.hours[hour]}
-        self.unread = self.dates - self.claims
-        self.again = again & self.dates
-        self.seen: dict[Key, dict[str, Any]] = {}
+        self.steps: list[Step] = []
+        self.read_before = frozenset(self.read)
+        self.failed: list[datetime] = []
+        self.failed_in_a_row = 0
+        self.skew = timedelta()  # of the PBX's clock behind the tap's
+        again = sorted(self.due(self.now) & self.read)
+        self.again = set(again[len(again) - min(self.lookback, len(again)) :])
+
+    def due(self, now: datetime) -> set[datetime]:
+        """The hours within start_date and end_date that are due."""
+        limit = now - self.skew - self.settle
+        limit = min(limit, self.end or limit)
+        found = (hour for hour in self.clocks.hours if self.clocks.end(hour) <= limit)
+        return {hour for hour in found if hour >= self.start}
+
+    def unread(self, now: datetime) -> set[datetime]:
+        """The hours to read for the first time."""
+        return self.due(now) - self.read - {*self.failed}
 
     def next_hour(self, now: datetime) -> datetime | None:
         """The hour to request next."""
-        # The last hour of a run is kept for what was never read.
-        is_last = self.limit is not None and self.limit - len(self.steps) == 1
-        wanted = self.unread if is_last else self.unread | self.again
-        hours = {self.calendar.hour(quarter) for quarter in wanted}
-        due = [hour for hour in hours if self.calendar.over(hour) <= now - self.settle]
-        return (max if self.newest_first else min)(due, default=None)
+        allowed = None if self.limit is None else self.limit - len(self.steps)
+        if allowed == 0 or self.failed_in_a_row == MAX_FAILURES:
+            return None
+        wanted = unread = self.unread(now)
+        if allowed != 1 or not unread:
+            wanted = unread | (self.again & self.due(now))
+        return (max if self.newest_first else min)(wanted, default=None)
 
-    def read(self, hour: datetime, legs: Iterable[Leg]) -> None:
-        """Take an answer with the legs of an hour."""
-        quarters = set(self.calendar.hours[hour])
-        wanted = quarters & (self.unread | self.again)
-        records = []
-        for leg in sorted(legs, key=lambda leg: leg.callend):
-            key, record = (leg.call_record_id, leg.leg), content(leg)
-            if self.seen.get(key) != record and self.calendar.quarter(leg.callend) in wanted:
-                records.append(record)
-            self.seen[key] = record
-        self.claims = self.claims | (quarters & self.dates)
-        self.steps.append(Step(hour, records, self.claims, bool(quarters & self.unread)))
-        self.unread = self.unread - quarters
-        self.again = self.again - quarters
+    def answer(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
+        """Take the legs of an hour. `date` is the time by the PBX's clock."""
+        if date < self.clocks.end(hour) + self.settle - MINUTE:
+            self.skew = now - date
+            return
+        records = [content(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
+        is_new = hour not in self.read
+        self.read.add(hour)
+        self.again.discard(hour)
+        self.failed_in_a_row = 0
+        self.steps.append(Step(hour, records, frozenset(self.read), is_new))
+
+    def fail(self, hour: datetime) -> None:
+        """The response for an hour cannot be read."""
+        self.failed.append(hour)
+        self.again.discard(hour)
+        self.failed_in_a_row += 1
+
+    def messages(self) -> list[Any]:
+        """The records that the run must write, and as a STATE the hours that it must claim."""
+        found: list[Any] = [self.read_before]
+        for step in self.steps:
+            found += [*step.records, step.read]
+        # STATE is held back until the first record.
+        first = next(
+            (n for n, message in enumerate(found) if isinstance(message, dict)), len(found)
+        )
+        return found[first - 1 :]

@@ -1,27 +1,25 @@
-"""The tap as a process of its own.
+"""The tap in another process.
 
-Starting Python takes most of a short run's time. So this file is a program, too: one process that
-has loaded the tap and forks for each run. Tests of how Python starts run `command` instead.
+Importing the SDK takes most of a short run's time. So a server imports it once and forks for each
+run. Where it matters how Python starts, use `command`.
 """
 
 from __future__ import annotations
 
-import gc
-import importlib
 import json
+import multiprocessing
 import os
-import select
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from functools import cache
+from multiprocessing.reduction import DupFd
+from operator import methodcaller
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any
 
 from conftest import Run, settings
+from typing_extensions import override
 
 from tap_noojee.tap import TapNoojee
 
@@ -30,14 +28,14 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
-SECONDS = 120
-"""The longest that any run is waited for."""
+TIMEOUT = 120
+"""Longest time to wait for a run, in seconds."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This environment without settings of the tap, and with these."""
+    """This environment without the tap's settings, and with these variables."""
     drop = ("TAP_NOOJEE_", "LOGLEVEL", "PYTHONUNBUFFERED")
-    rest = {n: v for n, v in os.environ.items() if not n.startswith(drop)}
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
     return rest | more
 
 
@@ -48,7 +46,7 @@ def arguments(
     state: dict[str, Any] | None = None,
     **config: Any,
 ) -> list[str]:
-    """The arguments that run the tap with these settings and this STATE."""
+    """The tap's arguments for these settings and this state."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(settings(simulator, **config)))
     words = ["--config", str(path), *options]
@@ -59,7 +57,7 @@ def arguments(
 
 
 def command(*args: Any, **config: Any) -> list[str]:
-    """The command that runs the tap with these arguments, for a Python of its own."""
+    """The command that runs the tap in a new Python, with the arguments of `arguments`."""
     return [sys.executable, "-m", "tap_noojee", *arguments(*args, **config)]
 
 
@@ -74,128 +72,88 @@ class Process:
         cwd: Path | None = None,
         stdout: int | None = subprocess.PIPE,
     ) -> None:
-        """Start it; None for stdout is as if Python had none."""
+        """Start the run. With stdout None, it has no standard output."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
         self.stdout: IO[bytes] | None = None
         writer = stdout
         if stdout == subprocess.PIPE:
             reader, writer = os.pipe()
             self.stdout = os.fdopen(reader, "rb")
-        self._status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._status.settimeout(SECONDS)
-        job = {"words": [*words], "env": env or environment(), "cwd": str(cwd or Path.cwd())}
-        with theirs:
-            files = [theirs.fileno(), self._log.fileno()]
-            files += [] if writer is None else [writer]
-            socket.send_fds(_forks(), [json.dumps(job).encode()], files)
+        files = [None if fd is None else _Descriptor(fd) for fd in (self._log.fileno(), writer)]
+        args = [*words], env or environment(), cwd or Path.cwd(), *files
+        self._process = _FORKS.Process(target=_become, args=args, daemon=True)
+        self._process.start()
         if writer is not None and self.stdout:
             os.close(writer)
-        self.pid = int(self._status.recv(20))
-        self.returncode: int | None = None
+        self.pid = self._process.pid or 0
 
     def send_signal(self, signum: int) -> None:
-        """Send it a signal."""
         os.kill(self.pid, signum)
 
     def poll(self) -> int | None:
-        """Its status, if it has ended."""
-        return self.wait() if select.select([self._status], [], [], 0)[0] else self.returncode
+        """The exit code, or None while the run goes on."""
+        return self._process.exitcode
+
+    returncode = property(poll)
 
     def wait(self) -> int:
-        """Its status, when it has ended."""
-        if self.returncode is None:
-            self.returncode = int(self._status.recv(20))
-        return self.returncode
+        self._process.join(TIMEOUT)
+        assert self.returncode is not None, "the run does not end"
+        return int(self.returncode)
 
     @property
     def log(self) -> str:
-        """What it has written to its standard error."""
         return os.pread(self._log.fileno(), 100_000_000, 0).decode()
 
     @property
     def status(self) -> int:
-        """Its status as a shell gives it."""
+        """The exit code as a shell gives it."""
         code = self.wait()
         return code if code >= 0 else 128 - code
 
     def end(self) -> tuple[Run, Process]:
-        """Read what it writes until it ends."""
+        """Read the output until the run ends."""
         output = self.stdout.read() if self.stdout else b""
         self.wait()
         return Run(output.decode()), self
 
 
 def finished(words: Iterable[str], **more: Any) -> tuple[Run, Process]:
-    """Run the tap with these arguments, to its end."""
+    """Run the tap with these arguments until it ends."""
     return Process(words, **more).end()
 
 
 def last_line(log: str) -> str:
-    """The message of the last line of a log."""
+    """The message of a log's last line."""
     return log.splitlines()[-1].split(" | ", 3)[-1]
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for something to become true; a test's last resort, for a minute."""
-    for _ in range(1200):
+    """Wait until something becomes true, for at most a minute."""
+    for _ in range(3000):
         if condition():
             return
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise AssertionError("it did not happen")
 
 
-# --- The program -----------------------------------------------------------------------------
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tap_noojee.tap", "yaml", "pytest"])
 
 
-@cache
-def _forks() -> socket.socket:
-    """Start the program; it ends when this process does."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env=environment(),
-        )
-    return ours
+class _Descriptor(int):
+    """A file descriptor that a fork inherits."""
+
+    @override
+    def __reduce__(self) -> Any:
+        return methodcaller("detach"), (DupFd(self),)
 
 
-def _serve(jobs: socket.socket) -> None:
-    # Loaded by each run else.
-    importlib.import_module("yaml")
-    _ = TapNoojee.plugin_version
-    # Else each fork would look through all that was loaded as it ends.
-    gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while True:
-        job, files, *_ = socket.recv_fds(jobs, 1_000_000, 3)
-        if not job:
-            return
-        if not os.fork():
-            jobs.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _keep(json.loads(job), *files)
-        for file in files:
-            os.close(file)
-
-
-def _keep(job: dict[str, Any], status: int, *files: int) -> None:
-    """Do a job in a fork, and tell its number and how it ended."""
-    if pid := os.fork():
-        os.write(status, f"{pid}".encode())
-        _, ended = os.waitpid(pid, 0)
-        os.write(status, f"{os.waitstatus_to_exitcode(ended)}".encode())
-        os._exit(0)
-    os.close(status)
-    _become(job, *files)
-
-
-def _become(job: dict[str, Any], log: int, output: int | None = None) -> NoReturn:
-    """Make this process a run of the tap."""
+def _become(
+    words: list[str], env: dict[str, str], cwd: Path, log: int, output: int | None
+) -> None:
+    """Turn this process into a run of the tap."""
     os.dup2(log, 2)
-    os.close(log)
     if output is None:
         os.close(1)
         sys.stdout = None  # as Python does when it starts without one
@@ -203,12 +161,7 @@ def _become(job: dict[str, Any], log: int, output: int | None = None) -> NoRetur
         os.dup2(output, 1)
         os.close(output)
     os.environ.clear()
-    os.environ.update(job["env"])
-    os.chdir(job["cwd"])
-    sys.argv = ["tap-noojee", *job["words"]]
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.argv = ["tap-noojee", *words]
     TapNoojee.cli()
-    raise AssertionError("click ends the process")
-
-
-if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,298 +1,344 @@
-"""The SQL of docs/analysis.md, run from the page's own text on what real targets have loaded."""
+"""The reports of docs/analysis.md are what Python counts, in Postgres and in DuckDB."""
+
+# ruff: noqa: S608 - the SQL has no input
 
 from __future__ import annotations
 
-import json
-import os
+import dataclasses
 import re
 import subprocess
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import pictures
 import pytest
+import views
 import yaml
-from conftest import truth
-from pages import ROOT
-from postgres import serve
+from pages import ROOT, block
 from targets import loader, pipe, query_duckdb, query_postgres
-from volume_picture import draw
+from uv import find_uv_bin
+from views import CALL, FILES, HOUR, LEG, MELBOURNE, ODD, RUN_FILE, bookmark, leg_row, plain
 
 from tap_noojee.simulator import Leg, Simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from environments import Install
     from postgres import Postgres
+    from projects import Project
+    from views import Call, Database, Row
 
-    Query = Callable[..., list[dict[str, Any]]]
-
-# Loaded once, by one worker.
+# Each database is filled once, by one worker.
 pytestmark = pytest.mark.slow
 
-pytest_plugins = ["environments"]
+pytest_plugins = ["environments", "projects", "views"]
 
-PAGE = (ROOT / "docs" / "analysis.md").read_text("utf-8")
-MELBOURNE = ZoneInfo("Australia/Melbourne")
-WEEK = ("2021-03-29", "2021-04-05")
-"""Summer time ends on its Sunday, so it has 169 hours."""
-AFTER = datetime(2021, 4, 4, 20, tzinfo=UTC)
-ODD = [
-    # Recording was started anew during the call: its legs overlap.
-    *(
-        Leg(AFTER + timedelta(minutes=n), AFTER + timedelta(minutes=10), "odd1", n + 1, "1.1")
-        for n in range(4)
-    ),
-    # The call was on hold, and not recorded, between its legs.
-    Leg(AFTER, AFTER + timedelta(seconds=30), "odd2", 1, "1.2", "Outbound"),
-    Leg(AFTER + timedelta(hours=1), AFTER + timedelta(seconds=3660), "odd2", 2, "1.2", "Internal"),
-    # It belongs to no call that is known.
-    Leg(AFTER, AFTER + timedelta(seconds=5), "odd3"),
-]
-"""Calls of the Monday after, as the simulator does not invent them."""
+QUARTER, WEEK = timedelta(minutes=15), timedelta(days=7)
+END = "2021-04-11T14:00:00+00:00"
+AROUND = (datetime(2021, 1, 20, tzinfo=UTC), datetime(2021, 4, 20, tzinfo=UTC))
+OUTAGE = [f"2021-03-23T{hour:02}" for hour in range(9, 13)]
+NIGHT, UNREAD = ["2021-03-23T02"], ["2021-03-10T10", "2021-03-10T13"]
 
 
-def sql(containing: str) -> str:
-    """The one block of SQL of the page that contains a text."""
-    (found,) = (b for b in re.findall(r"```sql\n(.*?);\n```", PAGE, re.DOTALL) if containing in b)
-    return str(found)
+def wall(instant: datetime, zone: str = MELBOURNE) -> datetime:
+    return instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0)
 
 
-@pytest.fixture(scope="module")
-def legs() -> list[Leg]:
-    """What the PBX knows."""
-    return truth(Simulator(), *WEEK) + ODD
+def wall_hour(instant: datetime, zone: str = MELBOURNE) -> datetime:
+    return wall(instant, zone).replace(minute=0, second=0, microsecond=0)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Run a server whose own zone is neither UTC nor the PBX's."""
-    with serve("America/New_York") as postgres:
-        yield postgres
+def day(instant: datetime) -> datetime:
+    return wall_hour(instant).replace(hour=0)
 
 
-def load(
-    install: Install, folder: Path, legs: list[Leg], plugin: dict[str, Any], **config: Any
-) -> None:
-    """Load the legs by a target."""
-    program = install(*plugin["pip_url"].split()).program(plugin["name"])
-    with Simulator(legs=legs) as pbx:
-        pipe(folder, program, config, pbx, start_date=WEEK[0], end_date="2021-04-06")
+def quarters(start: datetime, end: datetime) -> list[datetime]:
+    return [start + n * QUARTER for n in range((end - start) // QUARTER)]
 
 
-@pytest.fixture(scope="module")
-def postgres(
-    install: Install, legs: list[Leg], server: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> Query:
-    """Queries of Postgres, loaded as meltano.yml does, with the page's views."""
-    plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]
-    (plugin,) = (one for one in plugins["loaders"] if one["name"] == "target-postgres")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in plugin["env"].items():
-            patch.setenv(name, value)
-        load(
-            *(install, tmp_path_factory.mktemp("postgres"), legs, plugin),
-            host=server.host,
-            port=server.port,
-            user=server.user,
-            password=server.password,
-            database=server.database,
-            default_target_schema="tap_noojee",
-        )
-    server.execute(sql("FROM tap_noojee.recordings"))
-    server.execute(sql("VIEW calls"))
-    return partial(query_postgres, server)
+def test_legs_have_instants_and_null_for_empty_strings(db: Database, legs: list[Leg]) -> None:
+    db.check(LEG, "legs", map(leg_row, legs))
 
 
-@pytest.fixture(scope="module")
-def duckdb(install: Install, legs: list[Leg], tmp_path_factory: pytest.TempPathFactory) -> Query:
-    """Queries of DuckDB, loaded as the page on targets says, with the page's views."""
-    plugin, folder = loader("target-duckdb"), tmp_path_factory.mktemp("duckdb")
-    load(install, folder, legs, plugin, **plugin["config"])
-    env = install(*plugin["pip_url"].split())
-    setup = ("SET TimeZone = 'America/New_York'", f"SET file_search_path = '{folder}'")
-    query = partial(query_duckdb, env, folder / plugin["config"]["path"], *setup)
-    query(sql("FROM noojee.recordings"), sql("VIEW calls"), "SELECT 1")
-    return query
-
-
-@pytest.fixture(params=["postgres", "duckdb"])
-def query(request: pytest.FixtureRequest) -> Query:
-    """Queries of each of the two."""
-    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
-
-
-def instant(text: str) -> datetime:
-    """A time of either database, which has an offset."""
-    moment = datetime.fromisoformat(text)
-    assert moment.tzinfo
-    return moment.astimezone(UTC)
-
-
-def test_the_view_has_each_leg_in_snake_case(query: Query, legs: list[Leg]) -> None:
-    """Each leg is a row; instants are right in any zone of the session; empty strings are null."""
-    rows = [
-        row | {name: instant(row[name]) for name in ("started_at", "ended_at")}
-        for row in query("SELECT * FROM legs")
-    ]
-    expected = [
-        {
-            "call_record_id": leg.call_record_id,
-            "leg": leg.leg,
-            "unique_id": leg.unique_id or None,
-            "started_at": leg.start,
-            "ended_at": leg.callend,
-            "seconds": round((leg.callend - leg.start).total_seconds()),
-            "direction": leg.direction,
-            "source": leg.source,
-            "destination": leg.destination,
-            "did": leg.did or None,
-            "tag": leg.tag or None,
-            "username": leg.username or None,
-        }
-        for leg in legs
-    ]
-
-    def key(row: dict[str, Any]) -> tuple[str, int]:
-        return row["call_record_id"], row["leg"]
-
-    assert sorted(rows, key=key) == sorted(expected, key=key)
-
-
-def test_recorded_seconds_and_elapsed_span_are_apart(query: Query, legs: list[Leg]) -> None:
-    """A call is the legs of one UniqueId: the sum of its legs is one thing, its span another."""
-    by_call = defaultdict(list)
-    for leg in legs:
-        by_call[leg.unique_id].append(leg)
-    del by_call[""]
-    expected = {}
-    for name, parts in by_call.items():
-        start, end = min(leg.start for leg in parts), max(leg.callend for leg in parts)
-        recorded = sum((leg.callend - leg.start for leg in parts), timedelta())
-        expected[name] = {
-            "unique_id": name,
-            "started_at": start,
-            "ended_at": end,
-            "legs": len(parts),
-            "recorded_seconds": recorded.total_seconds(),
-            "elapsed_seconds": (end - start).total_seconds(),
-            "direction": min(parts, key=lambda leg: leg.leg).direction,
-        }
-    found = {
-        row["unique_id"]: row | {name: instant(row[name]) for name in ("started_at", "ended_at")}
-        for row in query("SELECT * FROM calls")
-    }
-    assert found == expected
-    spans = [(found[n]["recorded_seconds"], found[n]["elapsed_seconds"]) for n in ("1.1", "1.2")]
-    assert spans == [(2040, 600), (90, 3660)]
-
-
-def volume(query: Query) -> list[dict[str, Any]]:
-    """The rows of the page's query of a week."""
-    return query(sql("utc_offset"))
-
-
-def test_volume_is_right_in_the_week_when_clocks_change(query: Query, legs: list[Leg]) -> None:
-    """Each hour of the clock has a row, one that comes twice has two, and calls are in theirs."""
-    starts: dict[str, datetime] = {}
-    for leg in legs:
-        if leg.unique_id:
-            starts[leg.unique_id] = min(leg.start, starts.get(leg.unique_id, leg.start))
-    counts = Counter(start.replace(minute=0, second=0) for start in starts.values())
-    first = datetime(2021, 3, 29, tzinfo=MELBOURNE).astimezone(UTC)
-    expected = []
-    for hours in range(169):
-        hour = first + timedelta(hours=hours)
-        local = hour.astimezone(MELBOURNE)
-        expected.append((local.replace(tzinfo=None, fold=0), str(local.utcoffset()), counts[hour]))
-    found = [
-        (datetime.fromisoformat(row["local_hour"]), row["utc_offset"], row["calls"])
-        for row in volume(query)
-    ]
-    assert found == expected
-    twice = [calls for hour, _, calls in found if hour == datetime(2021, 4, 4, 2)]  # noqa: DTZ001 - a wall clock's
-    assert len(twice) == 2
-    assert all(twice)
+def test_calls_add_up_the_legs_of_a_unique_id(db: Database, calls: list[Call]) -> None:
+    db.check(CALL, "calls", map(tuple, calls))
+    spans = {call.unique_id: (call.recorded_seconds, call.elapsed_seconds) for call in calls}
+    assert (spans["1.1"], spans["1.2"]) == ((2040, 600), (90, 3660))
 
 
 @pytest.mark.parametrize(
-    ("zone", "first_day", "expected"),
+    "zone", [MELBOURNE, "Australia/Lord_Howe", "Pacific/Chatham", "Europe/London"]
+)
+def test_hours_are_those_of_the_clock(db: Database, calls: list[Call], zone: str) -> None:
+    def hour(instant: datetime) -> tuple[datetime, str]:
+        offset = str(instant.astimezone(ZoneInfo(zone)).utcoffset())
+        return wall_hour(instant, zone), offset.rjust(8, "0")
+
+    counts = Counter(hour(call.started_at) for call in calls)
+    first, last = (edge(counts)[0].date() for edge in (min, max))
+    hours = {hour(quarter) for quarter in quarters(*AROUND)}
+    rows = [(*one, counts[one]) for one in hours if first <= one[0].date() <= last]
+    with db.changed(MELBOURNE, zone):
+        db.check("local_hour, utc_offset, calls", "calls_by_hour", rows)
+
+
+def test_weekdays_add_up_hours(db: Database) -> None:
+    calls, hours = Counter[Any](), Counter[Any]()
+    for hour, count in plain(db.query("SELECT local_hour, calls FROM calls_by_hour")):
+        calls[hour.isoweekday(), hour.hour] += count
+        hours[hour.isoweekday(), hour.hour] += 1
+    assert len(hours) == 168
+    rows = [(*key, calls[key], hours[key]) for key in hours]
+    db.check("weekday, hour, calls, hours", "calls_by_weekday", rows)
+
+
+def test_users_are_counted_by_day(db: Database, legs: list[Leg]) -> None:
+    users = defaultdict(list)
+    for leg in legs:
+        users[day(leg.start), leg.username or None].append(leg)
+    rows = []
+    for key, parts in users.items():
+        recorded = sum(views.seconds(leg.callend - leg.start) for leg in parts)
+        rows.append((*key, len({leg.unique_id for leg in parts} - {""}), len(parts), recorded))
+    db.check("local_day, username, calls, legs, recorded_seconds", "calls_by_user", rows)
+
+
+@pytest.mark.parametrize("column", ["did", "direction"])
+def test_lines_and_directions_are_counted_by_day(
+    db: Database, calls: list[Call], column: str
+) -> None:
+    groups = defaultdict(list)
+    for call in calls:
+        groups[day(call.started_at), getattr(call, column)].append(call.elapsed_seconds)
+    rows = [(*key, len(lengths), sum(lengths)) for key, lengths in groups.items()]
+    view = {"did": "calls_by_line", "direction": "calls_by_direction"}[column]
+    db.check(f"local_day, {column}, calls, elapsed_seconds", view, rows)
+
+
+def test_lengths_are_counted_in_bands(db: Database, calls: list[Call]) -> None:
+    lengths = [call.elapsed_seconds for call in calls]
+    bands = plain(db.query("SELECT from_seconds, below_seconds FROM call_lengths"))
+    rows = [
+        (first, below, sum(first <= length < (below or 10**9) for length in lengths))
+        for first, below in bands
+    ]
+    assert sum(count for _, _, count in rows) == len(calls)
+    db.check("from_seconds, below_seconds, calls", "call_lengths", rows)
+    db.check(CALL, "long_calls", [tuple(call) for call in calls if call.elapsed_seconds >= 1800])
+
+
+def test_repeat_callers_have_several_inbound_calls(db: Database, calls: list[Call]) -> None:
+    times = defaultdict(list)
+    for call in sorted(calls, key=lambda call: call.started_at):
+        if call.direction == "Inbound":
+            times[call.source].append(call.started_at)
+    rows = []
+    for source, starts in times.items():
+        again = sum(b - a <= 24 * HOUR for a, b in pairwise(starts))
+        if len(starts) > 1:
+            rows.append((source, len(starts), again, starts[0], starts[-1]))
+    columns = "source, calls, again_within_a_day, first_call, last_call"
+    db.check(columns, "repeat_callers", rows)
+
+
+def test_a_tag_finds_its_calls(db: Database, legs: list[Leg], calls: list[Call]) -> None:
+    tags = {(leg.unique_id, leg.tag) for leg in legs if leg.tag}
+    by_id = {call.unique_id: call for call in calls}
+    rows = [(tag, *by_id[name]) for name, tag in tags if name]
+    db.check(f"tag, {CALL}", "calls_by_tag", rows)
+
+
+def test_recordings_near_deletion_reach_their_age_soon(db: Database, legs: list[Leg]) -> None:
+    age = timedelta(days=(datetime.now(UTC) - views.MONDAY).days + 3)
+    with db.changed("90 AS", f"{age.days} AS"):
+        query = f"SELECT now(), deleted_at, {LEG} FROM recordings_near_deletion"
+        found = sorted(plain(db.query(query)), key=repr)
+    now = found[0][0]
+    ends = [(leg.callend + age, leg) for leg in legs]
+    rows = [(now, end, *leg_row(leg)) for end, leg in ends if now <= end <= now + WEEK]
+    assert found == sorted(rows, key=repr)
+
+
+@pytest.mark.parametrize(
+    ("zone", "until", "listed"),
     [
-        # The hour from 02:00 is skipped.
-        ("Australia/Melbourne", "2021-10-03", 23),
-        # From 01:30 to 02:00 comes twice: the hour from 01:00 with each of two offsets.
-        ("Australia/Lord_Howe", "2021-04-04", 25),
-        ("Australia/Adelaide", "2021-06-01", 24),
+        (MELBOURNE, END, dict.fromkeys(OUTAGE, True) | dict.fromkeys(NIGHT + UNREAD, False)),
+        # The bookmark's value was set back, so the outage is not read.
+        (MELBOURNE, "2021-03-20T13:00:00+00:00", dict.fromkeys(OUTAGE, False)),
+        # Clocks skip an hour that is usually busy.
+        ("America/New_York", END, {"2021-03-14T02": False}),
+        # Clocks repeat the hour of the outage. It is one hour.
+        ("America/Asuncion", END, {"2021-03-27T23": True}),
     ],
 )
-def test_hours_are_those_of_the_clock_in_any_zone(
-    query: Query, zone: str, first_day: str, expected: int
+def test_an_hour_without_calls_was_read_and_is_usually_busy(
+    db: Database, legs: list[Leg], zone: str, until: str, listed: dict[str, bool]
 ) -> None:
-    """The page's query gives the hours of each zone as its clocks show them."""
-    text = sql("utc_offset").replace("Australia/Melbourne", zone).replace(WEEK[0], first_day)
-    after = datetime.fromisoformat(first_day) + timedelta(days=1)
-    rows = query(text.replace(WEEK[1], f"{after:%Y-%m-%d}"))
-    keys = {(row["local_hour"], row["utc_offset"]) for row in rows}
-    assert len(keys) == len(rows) == expected
-
-
-def test_the_picture_is_of_the_query(duckdb: Query, tmp_path: Path) -> None:
-    """The page's picture is what the query gives today; a new one is where the failure says."""
-    new = tmp_path / "volume.svg"
-    new.write_text(draw(volume(duckdb)), "utf-8")
-    assert (ROOT / "docs" / "volume.svg").read_text("utf-8") == new.read_text("utf-8"), new
-
-
-def saved_state(folder: Path, *, ago: timedelta, owed: int) -> None:
-    """Save STATE as Meltano prints it, read until so long ago."""
-    moment = (datetime.now(UTC) - ago).isoformat(timespec="seconds")
-    gap = {"start": "2021-01-01T00:00:00+00:00", "end": "2021-01-02T00:00:00+00:00"}
-    bookmark = {
-        "replication_key": "callend",
-        "replication_key_value": moment,
-        "since": "2021-01-01T00:00:00+00:00",
-        "owed": [gap] * owed,
+    db.save(bookmark(until, zone))
+    last = wall(datetime.fromisoformat(until), zone)
+    read = {
+        hour
+        for hour in {wall_hour(quarter, zone) for quarter in quarters(*AROUND)}
+        for part in views.HOURS_READ
+        if part["from"] <= hour.isoformat() < part["to"] and hour + HOUR <= last
     }
-    state = {"singer_state": {"bookmarks": {"recordings": bookmark}}}
-    (folder / "state.json").write_text(json.dumps(state, separators=(",", ":")) + "\n")
+    counts = Counter(wall_hour(leg.callend, zone) for leg in legs)
+    rows = []
+    for hour in read:
+        before = [counts[h] for h in (hour - n * WEEK for n in range(1, 9)) if h in read]
+        busy = sum(count > 0 for count in before)
+        if busy >= 5 and not counts[hour]:
+            rows.append((hour, len(before), busy))
+    db.check("local_hour, weeks_read, weeks_with_calls", "hours_without_calls", rows)
+    hours = {hour.isoformat()[:13] for hour, _, _ in rows}
+    assert {hour: hour in hours for hour in listed} == listed
 
 
-State = tuple[timedelta, int, str]
-
-STATES: list[State] = [(timedelta(hours=1), 0, "reading"), (timedelta(hours=9), 2, "late")]
-
-
-@pytest.mark.parametrize("state", STATES)
-def test_state_tells_a_quiet_night_from_a_dead_pipeline_in_postgres(
-    postgres: Query, server: Postgres, tmp_path: Path, state: State
+@pytest.mark.parametrize("earlier", [0, 30])
+def test_freshness_counts_the_hours_that_are_due_and_not_read(
+    db: Database, legs: list[Leg], earlier: int
 ) -> None:
-    """By the page's table and its psql command, the newest STATE says whether hours are read."""
-    ago, owed, pipeline = state
-    saved_state(tmp_path, ago=ago, owed=owed)
-    server.execute(sql("TABLE IF NOT EXISTS tap_state"))
-    (words,) = re.findall(r"```sh\n(psql .*?)```", PAGE, re.DOTALL)
-    env = os.environ | server.environment
-    subprocess.run(["bash", "-c", words], check=True, cwd=tmp_path, env=env)
-    check_freshness(postgres(sql("AS pipeline")), owed, pipeline)
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    until = now - 5 * HOUR
+    first, gap, gap_end, last = (wall_hour(now - n * HOUR) for n in (240, 140, 130, 5))
+    spans = [(first, gap), (gap_end, last)]
+    read = [{"from": a.isoformat()[:16], "to": b.isoformat()[:16]} for a, b in spans]
+    db.save(bookmark(until.isoformat(), hours_read=read))
+    began = first - earlier * HOUR
+    new = f"TIMESTAMP '{began}' AS history_from" if earlier else "NULL::timestamp AS history_from"
+    columns = "now(), read_until, hours_missing, days_left, last_leg_ended_at"
+    with db.changed("NULL::timestamp AS history_from", new):
+        ((at, *found),) = plain(db.query(f"SELECT {columns} FROM freshness"))
+    ends = {
+        wall_hour(quarter): quarter + QUARTER for quarter in quarters(now - 300 * HOUR, at + HOUR)
+    }
+    due = {hour for hour, end in ends.items() if end <= at - timedelta(minutes=5)}
+    missing = len([h for h in due if h >= began and not any(a <= h < b for a, b in spans)])
+    newest = max(leg.callend for leg in legs)
+    assert found == [until, missing, pytest.approx(missing / 1440), newest]
+    assert 10 + earlier < missing < 20 + earlier
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_state_tells_a_quiet_night_from_a_dead_pipeline_in_duckdb(
-    duckdb: Query, tmp_path: Path, state: State
+def test_freshness_has_the_last_success_and_failure(
+    postgres: Database, warehouse: Postgres
 ) -> None:
-    """By the page's view of the file, STATE says whether hours are read."""
-    ago, owed, pipeline = state
-    saved_state(tmp_path, ago=ago, owed=owed)
-    here = f"SET file_search_path = '{tmp_path}'"
-    check_freshness(duckdb(here, sql("read_text"), sql("AS pipeline")), owed, pipeline)
+    postgres.save(bookmark(END))
+    for ended in ("SUCCESS 08", "SUCCESS 10", "FAIL 05", "DEAD 07", "STATE_EDIT 12", "RUNNING 13"):
+        status, hour = ended.split()
+        values = f"'pbx', '{status}', '2021-04-12 {hour}:00'"
+        warehouse.execute(f"INSERT INTO runs (job_name, state, ended_at) VALUES ({values})")
+    success, failure = (datetime(2021, 4, 12, hour, tzinfo=UTC) for hour in (10, 7))
+    postgres.check("last_success, last_failure", "freshness", [(success, failure)])
+    with postgres.changed("'%' AS state_ids", "'other%' AS state_ids"):
+        postgres.check("*", "freshness", [])
 
 
-def check_freshness(rows: list[dict[str, Any]], owed: int, pipeline: str) -> None:
-    """The verdict is STATE's, whatever the age of the last leg."""
-    (row,) = rows
-    state = (row["pipeline"], row["gaps"], instant(row["last_leg_ended_at"]))
-    assert state == (pipeline, owed, max(leg.callend for leg in ODD))
+def test_a_saved_state_serves_if_meltano_has_another_database(
+    warehouse: Postgres, tmp_path: Path
+) -> None:
+    elsewhere = views.database(warehouse, "elsewhere")
+    views.fill_postgres(elsewhere, ODD)
+    (copy,) = re.findall(
+        r"^psql .*saved_state.*$", block(views.PAGE, "saved_state", "sh"), re.MULTILINE
+    )
+    for until in ("2021-04-11T14:00:00+00:00", "2021-04-11T15:00:00+00:00"):
+        views.run(elsewhere, RUN_FILE)
+        (tmp_path / "state.json").write_text(views.state(bookmark(until)) + "\n")
+        views.run(elsewhere, copy, cwd=tmp_path)
+    assert elsewhere.query(
+        "SELECT extract(hour FROM read_until AT TIME ZONE 'UTC') FROM freshness"
+    ) == [(15,)]
+    # Once Meltano's tables are there, they are read instead.
+    elsewhere.execute(views.MELTANO)
+    views.run(elsewhere, RUN_FILE)
+    assert elsewhere.query("SELECT * FROM freshness") == []
+
+
+def test_both_files_end_in_the_same_views() -> None:
+    first, second = (text.partition("-- From here on")[2] for text in FILES.values())
+    assert first == second
+    assert "VIEW freshness" in first
+
+
+def test_the_page_explains_each_view_and_its_queries_have_rows(db: Database) -> None:
+    db.save(bookmark(END))
+    text = (ROOT / views.PAGE).read_text("utf-8")
+    assert all(map(db.query, re.findall(r"```sql\n(SELECT.*?);\n```", text, re.DOTALL)))
+    names = set(re.findall(r"VIEW (\w+)", FILES[db.name])) - {"states", "hour_ranges"}
+    assert {name for name in names if f"`{name}`" not in text} == set()
+
+
+@pytest.mark.parametrize("draw", [pictures.volume, pictures.weekdays, pictures.lengths])
+def test_a_picture_shows_its_query(
+    db: Database, tmp_path: Path, draw: Callable[[list[Row]], str]
+) -> None:
+    new, committed = (folder / f"{draw.__name__}.svg" for folder in (tmp_path, ROOT / "docs"))
+    text = (ROOT / views.PAGE).read_text("utf-8")
+    query = re.findall(r"```sql\n([^`]*);\n```\n\n!\[.*\]\((\w+\.svg)", text)
+    ((sql, _),) = (found for found in query if found[1] == new.name)
+    new.write_text(draw(db.query(sql)), "utf-8")
+    assert committed.read_text("utf-8") == new.read_text("utf-8"), f"cp {new} {committed}"
+
+
+@pytest.mark.parametrize("name", ["postgres", "duckdb"])
+def test_legs_are_those_that_the_target_loads(
+    install: Install,
+    warehouse: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    plugin = loader("target-duckdb")
+    config = plugin["config"]
+    if name == "postgres":
+        plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]["loaders"]
+        (plugin,) = (one for one in plugins if one["name"] == "target-postgres")
+        monkeypatch.setenv("PGTZ", plugin["env"]["PGTZ"])
+        warehouse = views.database(warehouse, "loaded")
+        config = dataclasses.asdict(warehouse) | {"default_target_schema": "tap_noojee"}
+    env = install(*plugin["pip_url"].split())
+    dates: dict[str, Any] = {"start_date": "2021-04-05", "end_date": "2021-04-06"}
+    with Simulator(legs=ODD) as pbx:
+        pipe(tmp_path, env.program(plugin["name"]), config, pbx, **dates)
+    query: Callable[..., list[Row]] = partial(query_postgres, warehouse)
+    if name == "duckdb":
+        query = partial(query_duckdb, env, tmp_path / config["path"])
+    db = views.Database(name, query, print)
+    query(FILES[name], "SELECT 1")
+    db.check(LEG, "legs", map(leg_row, ODD))
+
+
+def test_freshness_reads_the_tables_of_a_real_meltano(
+    project: Project, warehouse: Postgres, pbx: Simulator
+) -> None:
+    server = views.database(warehouse, "meltano")
+    pip = (find_uv_bin(), "pip", "install", "--python", str(project.bin / "python"))
+    subprocess.run([*pip, "psycopg[binary]"], check=True)
+    project.load_into(server, "tap_noojee")
+    login = f"{server.user}:{server.password}@{server.host}:{server.port}/{server.database}"
+    project.environment["MELTANO_DATABASE_URI"] = f"postgresql+psycopg://{login}"
+    began = datetime.now(UTC)
+    project.read(pbx, "2021-09-14", "2021-09-15")
+    project.meltano("run", "tap-noojee", "target-postgres")
+    project.read(pbx, "2021-09-14", "2021-09-16", TAP_NOOJEE_API_KEY="wrong")
+    project.meltano("run", "tap-noojee", "target-postgres", status=1)
+    state_id = "dev:tap-noojee-to-target-postgres"
+    state_id += f":{project.environment['MELTANO_RUN_STATE_ID_SUFFIX']}"
+    # The tap's own state has no `hours_read` yet.
+    read = [{"from": "2021-09-14T00:00", "to": "2021-09-15T00:00"}]
+    text = views.state(bookmark("2021-09-14T14:00:00+00:00", hours_read=read))
+    project.meltano("state", "set", "--force", state_id, text)
+    views.run(server, RUN_FILE)
+    columns = "state_id, read_until, last_success, last_failure"
+    ((found, until, success, failure),) = plain(
+        query_postgres(server, f"SELECT {columns} FROM freshness")
+    )
+    assert (found, until) == (state_id, datetime(2021, 9, 14, 14, tzinfo=UTC))
+    assert began < success < failure < datetime.now(UTC)
+    assert server.query("SELECT count(*) FROM hours WHERE is_read") == [(24,)]

@@ -1,205 +1,213 @@
-"""However and whenever the tap ends, the next run completes what it wrote."""
+"""However and whenever a run ends, the next one completes it."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import signal
-import subprocess
 import time
+from datetime import timedelta
+from fcntl import ioctl
+from struct import unpack
+from termios import FIONREAD
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import FakeClock, Run, as_records, emitted, requested, run_tap, settings, truth
-from processes import command, environment
+from conftest import (
+    FakeClock,
+    Run,
+    as_rows,
+    expected_legs,
+    hours_read,
+    requested_hours,
+    run_tap,
+    settings,
+    written_rows,
+)
+from processes import Process, arguments, last_line, until
+from times import every, local
 from typing_extensions import override
 
-from tap_noojee.simulator import Simulator
+from tap_noojee.clock import SAME_REQUEST
+from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
-
-HOURS: dict[str, Any] = {"start_date": "2021-09-14T06:00", "end_date": "2021-09-14T14:00"}
-ORDERS = ["oldest_first", "newest_first"]
+HOURS: dict[str, Any] = {"start_date": "2021-09-14T06:00", "end_date": "2021-09-14T10:00"}
+ALL_HOURS = {("2021-09-14", hour) for hour in range(6, 10)}
 
 
-class EndError(BaseException):
-    """The end of the process, as nothing in it can see it coming."""
+class SimulatedCrash(BaseException):
+    """Ends the run where no code can handle it."""
 
 
-class DyingClock(FakeClock):
-    """Ends the process in its n-th wait, or before or after its n-th request."""
-
-    def __init__(self, point: str, n: int) -> None:
-        """Choose the point."""
-        super().__init__()
-        self.point = point
-        self.n = n
-
-    def _pass(self, point: str) -> None:
-        self.n -= point == self.point
-        if self.n < 0:
-            raise EndError
-
-    @override
-    def sleep(self, seconds: float) -> None:
-        self._pass("wait")
-        super().sleep(seconds)
-
-    @override
-    def run(self, task: Callable[[], Any], timeout: float) -> Any:
-        self._pass("request")
-        result = super().run(task, timeout)
-        self._pass("answer")
-        return result
-
-
-class DyingFile(io.BytesIO):
-    """Ends the process at its n-th write; what was written before stays."""
+class CrashingFile(io.BytesIO):
+    """Crashes at the n-th write, and keeps the earlier ones."""
 
     def __init__(self, n: int) -> None:
-        """Choose the write."""
         super().__init__()
         self.n = n
 
     @override
     def write(self, data: Any) -> int:
         if self.n == 0:
-            raise EndError
+            raise SimulatedCrash
         self.n -= 1
         return super().write(data)
 
 
-def run_until(
-    simulator: Simulator,
-    *,
-    clock: FakeClock | None = None,
-    writes: int = -1,
-    **config: Any,
-) -> tuple[Run, bool]:
-    """Run the tap until it dies; return what it wrote, and whether it died."""
-    file = DyingFile(writes)
-    died = False
+def run_until_crash(simulator: Simulator, n: int, **config: Any) -> tuple[Run, bool]:
+    """Crash the tap at its n-th write; return its output, and whether it got that far."""
+    file = CrashingFile(n)
+    crashed = False
     with contextlib.redirect_stdout(io.TextIOWrapper(file, encoding="utf-8")):
         try:
-            TapNoojee(config=settings(simulator, **config), clock=clock or FakeClock()).sync_all()
-        except EndError:
-            died = True
-        written = file.getvalue().decode()
-    return Run(written), died
+            TapNoojee(config=settings(simulator, **config), clock=FakeClock()).sync_all()
+        except SimulatedCrash:
+            crashed = True
+        return Run(file.getvalue().decode()), crashed
 
 
-def completes(pbx: Simulator, written: Run, **config: Any) -> None:
-    """Check that a run resumed from the last STATE completes what was written."""
-    before = len(pbx.requests)
-    finished = len({json.dumps(v) for v in written.states if v["bookmarks"]["recordings"]})
-    state = written.states[-1] if written.states else None
-    rest = run_tap(pbx, state=state, **config)
+def check_next_run(simulator: Simulator, output: Run, **config: Any) -> None:
+    """Check that a run from the last STATE requests exactly the hours that STATE lacks."""
+    del simulator.requests[:]
+    rest = run_tap(simulator, state=output.states[-1] if output.states else None, **config)
     assert rest.error is None
-    true_legs = truth(pbx, HOURS["start_date"], HOURS["end_date"])
-    assert sorted(set(emitted(written) + emitted(rest))) == sorted(as_records(true_legs))
-    # No finished hour is requested again, and no more than the hour in hand is emitted again.
-    again = requested(pbx)[before:]
-    assert len(again) == len(set(again)) == 8 - finished
-    repeated = set(emitted(written)) & set(emitted(rest))
-    assert len({callend[:13] for _, _, callend, _ in repeated}) <= 1
+    expected = as_rows(expected_legs(simulator, HOURS["start_date"], HOURS["end_date"]))
+    assert {*written_rows(output), *written_rows(rest)} == {*expected}
+    read = {
+        ("2021-09-14", hour)
+        for start, end in (hours_read(output) if output.states else ())
+        for hour in range(int(start[11:13]), int(end[11:13]))
+    }
+    again = requested_hours(simulator)
+    assert len(again) == len(set(again))
+    assert set(again) == ALL_HOURS - read
+    # Only the legs of an hour that was being written come twice.
+    twice = {*written_rows(output)} & {*written_rows(rest)}
+    assert len({callend[:13] for _, _, callend, _ in twice}) <= 1
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("point", ["wait", "request", "answer", "write"])
-def test_ended_at_any_point_the_next_run_completes_it(
-    pbx: Simulator, point: str, order: str
-) -> None:
-    """Ended in any wait, before or after any request, at any write, nothing is lost."""
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_a_crash_anywhere_loses_no_leg(pbx: Simulator, order: str) -> None:
     config = HOURS | {"backfill_order": order}
-    for n in range(1000):
-        if point == "write":
-            written, died = run_until(pbx, writes=n, **config)
-        else:
-            written, died = run_until(pbx, clock=DyingClock(point, n), **config)
-        completes(pbx, written, **config)
-        if not died:
-            break
-    assert n >= 8
-
-
-def whole_lines(output: bytes) -> Run:
-    """The whole lines of an output."""
-    return Run(output[: output.rfind(b"\n") + 1].decode())
+    crashed, n = True, 0
+    while crashed:
+        output, crashed = run_until_crash(pbx, n, **config)
+        check_next_run(pbx, output, **config)
+        n += 1
+    assert n >= 5
 
 
 @pytest.mark.parametrize(
     ("signum", "order"),
-    [
-        (signal.SIGKILL, "oldest_first"),
-        (signal.SIGKILL, "newest_first"),
-        (signal.SIGTERM, "oldest_first"),
-        (signal.SIGINT, "newest_first"),
-    ],
+    [(signal.SIGKILL, "newest_first"), (signal.SIGTERM, "oldest_first")],
 )
-def test_killed_at_any_request_the_next_run_completes_it(
+def test_a_signal_at_any_request_leaves_whole_lines(
     tmp_path: Path, signum: signal.Signals, order: str
 ) -> None:
-    """Killed as the PBX gets its n-th request, it leaves whole lines, and nothing is lost."""
     config = HOURS | {"backfill_order": order}
-    for n in range(1, 9):
-        path = tmp_path / f"{n}.jsonl"
+    path = tmp_path / "output.jsonl"
+    for n in range(1, 5):
         with Simulator(latency=0.02) as pbx, path.open("wb") as file:
-            process = subprocess.Popen(
-                command(tmp_path, pbx, **config),
-                stdout=file,
-                stderr=subprocess.DEVNULL,
-                env=environment(),
-            )
-            while len(pbx.requests) < n and process.poll() is None:
-                time.sleep(0.001)
+            process = Process(arguments(tmp_path, pbx, **config), stdout=file.fileno())
+            until(lambda: len(pbx.requests) >= n)  # noqa: B023 - called at once
             process.send_signal(signum)
-            process.wait(60)
-            output = path.read_bytes()
-            assert output == b"" or output.endswith(b"\n")
-            completes(pbx, whole_lines(output), **config)
+            assert process.status == 128 + signum
+            output = path.read_text()
+            assert output[-1:] in {"", "\n"}
+            run = Run(output)
+            if signum != signal.SIGKILL:
+                assert run.messages[-1]["type"] == "STATE"
+            check_next_run(pbx, run, **config)
 
 
-@pytest.mark.parametrize("lines", [1, 2, 10, 60, 100])
-@pytest.mark.parametrize("way", ["closed", "full"])
-def test_cut_off_from_its_target_the_next_run_completes_it(
-    pbx: Simulator, tmp_path: Path, lines: int, way: str
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_any_wait_with_a_state(
+    pbx: Simulator, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    """Whether the pipe is closed, or full and the tap killed, nothing that was read is lost."""
+    """The pace and the server would make each of these runs last longer than any test."""
+    kinds: tuple[Any, ...] = (None, "stall", "trickle", "slow")
+    for kind in kinds:
+        del pbx.requests[:]
+        pbx.failures[:] = [Failure(kind, delay=300, times=None, at=("2021-09-14", 8))]
+        interval = 0 if kind else 600
+        process = Process(arguments(tmp_path, pbx, **HOURS, request_interval=interval))
+        last = ("2021-09-14", 8 if kind else 6)
+        until(lambda: last in requested_hours(pbx))  # noqa: B023 - called at once
+        process.send_signal(signum)
+        run, _ = process.end()
+        assert process.returncode == 128 + signum
+        assert signum.name in process.log
+        assert "Traceback" not in process.log
+        assert run.messages[-1]["type"] == "STATE"
+        # The only response without a failure may be just on its way.
+        assert hours_read(run) in (
+            [[("2021-09-14T06:00", "2021-09-14T08:00")]]
+            if kind
+            else [[], [("2021-09-14T06:00", "2021-09-14T07:00")]]
+        )
+
+
+@pytest.fixture(params=["2021-09-14T07:00", "2021-09-14T08:00"])
+def busy_hour(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """A run of one or two hours, stuck in its first hour because nobody reads its output."""
+    start = local("2021-09-14T06:00", "Australia/Melbourne")
+    legs = every(timedelta(seconds=4), start, start + timedelta(hours=1))
+    with Simulator(legs=legs) as pbx:
+        config = HOURS | {"end_date": request.param}
+        process = Process(arguments(tmp_path, pbx, **config))
+        # A pipe has room for 64 KiB.
+        until(lambda: waiting_bytes(process) > 60 * 1024)
+        yield process, legs, pbx
+        process.end()
+
+
+def waiting_bytes(process: Process) -> int:
+    """The bytes in the pipe that nobody has read."""
+    assert process.stdout
+    (count,) = unpack("i", ioctl(process.stdout, FIONREAD, b"\0" * 4))
+    return int(count)
+
+
+def test_a_signal_in_mid_hour_lets_the_hour_finish(busy_hour: Any) -> None:
+    """A terminal's Ctrl-C may reach the tap twice."""
+    process, legs, pbx = busy_hour
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    run, _ = process.end()
+    assert process.returncode in {128 + signal.SIGINT, 128 + signal.SIGTERM}
+    assert written_rows(run) == as_rows(legs)
+    assert hours_read(run) == [("2021-09-14T06:00", "2021-09-14T07:00")]
+    assert run.messages[-1]["type"] == "STATE"
+    assert len(pbx.requests) == 1
+
+
+def test_a_second_signal_ends_the_process_in_mid_hour(busy_hour: Any) -> None:
+    process, _, _ = busy_hour
+    process.send_signal(signal.SIGTERM)
+    # Signals within a second of the first one count as the same request.
+    time.sleep(SAME_REQUEST)
+
+    def ended() -> bool:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        return process.poll() is not None
+
+    until(ended)
+    assert process.returncode == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize("lines", [1, 2, 60])
+def test_a_target_that_goes_away_loses_no_leg(pbx: Simulator, tmp_path: Path, lines: int) -> None:
     pbx.volume = 8
-    process = subprocess.Popen(
-        command(tmp_path, pbx, **HOURS),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-    )
+    process = Process(arguments(tmp_path, pbx, **HOURS))
     assert process.stdout
     output = b"".join(process.stdout.readline() for _ in range(lines))
-    if way == "full":
-        process.kill()
-        output += process.stdout.read()
     process.stdout.close()
-    process.wait(60)
-    assert output.endswith(b"\n")
-    completes(pbx, whole_lines(output), **HOURS)
-
-
-def test_a_state_of_an_older_release_is_read(pbx: Simulator) -> None:
-    """A STATE with markers of the SDK's, or with nothing but the value, resumes as any other."""
-    value = {"replication_key_value": "2021-09-14T02:00:00Z"}
-    for more in ({}, {"replication_key": "callend", "starting_replication_value": "2021-09-01"}):
-        del pbx.requests[:]
-        run = run_tap(pbx, **HOURS, state={"bookmarks": {"recordings": value | more}})
-        assert [hour for _, hour in requested(pbx)] == [12, 13]
-        assert run.states[-1]["bookmarks"]["recordings"].keys() == {
-            "since",
-            "owed",
-            "timezone",
-            "replication_key",
-            "replication_key_value",
-        }
+    assert process.wait() == 1
+    assert last_line(process.log) == "cannot write to the target: Broken pipe"
+    assert not any(text in process.log for text in ("Traceback", "Exception ignored"))
+    check_next_run(pbx, Run(output.decode()), **HOURS)

@@ -1,4 +1,4 @@
-"""The definition for Meltano Hub, held to the tap, to meltano.yml and to a real Meltano."""
+"""The definitions for Meltano and its Hub agree with the tap, the README and a real Meltano."""
 
 from __future__ import annotations
 
@@ -9,146 +9,151 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
+from singer_sdk import Tap
 from uv import find_uv_bin
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tap_noojee.tap import TapNoojee
 
 ROOT = Path(__file__).parent.parent
 (DEFINITION,) = (ROOT / "plugins" / "extractors").glob("tap-noojee--*.yml")
+HUB: dict[str, Any] = yaml.safe_load(DEFINITION.read_text("utf-8"))
+MELTANO: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
+(EXTRACTOR,) = MELTANO["plugins"]["extractors"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+TapNoojee.append_builtin_config(TapNoojee.config_jsonschema)
+PROPERTIES: dict[str, dict[str, Any]] = TapNoojee.config_jsonschema["properties"]
+REQUIRED = TapNoojee.config_jsonschema["required"]
 
 
-def output(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
-    """Give the output of a command that has to succeed."""
-    process = subprocess.run(
-        command,
-        cwd=cwd,
-        env=os.environ | environment,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+def own_settings() -> list[str]:
+    """The settings that the tap declares itself. Those of the SDK depend on its version."""
+    of_sdk: dict[str, Any] = {}
+    Tap.append_builtin_config(of_sdk)
+    return [name for name in PROPERTIES if name not in of_sdk["properties"]]
 
 
-@pytest.fixture(scope="session")
-def definition() -> dict[str, Any]:
-    """Read the definition for the Hub."""
-    content: dict[str, Any] = yaml.safe_load(DEFINITION.read_text("utf-8"))
-    return content
-
-
-@pytest.fixture(scope="session")
-def about() -> dict[str, Any]:
-    """What the tap says of itself, as the Hub's own tool asks for it."""
-    found = output(sys.executable, "-m", "tap_noojee", "--about", "--format=json")
-    content: dict[str, Any] = json.loads(found)
-    return content
-
-
-@pytest.fixture(scope="session")
-def extractor() -> dict[str, Any]:
-    """Read what meltano.yml has of the tap."""
-    project = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
-    found: dict[str, Any]
-    (found,) = (one for one in project["plugins"]["extractors"] if one["name"] == "tap-noojee")
-    return found
-
-
-def as_in_the_hub(schema: dict[str, Any], parents: str = "") -> Iterator[dict[str, Any]]:
-    """Give the settings of a schema as the Hub has them."""
-    for name, setting in schema["properties"].items():
-        if name == "faker_config":  # In the Hub, the parts stand for it.
-            yield from as_in_the_hub(setting, f"{name}.")
-            continue
-        found = {"name": parents + name, "kind": kind(setting), "label": setting["title"]}
-        found["description"] = setting["description"]
-        if "default" in setting:
-            found["value"] = setting["default"]
-        if "enum" in setting:
-            found["options"] = [
-                {"label": value.replace("_", " ").capitalize(), "value": value}
-                for value in setting["enum"]
-            ]
-        if setting.get("secret"):
-            found["sensitive"] = True
-        yield found
-
-
-def kind(setting: dict[str, Any]) -> str:
-    """Give the Hub's word for the type of a setting."""
-    if setting.get("format") == "date-time":
-        return "date_iso8601"
-    if "enum" in setting:
+def kind(prop: dict[str, Any]) -> str:
+    """The Hub's name for the type of a setting."""
+    if prop.get("format") == "date-time":
+        return "date_iso8601"  # Meltano's relative dates need it.
+    if "enum" in prop:
         return "options"
-    if "oneOf" in setting:
-        return "array" if any(one["type"] == "array" for one in setting["oneOf"]) else "string"
-    found: str = setting["type"][0]
-    return found
+    if "oneOf" in prop:
+        return "array" if any(one["type"] == "array" for one in prop["oneOf"]) else "string"
+    return str(next(name for name in prop["type"] if name != "null"))
 
 
-def test_the_hub_has_the_settings_of_the_tap(
-    definition: dict[str, Any], about: dict[str, Any]
-) -> None:
-    """Names, labels, descriptions, kinds, defaults, choices and secrets are the tap's own."""
-    found = as_in_the_hub(about["settings"])
-    assert definition["settings"] == sorted(found, key=lambda setting: str(setting["name"]))
+def own_definition(name: str) -> dict[str, Any]:
+    """A setting of the tap as the definitions have it, without its label."""
+    prop = PROPERTIES[name]
+    definition = {"name": name, "kind": kind(prop), "description": prop["description"]}
+    if "default" in prop and name != "user_agent":  # Its default depends on the version.
+        definition["value"] = prop["default"]
+    if "enum" in prop:
+        definition["options"] = [
+            {"label": value.replace("_", " ").capitalize(), "value": value}
+            for value in prop["enum"]
+        ]
+    return definition | ({"sensitive": True} if prop.get("secret") else {})
 
 
-def test_the_hub_asks_for_what_the_tap_requires(
-    definition: dict[str, Any], about: dict[str, Any]
-) -> None:
-    """There is one set of settings with which the tap can run."""
-    assert definition["settings_group_validation"] == [sorted(about["settings"]["required"])]
+@pytest.mark.parametrize("definition", [HUB, EXTRACTOR], ids=["hub", "meltano"])
+def test_definition_has_the_settings_of_the_tap(definition: dict[str, Any]) -> None:
+    listed = {setting["name"]: setting for setting in definition["settings"]}
+    assert all(setting["label"] for setting in listed.values())
+    own = own_settings()
+    for name in own:
+        assert own_definition(name) == {k: v for k, v in listed[name].items() if k != "label"}
+    # What the definition lists of the SDK's settings.
+    for name in listed.keys() - set(own):
+        parent, _, part = name.partition(".")
+        prop = PROPERTIES[parent]
+        assert listed[name]["kind"] == kind(prop["properties"][part] if part else prop)
+        # The salt of hashed numbers is in stream_map_config.
+        assert listed[name].get("sensitive", False) == (name == "stream_map_config")
+    assert {"stream_maps", "stream_map_config"} <= listed.keys()
 
 
-@pytest.mark.parametrize("what", ["capabilities", "supported_python_versions"])
-def test_the_hub_promises_what_the_tap_can_do(
-    definition: dict[str, Any], about: dict[str, Any], what: str
-) -> None:
-    """Capabilities and versions of Python are the tap's own, in the Hub's order."""
-    assert definition[what] == sorted(about[what])
+def test_hub_and_meltano_yml_agree() -> None:
+    def by_name(setting: dict[str, Any]) -> str:
+        return str(setting["name"])
+
+    assert sorted(EXTRACTOR["settings"], key=by_name) == HUB["settings"]
+    assert sorted(EXTRACTOR["capabilities"]) == HUB["capabilities"]
+    assert EXTRACTOR["settings_group_validation"] == HUB["settings_group_validation"]
+    assert HUB["settings_group_validation"] == [sorted(REQUIRED)]
 
 
-def test_the_hub_knows_the_package(definition: dict[str, Any]) -> None:
-    """The definition has the names of the package, and its file those of tap and variant."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert definition["pip_url"] == project["name"]
-    assert definition["executable"] in project["scripts"]
-    assert definition["namespace"] == definition["name"].replace("-", "_")
-    assert DEFINITION.stem == f"{definition['name']}--{definition['variant']}"
+def test_readme_lists_the_settings_of_the_tap() -> None:
+    """Names in order, types and defaults."""
+    lines = iter((ROOT / "README.md").read_text("utf-8").splitlines())
+    rows: dict[str, list[str]] = {}
+    for line in lines:
+        if line.startswith("| setting "):
+            next(lines)
+            while (row := next(lines)).startswith("|"):
+                name, *cells = (cell.strip().strip("`") for cell in row.strip("| ").split("|"))
+                rows[name] = cells
+    assert [*rows] == own_settings()
+    kinds = {"date_iso8601": "date-time", "options": "string"}
+    for name, (type_, default, meaning) in rows.items():
+        prop = PROPERTIES[name]
+        secret = ", secret" if prop.get("secret") else ""
+        assert type_ == kinds.get(kind(prop), kind(prop)) + secret, name
+        expected = "required" if name in REQUIRED else str(prop.get("default", ""))
+        assert default == ("tap-noojee/<version>" if name == "user_agent" else expected), name
+        assert meaning, name
 
 
-def test_meltano_yml_has_what_the_hub_has(
-    definition: dict[str, Any], extractor: dict[str, Any]
-) -> None:
-    """The project's own extractor differs in nothing: Meltano ignores settings it has not."""
-    ours = sorted(extractor["settings"], key=lambda setting: str(setting["name"]))
-    assert ours == definition["settings"]
-    for what in ("capabilities", "settings_group_validation"):
-        assert sorted(extractor[what]) == definition[what]
+def test_capabilities_are_those_of_the_tap() -> None:
+    capabilities = {capability.value for capability in TapNoojee.capabilities}
+    assert set(HUB["capabilities"]) <= capabilities
+    # Meltano runs discovery, and passes the catalog and the state, only if they are listed.
+    assert {"catalog", "discover", "state"} <= set(HUB["capabilities"])
+    assert "batch" not in capabilities
 
 
-@pytest.fixture(scope="session")
+def test_hub_describes_the_package() -> None:
+    versions = [line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if ":: 3." in line]
+    assert HUB["supported_python_versions"] == versions
+    assert HUB["pip_url"] == PROJECT["name"]
+    assert HUB["executable"] in PROJECT["scripts"]
+    assert HUB["namespace"] == HUB["name"].replace("-", "_")
+    assert DEFINITION.stem == f"{HUB['name']}--{HUB['variant']}"
+
+
+# --- A real Meltano --------------------------------------------------------------------------
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """The output of a command, which must succeed."""
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def meltano(project: Path, *arguments: str, **environment: str) -> str:
+    """The output of the project's Meltano, which cannot reach the Hub."""
+    environment |= {"MELTANO_HUB_URL": "http://127.0.0.1:9", "NO_COLOR": "1"}
+    return run(project.parent / "venv/bin/meltano", *arguments, cwd=project, **environment)
+
+
+@pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Add the tap by its definition to an empty project, with a Meltano of its own.
-
-    What is installed is a copy of the repository; all else is as the definition has it.
-    """
+    """An empty project with the tap added by its definition, installed from a copy."""
     folder = tmp_path_factory.mktemp("hub")
-    group = f"{ROOT / 'pyproject.toml'}:meltano"
     unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "output")
     shutil.copytree(ROOT, folder / "source", ignore=unwanted)
-    output(find_uv_bin(), "venv", "--python", sys.executable, "venv", cwd=folder)
-    output(
-        *(find_uv_bin(), "pip", "install", "--python", "venv/bin/python", "--group", group),
-        cwd=folder,
-    )
+    run(find_uv_bin(), "venv", "--python", sys.executable, "venv", cwd=folder)
+    install = (find_uv_bin(), "pip", "install", "--python", "venv/bin/python")
+    run(*install, "--group", f"{ROOT / 'pyproject.toml'}:meltano", cwd=folder)
     project = folder / "project"
     project.mkdir()
     (project / "meltano.yml").write_text("send_anonymous_usage_stats: false\n")
@@ -159,37 +164,27 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-def meltano(project: Path, *arguments: str, **environment: str) -> str:
-    """Run the project's Meltano, out of reach of the Hub."""
-    environment |= {"MELTANO_HUB_URL": "http://127.0.0.1:9", "NO_COLOR": "1"}
-    return output(project.parent / "venv/bin/meltano", *arguments, cwd=project, **environment)
-
-
 @pytest.mark.slow
-def test_an_empty_project_gets_all_settings(project: Path, definition: dict[str, Any]) -> None:
-    """`meltano add --from-ref` needs no Hub and leaves out no setting and no capability."""
+def test_empty_project_gets_the_whole_definition(project: Path) -> None:
     content = yaml.safe_load((project / "meltano.yml").read_text("utf-8"))
     (added,) = content["plugins"]["extractors"]
-    for what in ("settings", "capabilities", "settings_group_validation", "variant"):
-        assert added[what] == definition[what]
-
-
-@pytest.mark.slow
-def test_an_empty_project_runs_the_tap(project: Path) -> None:
-    """The added tap is installed under its name, and Meltano can discover its stream."""
+    for part in ("settings", "capabilities", "settings_group_validation", "variant"):
+        assert added[part] == HUB[part]
     listed = meltano(project, "select", "tap-noojee", "--list", "--all")
     assert "recordings.CallRecordId" in listed
 
 
 @pytest.mark.slow
-def test_an_empty_project_knows_kinds_and_secrets(project: Path) -> None:
-    """Numbers of the environment arrive as numbers, dates as they are, and secrets are hidden."""
-    printed = meltano(
-        *(project, "config", "print", "tap-noojee", "--format=json"),
-        TAP_NOOJEE_API_KEY="not-to-be-seen",
-        TAP_NOOJEE_REQUEST_INTERVAL="0",
-        TAP_NOOJEE_START_DATE="2021-09-14",
-    )
+def test_meltano_hides_the_key_and_the_salt(project: Path) -> None:
+    """Numbers arrive as numbers, and dates as they are."""
+    environment = {
+        "TAP_NOOJEE_API_KEY": "the-secret-key",
+        "TAP_NOOJEE_STREAM_MAP_CONFIG": '{"salt": "the-secret-salt"}',
+        "TAP_NOOJEE_REQUEST_INTERVAL": "0",
+        "TAP_NOOJEE_START_DATE": "2021-09-14",
+    }
+    printed = meltano(project, "config", "print", "tap-noojee", "--format=json", **environment)
     config = json.loads(printed)
     assert (config["request_interval"], config["start_date"]) == (0, "2021-09-14")
-    assert "not-to-be-seen" not in printed
+    listed = meltano(project, "config", "list", "tap-noojee", "--all", **environment)
+    assert "the-secret" not in printed + listed

@@ -1,193 +1,229 @@
-"""What a leg of an answer says, and what is odd about the legs of an hour."""
+"""Raw legs become records."""
 
 from __future__ import annotations
 
 import json
-import logging
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from conftest import run_tap
 
-from tap_noojee.hours import Hour
-from tap_noojee.legs import LegReader
+from tap_noojee.errors import FailedHoursError, HourError, ZoneError
+from tap_noojee.legs import REQUIRED, HourLegs, LegReader, RawLeg
+from tap_noojee.simulator import Failure, Simulator
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Read = Callable[..., tuple[list[str], list[str]]]
-
-SCHEMA = json.loads(Path(__file__).parent.parent.joinpath("schemas/recordings.json").read_text())
+HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 ZONE = ZoneInfo("Australia/Melbourne")
+KEY = "5f0c7a52-1c1e"
+RECORD: dict[str, Any] = dict.fromkeys(RawLeg.__struct_fields__) | {
+    "callend": "Tue Sep 14 15:03:34 AEST 2021",
+    "CallRecordId": "6468",
+    "DID": "7601",
+    "Destination": "123",
+    "Direction": "Inbound",
+    "Duration": "68",
+    "Leg": "1",
+    "Source": "500",
+    "Start": "Tue Sep 14 15:03:30 AEST 2021",
+    "Tag": "",
+    "UniqueId": "1631595787.5",
+    "Username": "NoojeeAdmin",
+}
+BIG = 2**63
 
 
-@pytest.fixture
-def read(caplog: pytest.LogCaptureFixture) -> Read:
-    """Reads an hour's legs, by their callend: what it becomes, and the warnings."""
-    logger = logging.getLogger(__name__)
-    reader = LegReader(SCHEMA, ZONE, "the-key", logger)
-    ids = iter(range(1000))
-
-    def read(hour: str, *ends: str) -> tuple[list[str], list[str]]:
-        legs: list[Any] = [
-            reader.leg_type(callend=end, CallRecordId=str(next(ids)), Leg="1") for end in ends
-        ]
-        caplog.clear()
-        found = reader.read(Hour(datetime.fromisoformat(hour), ZONE), legs)
-        return [leg.callend for leg in found], [r.getMessage() for r in caplog.records]
-
-    return read
+def read(*changes: dict[str, Any]) -> HourLegs:
+    """Read an hour of legs, each with these changes."""
+    legs = [RawLeg(**(RECORD | change)) for change in changes]
+    return LegReader(ZONE, KEY).read(HOUR, legs)
 
 
-def test_a_leg_that_ends_as_the_hour_does_belongs_to_the_next(
-    read: Read,
-) -> None:
-    """A leg that ends at an hour's start is that hour's; one at its end is kept, and warned of."""
-    _, warnings = read("2021-09-14T15:00", "Tue Sep 14 15:00:00 AEST 2021")
-    assert warnings == []
-    ends, warnings = read(
-        "2021-09-14T15:00", "Tue Sep 14 15:59:59 AEST 2021", "Tue Sep 14 16:00:00 AEST 2021"
-    )
-    assert ends == ["2021-09-14T05:59:59+00:00", "2021-09-14T06:00:00+00:00"]
-    assert warnings == ["2021-09-14 15:00: 1 leg came that ended in another hour"]
+def test_values_have_the_types_of_the_schema() -> None:
+    for field, value, expected in [
+        ("Duration", "68", 68),
+        ("Duration", "3999", 3999),
+        ("Duration", "4000", 4000),
+        ("Duration", " 68 ", 68),
+        ("Duration", "+68", 68),
+        ("Duration", "-2", -2),
+        ("Duration", "007", 7),
+        ("Duration", "-0", 0),
+        ("Duration", "68.0", 68),
+        ("Duration", "6.8E1", 68),
+        ("Duration", "680e-1", 68),
+        ("Duration", f"{BIG - 1}.000", BIG - 1),
+        ("Duration", str(-BIG), -BIG),
+        ("Duration", "", None),
+        ("Duration", " ", None),
+        ("Duration", None, None),
+        ("Leg", "3.0", 3),
+        ("Leg", str(BIG - 1), BIG - 1),
+        ("Start", "", None),
+        ("Start", None, None),
+        ("Start", "2021-09-14 15:03:34.25", "2021-09-14T05:03:34.250000+00:00"),
+        ("callend", "Tue Sep 14 15:03:34 GMT+10:00 2021", "2021-09-14T05:03:34+00:00"),
+        ("Tag", None, None),
+        ("Tag", "", ""),
+        ("Tag", " a\nb ", " a\nb "),
+        ("UniqueId", None, None),
+        ("CallRecordId", "x" * 255, "x" * 255),
+        ("Username", "x" * 10_000, "x" * 10_000),
+    ]:
+        result = read({field: value})
+        assert getattr(result.legs[0], field) == expected, (field, value)
+        assert result.warnings == []
 
 
-AUTUMN_2021, AUTUMN_2022 = "2021-04-04T02:00", "2022-04-03T02:00"
-"""Hours that came twice."""
-
-AMBIGUOUS = (
-    "2021-04-04 02:00: this hour came twice, and the PBX's dates do not say which pass they are "
-    "of: the first is assumed"
-)
-
-
-def test_each_repeated_hour_is_judged_by_its_own_dates(
-    read: Read,
-) -> None:
-    """Of several repeated hours in one run, each is warned of for what it is itself."""
-    assert read(AUTUMN_2021, "2021-04-04 02:30:00.0")[1] == [AMBIGUOUS]
-    both = ("Sun Apr 03 02:30:00 AEDT 2022", "Sun Apr 03 02:30:00 AEST 2022")
-    assert read(AUTUMN_2022, *both) == (
-        ["2022-04-02T15:30:00+00:00", "2022-04-02T16:30:00+00:00"],
-        [],
-    )
-
-
-@pytest.mark.parametrize(("name", "which"), [("AEDT", "first"), ("AEST", "second")])
-def test_a_repeated_hour_of_one_pass_is_not_called_ambiguous(
-    read: Read, name: str, which: str
-) -> None:
-    """Dates that say which pass they are of, all the same one, bring one warning: of that pass."""
-    read(AUTUMN_2021, "2021-04-04 02:30:00.0")
-    _, warnings = read(AUTUMN_2022, f"Sun Apr 03 02:30:00 {name} 2022")
-    assert len(warnings) == 1
-    assert f"came twice, and all its legs are of the {which} pass" in warnings[0]
+OPTIONAL_ERRORS = [
+    ("Duration", "abc", "'abc' is not a whole number"),
+    ("Duration", "1.5", "'1.5' is not a whole number"),
+    ("Duration", "1e999", "is not a whole number"),
+    ("Duration", "1.", "is not a whole number"),
+    ("Duration", "1_0", "is not a whole number"),
+    ("Duration", "٣", "is not a whole number"),
+    ("Duration", "9" * 5000, "is not a whole number"),
+    ("Duration", "1e99", "is not between"),
+    ("Duration", str(BIG), "is not between"),
+    ("Duration", f"-{BIG + 1}.0", "is not between"),
+    ("Duration", True, "is not a string"),
+    ("Duration", float("nan"), "is not a string"),
+    ("Username", ["a"], "is not a string"),
+    ("Tag", RawLeg(**RECORD), "is not a string"),
+    ("Start", "yesterday", "'yesterday' is not a date"),
+    ("Start", "0000-00-00 00:00:00", "is not a date"),
+    ("Start", "Thu Jan 01 10:00:00 AEST 1970", "is not a date"),
+    ("Start", "1970-01-01 00:00:00.0", "is not a date"),
+    ("Start", "Tue Sep 14 15:03:34 XYZT 2021", "unknown time zone"),
+    ("Start", float("inf"), "is not a string"),
+]
 
 
-CREATED = 1631595600
-"""2021-09-14 15:00 in Melbourne, in epoch seconds."""
+def test_an_unreadable_optional_value_becomes_null_with_a_warning() -> None:
+    for field, value, reason in OPTIONAL_ERRORS:
+        result = read({}, {"Leg": "2", field: value})
+        good, bad = result.legs
+        assert getattr(good, field) is not None
+        assert getattr(bad, field) is None
+        (warning,) = result.warnings
+        assert warning.startswith(f"2021-09-14 15:00: record 2: {field} ")
+        assert reason in warning
+        assert len(warning) < 400
 
 
-def doubts(
-    legs: list[tuple[int, str]], caplog: pytest.LogCaptureFixture, hour: str = "2021-09-14T15:00"
-) -> int:
-    """How often `timezone` is doubted in two hours of legs, by each start's minute and its id."""
-    reader = LegReader(SCHEMA, ZONE, "the-key", logging.getLogger(__name__))
-    for turn in "ab":
-        came: list[Any] = [
-            reader.leg_type(
-                callend="2021-09-14 15:59:59",
-                CallRecordId=f"{turn}{number}",
-                Leg="1",
-                Start=f"2021-09-14 15:{minute:02}:00" if minute >= 0 else "",
-                UniqueId=unique_id,
-            )
-            for number, (minute, unique_id) in enumerate(legs)
-        ]
-        reader.read(Hour(datetime.fromisoformat(hour), ZONE), came)
-    return sum("check `timezone`" in record.getMessage() for record in caplog.records)
+def test_an_unreadable_required_value_fails_the_hour() -> None:
+    others: list[Any] = [["a"], True]
+    cases: list[tuple[str, Any, str]] = [
+        *((name, value, "is missing") for name in REQUIRED for value in (None, "", " \n")),
+        *((name, value, "is not a string") for name in REQUIRED for value in others),
+        ("CallRecordId", "x" * 256, "is longer than 255 characters"),
+        ("Leg", "one", "'one' is not a whole number"),
+        ("Leg", "1.5", "is not a whole number"),
+        ("Leg", str(BIG), "is not between"),
+        ("callend", "yesterday", "'yesterday' is not a date"),
+        ("callend", "Tue Sep 31 15:03:34 AEST 2021", "is not a date"),
+        ("callend", "Tue Sep 14 15:03:34 XYZT 2021", "unknown time zone"),
+        ("callend", "Thu Jan 01 10:00:00 AEST 1970", "is not a date"),
+        ("callend", "1631595787", "is not a date"),
+    ]
+    for field, value, reason in cases:
+        with pytest.raises(HourError) as raised:
+            read({}, {"Leg": "2"}, {field: value})
+        assert str(raised.value).startswith(f"2021-09-14 15:00: record 3: {field} ")
+        assert reason in str(raised.value)
+        assert len(str(raised.value)) < 400
 
 
-def created(seconds: int, call: int = 0) -> tuple[int, str]:
-    """A leg that starts so many seconds after its call was created."""
-    return 0, f"{CREATED - seconds}.{call}"
+def test_a_record_that_is_not_an_object_fails_the_hour() -> None:
+    others: list[Any] = [None, "a", [], 1.5]
+    for other in others:
+        with pytest.raises(HourError, match="record 2 is not an object"):
+            LegReader(ZONE, KEY).read(HOUR, [RawLeg(**RECORD), other])
 
 
-def calls(minutes: int, count: int = 3) -> list[tuple[int, str]]:
-    """Legs of so many calls, each of which starts so many minutes and 20 s after its creation."""
-    return [created(60 * minutes + 20, call) for call in range(count)]
-
-
+@pytest.mark.parametrize("field", ["callend", "Start"])
 @pytest.mark.parametrize(
-    ("legs", "warnings"),
+    "date",
     [
-        (calls(-120), 1),
-        (calls(120), 1),
-        (calls(30), 1),
-        (calls(-30), 1),
-        (calls(-45), 1),
-        (calls(15), 0),
-        (calls(-15), 0),
-        (calls(40), 0),
-        (calls(14 * 60), 1),
-        (calls(-14 * 60), 1),
-        (calls(14 * 60 + 15), 0),
-        (calls(-14 * 60 - 15), 0),
-        (calls(-120, 2), 0),
-        ([*calls(120), *calls(133), *calls(170, 5), *calls(90, 2)], 1),
-        ([*calls(120, 2), *calls(90, 2)], 0),
-        ([created(7200 + 119, call) for call in range(3)], 1),
-        ([created(7200 + 120, call) for call in range(3)], 0),
-        ([created(7200 - 119, call) for call in range(3)], 1),
-        ([created(7200 - 120, call) for call in range(3)], 0),
-        ([created(7200)] * 3, 0),
-        ([*calls(-120), created(0)], 0),
-        ([*calls(-120), created(25 * 60 - 1)], 0),
-        ([*calls(-120), created(25 * 60)], 1),
-        ([*calls(-120, 2), (-1, f"{CREATED + 7180}.5"), (0, ""), (0, "pbx-1")], 0),
-        ([(0, f"asterisk-{CREATED + 7200}.{call}") for call in range(3)], 0),
-        ([(0, str(CREATED + 7200 + call)) for call in range(3)], 0),
+        "Tue Sep 14 13:03:34 AWST 2021",
+        "Tue Sep 14 15:03:34 GMT+11:00 2021",
+        "Sun Oct 03 02:30:00 AEST 2021",
     ],
 )
-def test_a_wrong_zone_shows_where_no_leg_starts_as_its_call_is_created(
-    legs: list[tuple[int, str]], warnings: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Three calls whose legs start equally many quarters from their creation bring one warning.
-
-    Not so if any leg starts nearer to it, or if it is further than zones are from each other.
-    """
-    assert doubts(legs, caplog) == warnings
+def test_a_date_that_contradicts_the_zone_ends_the_run(field: str, date: str) -> None:
+    with pytest.raises(ZoneError) as raised:
+        read({field: date})
+    assert str(raised.value).startswith(f"2021-09-14 15:00: record 1: {field} ")
+    assert "`timezone`" in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("hour", "warnings"),
-    [("2021-04-04T01:00", 1), (AUTUMN_2021, 0), ("2021-04-04T03:00", 0), ("2021-04-04T04:00", 1)],
-)
-def test_a_repeated_hour_says_nothing_of_the_zone(
-    hour: str, warnings: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where the pass of a start is not known, it may be an hour off in the right zone, too."""
-    assert doubts(calls(-120), caplog, hour=hour) == warnings
+def test_ten_warnings_are_enough() -> None:
+    for count, more in ((10, []), (12, ["2021-09-14 15:00: 2 more values are written as null"])):
+        warnings = read(*({"Duration": f"x{number}"} for number in range(count))).warnings
+        assert len(warnings) == 10 + len(more)
+        assert "record 10" in warnings[9]
+        assert warnings[10:] == more
 
 
-def test_dates_that_name_the_zone_are_not_doubted(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Where the PBX names the zone that is set, ids of calls are not held against it."""
-    reader = LegReader(SCHEMA, ZONE, "the-key", logging.getLogger(__name__))
-    for name, warnings in (("AEST", 0), ("GMT+10:00", 0), ("EST", 1)):
-        legs: list[Any] = [
-            reader.leg_type(
-                callend=f"Tue Sep 14 15:59:59 {name} 2021",
-                CallRecordId=f"{name}{number}",
-                Leg="1",
-                Start=f"Tue Sep 14 15:00:00 {name} 2021",
-                UniqueId=f"{CREATED - 7200}.{number}",
-            )
-            for number in range(3)
-        ]
-        reader.read(Hour(datetime.fromisoformat("2021-09-14T15:00"), ZONE), legs)
-        doubts = [r for r in caplog.records if "check `timezone`" in r.getMessage()]
-        assert len(doubts) == warnings
+def test_legs_are_sorted_by_end() -> None:
+    ends = ["15:03:34.5", "15:03:34", "15:59:59", "15:03:34.25", "15:00:00"]
+    legs = read(*({"callend": f"2021-09-14 {end}"} for end in ends)).legs
+    assert [leg.callend[11:-6] for leg in legs] == [
+        "05:00:00",
+        "05:03:34",
+        "05:03:34.250000",
+        "05:03:34.500000",
+        "05:59:59",
+    ]
+
+
+def test_dates_are_ambiguous_or_confirm_the_zone() -> None:
+    java, plain = "Tue Sep 14 15:03:30 {} 2021", "2021-09-14 15:03:30"
+    for dates, ambiguous, confirmed, abbreviation in [
+        ((java.format("AEST"),), False, True, ""),
+        ((java.format("GMT+10:00"),), False, True, ""),
+        ((plain,), False, False, ""),
+        ((java.format("AEST"), plain), False, False, ""),
+        ((java.format("EST"),), False, False, "EST"),
+        ((plain, "2021-04-04 02:30:00"), True, False, ""),
+        (("Sun Apr 04 02:30:00 AEDT 2021",), False, True, ""),
+    ]:
+        result = read(*({"callend": date, "Start": ""} for date in dates))
+        assert result.ambiguous is ambiguous
+        assert result.zone_confirmed is confirmed
+        assert result.ambiguous_abbreviation == abbreviation
+
+
+def test_one_hour_does_not_affect_the_next() -> None:
+    reader = LegReader(ZONE, KEY)
+    bad = RECORD | {"callend": "2021-04-04 02:30:00", "Duration": "x"}
+    first = reader.read(HOUR, [RawLeg(**bad)])
+    second = reader.read(HOUR, [RawLeg(**RECORD)])
+    assert (first.ambiguous, first.zone_confirmed, len(first.warnings)) == (True, False, 1)
+    assert (second.ambiguous, second.zone_confirmed, second.warnings) == (False, True, [])
+
+
+def test_errors_do_not_quote_the_key() -> None:
+    for value in (KEY, f"x {KEY[3:11]}", "%35%66%30c7a52"):
+        (warning,) = read({"Duration": value}).warnings
+        assert "(not shown" in warning
+        assert value not in warning
+
+
+def test_numbers_without_quotes_are_read_through_http() -> None:
+    change = {"CallRecordId": 6468, "Leg": 2, "Duration": 68.0, "UniqueId": 1631595787.5}
+    body = json.dumps([RECORD | change]).encode()
+    config: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
+    with Simulator(failures=[Failure("body", body=body)]) as pbx:
+        run = run_tap(pbx, **config)
+    (record,) = run.records
+    assert {name: record[name] for name in change} == {
+        "CallRecordId": "6468",
+        "Leg": 2,
+        "Duration": 68,
+        "UniqueId": "1631595787.5",
+    }
+    assert run.error is None
+    with Simulator(failures=[Failure("body", body=body.replace(b"6468", b"NaN"))]) as pbx:
+        assert isinstance(run_tap(pbx, **config).error, FailedHoursError)

@@ -1,102 +1,83 @@
-"""Sequences of runs against a model: what the PBX has, what the target has, what STATE says.
-
-A scheduled tap lives through thousands of runs. Here a machine makes up such lives: runs with any
-settings, legs that arrive late or change, kills, old and merged states, a PBX that fails, and
-clocks that are wrong. Whatever happens, no STATE may claim what the target does not have, nothing
-is requested in vain, and in the end everything is there.
-"""
+"""Sequences of runs, compared with a model: nothing is lost, and nothing claimed too early."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-import os
-import queue
-import shutil
-import subprocess
-import sys
-import threading
-from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import FakeClock, Run, run_tap
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
-    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
-from model import QUARTER, Calendar, Key, RunModel, content
+from model import RunModel, content, hours_claimed
+from times import HOUR, MINUTE, Clocks, at, wall_time
 from typing_extensions import override
 
+from tap_noojee.errors import FailedHoursError, RequestError, StateError
+from tap_noojee.hours import name_of
 from tap_noojee.simulator import Failure, Leg, Simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable
 
-HOUR = timedelta(hours=1)
-MINUTE = timedelta(minutes=1)
+QUARTER = 15 * MINUTE
+NO_TIME = timedelta()
 LENGTH = 10 * HOUR
-MAX_REQUESTS = 100
-"""In a run; far more than there are hours."""
 PLACES = {
-    "Australia/Melbourne": "2021-04-03T12:00:00+00:00",
-    "Pacific/Chatham": "2021-04-03T10:00:00+00:00",
-    "Australia/Lord_Howe": "2021-04-03T11:00:00+00:00",
-    "Australia/Adelaide": "2021-10-02T12:30:00+00:00",
+    "Australia/Melbourne": "2021-04-03T12:00Z",
+    "Australia/Lord_Howe": "2021-04-03T11:00Z",
+    "Pacific/Chatham": "2021-04-03T10:00Z",
+    "Australia/Adelaide": "2021-10-02T12:30Z",
+    "America/Santiago": "2021-09-04T23:00Z",
 }
-"""Zones, and when to begin: some hours before their clocks change."""
+"""Zones, and an instant some hours before their clocks change; Santiago's skip midnight."""
 
-PASSING = [
-    Failure("rate"),
-    Failure("cut"),
-    Failure("reset"),
-    Failure("stall"),
-    Failure("status", status=403),
-    Failure("status", status=503, times=4),
+
+class Trouble(NamedTuple):
+    """A failure of the PBX, and how many attempts the tap makes before it gives up."""
+
+    failure: Failure
+    attempts: float = float("inf")
+    ends_run: bool = False
+
+
+TROUBLES = [
+    *(Trouble(Failure(kind)) for kind in ("rate", "cut", "reset")),
+    Trouble(Failure("status", status=403)),
+    Trouble(Failure("status", status=503, times=4)),
+    Trouble(Failure("body", body=b'[{"callend": "yesterday"}]', times=None), 1),
+    Trouble(Failure("cut-json", times=None), 5),
+    Trouble(Failure("html", times=None), 1, ends_run=True),
+    Trouble(Failure("status", status=403, times=None), 2, ends_run=True),
+    Trouble(Failure("status", status=503, times=None), 5, ends_run=True),
 ]
-LASTING = [
-    Failure("html"),
-    Failure("stall", times=None),
-    Failure("status", status=403, times=None),
-    Failure("status", status=503, times=None),
-    Failure("body", body=b'[{"callend": "yesterday"}]'),
-    Failure("code", times=None),
-]
-
-
-def merge(source: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
-    """Merge states as Meltano does: objects deeply, all else replaced."""
-    for key, value in source.items():
-        if isinstance(value, dict):
-            merge(value, target.setdefault(key, {}))
-        else:
-            target[key] = value
-    return target
 
 
 class Kill(NamedTuple):
-    """How a run is cut short: its output, and what the target makes of it."""
+    """How a run is cut short, and what the target makes of its output."""
 
-    at: float = 1
-    """How much of the output there is."""
-    states_lost: int = 0
-    """How many of the last STATEs the target has not handed over."""
-    records_lost: bool = False
-    """Whether it has not written the records after the STATE that it did hand over."""
+    at: float = 1  # the fraction of its messages that come out
+    states_lost: int = (
+        0  # the STATE that the target hands over: 0 and 1 the last, 2 the one before
+    )
+    records_lost: bool = False  # whether it does not write the records after that STATE
 
 
 KILLS = st.just(Kill()) | st.builds(Kill, st.floats(0, 1), st.integers(0, 2), st.booleans())
 
+ALL: dict[str, Any] = {"start": -4, "length": None, "newest_first": False, "limit": None}
+ALL |= {"lookback": 0, "interval": 0, "settle": 5}
 RUNS = st.fixed_dictionaries(
     {
         "start": st.integers(0, 20),
@@ -111,64 +92,48 @@ RUNS = st.fixed_dictionaries(
 """Settings of a run, `start` and `length` in quarters of an hour."""
 
 
-class StallClock(FakeClock):
-    """A fake clock for which a stalled request is over as soon as it stalls."""
+class RequestClock(FakeClock):
+    """A fake clock that records when each request is made."""
 
     def __init__(self, now: str) -> None:
-        """Begin at an instant."""
         super().__init__(now)
-        self.events: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
-
-    def stall(self) -> None:
-        """End the wait for the present request."""
-
-        def fail() -> None:
-            raise TimeoutError
-
-        self.events.put(fail)
+        self.requested: list[datetime] = []
 
     @override
-    def run(self, task: Callable[[], Any], timeout: float) -> Any:
-        events = self.events = queue.SimpleQueue()
-
-        def work() -> None:
-            future: Future[Any] = Future()
-            try:
-                future.set_result(task())
-            except Exception as error:  # noqa: BLE001 - raised again by the one who waits
-                future.set_exception(error)
-            events.put(future.result)
-
-        threading.Thread(target=work, daemon=True).start()
-        return events.get()()
+    def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
+        self.requested.append(self.now())
+        return super().run_in_thread(task, timeout)
 
 
-class Life(RuleBasedStateMachine):
+@lru_cache
+def watch_days(zone: str) -> Clocks:
+    first = at(PLACES[zone])
+    return Clocks(ZoneInfo(zone), first - 4 * HOUR, first + 80 * HOUR)
+
+
+class TapLifecycle(RuleBasedStateMachine):
     """The life of a scheduled tap."""
 
     @initialize(zone=st.sampled_from(sorted(PLACES)))
-    def begin(self, zone: str) -> None:
-        """Install the tap, with a few hours of history on the PBX."""
-        self.zone = ZoneInfo(zone)
-        self.first = datetime.fromisoformat(PLACES[zone])
-        self.calendar = Calendar(self.zone, self.first - 4 * HOUR, days=4)
+    def install(self, zone: str) -> None:
+        self.first, self.clocks = at(PLACES[zone]), watch_days(zone)
         self.time = self.first + 5 * HOUR
-        self.legs: dict[Key, Leg] = {}
+        self.ahead = NO_TIME
+        self.clock: RequestClock | None = None
+        self.legs: list[Leg] = []
         for n in range(LENGTH // QUARTER):
-            # Some end just at the beginning of an hour, or of what a run reads.
             self.add_leg(self.first + n * QUARTER + n % 3 * 7 * MINUTE)
-        self.late: set[Key] = set()
-        """Legs that came into an hour after it had been read."""
         self.hours_read: set[datetime] = set()
-        self.target: dict[Key, dict[str, Any]] = {}
-        self.states: list[dict[str, Any]] = []
-        self.state: dict[str, Any] = {}
-        self.clock: StallClock | None = None
-        self.pbx = Simulator(timezone=zone, legs=self.answer, clock=self.now)
+        self.late: set[str] = set()  # legs that came into an hour after it had been read
+        self.waived: set[datetime] = set()  # hours that a user has declared read
+        self.target: dict[str, dict[str, Any]] = {}
+        self.bookmark: dict[str, Any] = {}
+        self.bookmarks: list[dict[str, Any]] = [{}]
+        self.pbx = Simulator(timezone=zone, legs=self.ended_legs, clock=self.now)
         self.pbx.__enter__()
 
+    @override
     def teardown(self) -> None:
-        """See that at last everything is there, and stop the PBX."""
         if hasattr(self, "pbx"):
             try:
                 self.read_everything()
@@ -178,378 +143,215 @@ class Life(RuleBasedStateMachine):
     # The PBX
 
     def now(self) -> datetime:
-        """What the time really is, as the PBX's clock says."""
-        if not self.clock:
-            return self.time
-        return datetime.fromtimestamp(self.clock.now().timestamp(), UTC) - self.ahead
+        """The time by the PBX's clock."""
+        now = self.clock.now() - self.ahead if self.clock else self.time
+        return datetime.fromtimestamp(now.timestamp(), UTC)
+
+    def hour_of(self, instant: datetime) -> datetime:
+        return wall_time(instant, self.clocks.zone).replace(minute=0, second=0, microsecond=0)
 
     def add_leg(self, end: datetime) -> None:
-        """Let there be another leg."""
-        leg = Leg(end - QUARTER, end, str(len(self.legs)))
-        self.legs[leg.call_record_id, leg.leg] = leg
+        self.legs.append(Leg(end - QUARTER, end, str(len(self.legs))))
 
-    def change_leg(self, keys: Collection[Key], index: int, tag: str, later: timedelta) -> None:
-        """Let one of these legs change, if it has ended."""
-        if not keys:
-            return
-        key = list(keys)[index % len(keys)]
-        leg = self.legs[key]
-        if leg.callend + later < self.now():
-            leg = dataclasses.replace(leg, tag=tag, callend=leg.callend + later)
-            self.legs[key] = leg
-            self.note_late(key)
-
-    def note_late(self, key: Key) -> None:
-        """Note whether a leg has come into an hour that had been read."""
-        if self.calendar.hour(self.legs[key].callend) in self.hours_read:
-            self.late.add(key)
-
-    def answer(self, start: datetime, end: datetime) -> list[Leg]:
-        """The legs that the PBX has by now, for the request that has just come."""
-        assert self.clock
-        request = self.pbx.requests[-1]
-        if request.failure == "stall":
-            self.clock.stall()
-        if self.change and len(self.pbx.requests) == self.change[0]:
-            self.change_leg(self.model.seen, *self.change[1:])
+    def ended_legs(self, start: datetime, end: datetime) -> list[Leg]:
         now = self.now()
-        found = [leg for leg in self.legs.values() if leg.callend <= now]
-        hour = datetime.fromisoformat(f"{request.date}T{request.hour:02}:00")
-        # The PBX fails then, and so does the run, which would else never end.
-        assert len(self.requested) < MAX_REQUESTS
-        self.requested.append((hour, self.model.next_hour(self.clock.now())))
-        if not request.failure and self.calendar.over(hour) <= now:
-            self.hours_read.add(hour)
-            self.model.read(hour, [x for x in found if self.calendar.hour(x.callend) == hour])
-        return [leg for leg in found if start <= leg.callend < end]
+        return [leg for leg in self.legs if start <= leg.callend < end and leg.callend <= now]
 
     # What happens
 
     @rule(hours=st.integers(1, 3), minutes=st.sampled_from([0, 6, 31]))
     def time_passes(self, hours: int, minutes: int) -> None:
-        """Time passes between two runs."""
         if self.time < self.first + LENGTH:
             self.time += hours * HOUR + minutes * MINUTE
 
     @rule(minutes=st.integers(0, 300))
-    def a_leg_arrives_late(self, minutes: int) -> None:
-        """A leg appears some time after it ended."""
+    def leg_arrives_late(self, minutes: int) -> None:
         self.add_leg((self.time - minutes * MINUTE).replace(second=0, microsecond=0))
-        self.note_late(list(self.legs)[-1])
+        if self.hour_of(self.legs[-1].callend) in self.hours_read:
+            self.late.add(self.legs[-1].call_record_id)
 
-    @rule(
-        index=st.integers(0, 50),
-        tag=st.sampled_from(["a", "b"]),
-        later=st.sampled_from([0, 7, 60, 90]).map(lambda minutes: minutes * MINUTE),
-    )
-    def a_leg_changes(self, index: int, tag: str, later: timedelta) -> None:
-        """A leg gets a tag or a later end, perhaps long after it ended."""
-        self.change_leg(self.legs, index, tag, later)
-
-    @precondition(lambda self: self.states)
     @rule(back=st.integers(1, 5))
-    def the_state_is_rolled_back(self, back: int) -> None:
-        """An older STATE is restored, as from a backup; or there is none."""
-        self.state = copy.deepcopy(([{}] * 6 + self.states)[-1 - back])
+    def state_is_restored_from_a_backup(self, back: int) -> None:
+        self.bookmark = copy.deepcopy(self.bookmarks[-min(back, len(self.bookmarks))])
 
-    @precondition(lambda self: len(self.states) > 1)
-    @rule(source=st.integers(0, 3), into=st.integers(0, 3))
-    def two_states_are_merged(self, source: int, into: int) -> None:
-        """Meltano merges a STATE into another one."""
-        recent = self.states[-4:]
-        into_state = copy.deepcopy(recent[into % len(recent)])
-        self.state = copy.deepcopy(merge(recent[source % len(recent)], into_state))
+    @precondition(lambda self: "replication_key_value" in self.bookmark)
+    @rule(quarters=st.integers(1, 20))
+    def value_is_set_back(self, quarters: int) -> None:
+        value = datetime.fromisoformat(self.bookmark["replication_key_value"])
+        self.bookmark["replication_key_value"] = (value - quarters * QUARTER).isoformat()
 
-    @precondition(lambda self: "since" in self.bookmark)
+    @precondition(lambda self: "hours_read" in self.bookmark)
     @rule()
-    def the_tap_is_upgraded(self) -> None:
-        """It was the release 0.1 that wrote the STATE."""
-        old = copy.deepcopy(self.bookmark)
-        self.since = datetime.fromisoformat(old.pop("since"))
-        if not old["owed"]:
-            del old["owed"]
-        self.state = {"bookmarks": {"recordings": old}}
+    def only_the_value_is_kept(self) -> None:
+        del self.bookmark["hours_read"]
 
-    @rule(config=RUNS, kill=KILLS)
-    def a_run(self, config: dict[str, Any], kill: Kill) -> None:
-        """A run with any settings, which may be killed at any point."""
-        self.run_and_load(config, kill)
+    @precondition(lambda self: "hours_read" in self.bookmark)
+    @rule(number=st.integers(0, 10))
+    def somebody_gives_up_an_hour(self, number: int) -> None:
+        hour = self.hour_of(self.first + number * HOUR)
+        item = {"from": hour.isoformat(), "to": (hour + HOUR).isoformat()}
+        self.bookmark["hours_read"].append(item)
+        self.waived.add(hour)
 
     @rule(config=RUNS, kill=KILLS, hours=st.integers(0, 3))
-    def a_run_after_some_hours(self, config: dict[str, Any], kill: Kill, hours: int) -> None:
-        """Time passes, and there is another run."""
+    def run_after_some_hours(self, config: dict[str, Any], kill: Kill, hours: int) -> None:
         self.time_passes(hours, 0)
         self.run_and_load(config, kill)
 
-    @rule(
-        config=RUNS,
-        kill=KILLS,
-        failure=st.sampled_from(PASSING + LASTING),
-        at=st.none() | st.integers(0, 10),
-    )
-    def a_run_of_a_pbx_that_fails(
-        self, config: dict[str, Any], kill: Kill, failure: Failure, at: int | None
+    @rule(config=RUNS, kill=KILLS, trouble=st.sampled_from(TROUBLES), number=st.integers(-5, 10))
+    def run_while_the_pbx_fails(
+        self, config: dict[str, Any], kill: Kill, trouble: Trouble, number: int
     ) -> None:
-        """The PBX fails, at one hour or at any."""
-        if at is not None:
-            hour = self.calendar.hour(self.first + at * HOUR)
-            failure = dataclasses.replace(failure, at=(f"{hour:%Y-%m-%d}", hour.hour))
-        self.run_and_load(config, kill, failure=failure)
+        """For one hour, or for any."""
+        hour = self.hour_of(self.first + number * HOUR)
+        at_hour = (f"{hour:%Y-%m-%d}", hour.hour) if number >= 0 else None
+        failure = dataclasses.replace(trouble.failure, at=at_hour)
+        self.run_and_load(config, kill, trouble=trouble._replace(failure=failure))
 
     @rule(config=RUNS, kill=KILLS, minutes=st.sampled_from([20, 100, -100]))
-    def a_run_with_a_wrong_clock(self, config: dict[str, Any], kill: Kill, minutes: int) -> None:
-        """The clock of the tap is ahead of the PBX's, or behind it."""
+    def run_with_a_wrong_clock(self, config: dict[str, Any], kill: Kill, minutes: int) -> None:
         self.run_and_load(config, kill, ahead=minutes * MINUTE)
 
-    @rule(
-        config=RUNS,
-        kill=KILLS,
-        number=st.integers(2, 4),
-        index=st.integers(0, 40),
-        minutes=st.sampled_from([0, 60]),
-    )
-    def a_run_while_a_leg_changes(
-        self, config: dict[str, Any], kill: Kill, number: int, index: int, minutes: int
-    ) -> None:
-        """A leg that has been read changes, just before another request."""
-        self.run_and_load(config, kill, change=(number, index, "c", minutes * MINUTE))
-
-    def run_and_load(self, config: dict[str, Any], kill: Kill, **what: Any) -> None:
+    def run_and_load(self, config: dict[str, Any], kill: Kill, **others: Any) -> None:
         """Run the tap, kill it, and let the target have what it has written by then."""
-        config = dict(config)
-        start = self.first + config.pop("start") * QUARTER
-        if "since" not in self.bookmark and self.bookmark:
-            start = max(start, self.since)  # else release 0.1's STATE claims what it did not read
-        length, limit, lookback = (config.pop(name) for name in ("length", "limit", "lookback"))
-        run = self.run(
-            start=start,
-            end=None if length is None else start + length * QUARTER,
-            limit=limit,
-            lookback=lookback if limit is None else min(lookback, limit - 1),
-            **config,
-            **what,
-        )
-        output = run.output[: int(kill.at * len(run.output))]
-        messages = [json.loads(line) for line in output.split("\n")[:-1]]
-        # The target may not have handed over the last STATE, nor written the records after it.
-        places = [0] * 3 + [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
-        kept = places[-kill.states_lost - 1] if kill.states_lost else len(messages)
-        records = [message for message in messages[kept:] if message["type"] == "RECORD"]
-        self.load(messages[:kept] + ([] if kill.records_lost else records))
+        messages = self.run(config, **others).messages
+        messages = messages[: round(kill.at * len(messages))]
+        places = [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
+        kept = [0, 0, *places, len(messages)][-kill.states_lost - 1]
+        late = [message for message in messages[kept:] if message["type"] == "RECORD"]
+        self.load(messages[:kept] + ([] if kill.records_lost else late))
 
-    # What follows
+    # What must hold
 
-    @property
-    def bookmark(self) -> dict[str, Any]:
-        """The bookmark of the present STATE, empty at first."""
-        bookmarks: dict[str, Any] = self.state.get("bookmarks", {})
-        bookmark: dict[str, Any] = bookmarks.get("recordings", {})
-        return bookmark
-
-    def run(  # noqa: PLR0913 - all that may be different about a run
-        self,
-        *,
-        start: datetime,
-        end: datetime | None = None,
-        newest_first: bool = False,
-        limit: int | None = None,
-        lookback: int = 0,
-        interval: int = 0,
-        settle: int = 5,
-        ahead: timedelta = timedelta(),
-        failure: Failure | None = None,
-        change: tuple[int, int, str, timedelta] | None = None,
+    def run(
+        self, config: dict[str, Any], ahead: timedelta = NO_TIME, trouble: Trouble | None = None
     ) -> Run:
-        """Run the tap, and hold what it does against the model."""
-        self.ahead, self.change = ahead, change
-        self.requested: list[tuple[datetime, datetime | None]] = []
-        clock = self.clock = StallClock((self.time + ahead).isoformat())
-        claims_before = clock.now()
-        model = self.model = RunModel(
-            calendar=self.calendar,
-            bookmark=self.bookmark,
-            now=claims_before,
-            start=start,
-            end=end,
-            lookback=lookback,
-            limit=limit,
-            newest_first=newest_first,
-            settle=settle * MINUTE,
+        """Run the tap, and compare its requests and messages with the model's."""
+        start, length, newest_first, limit, lookback, interval, settle = (
+            config[name] for name in ALL
         )
-        unread = self.reliably_due(model.unread)
-        claims = model.claims
+        lookback = lookback if limit is None else min(lookback, limit - 1)
+        start_date = self.first + start * QUARTER
+        end_date = None if length is None else start_date + length * QUARTER
+        start_hour = self.hour_of(start_date)
+        read = hours_claimed(self.bookmark, self.clocks, start_hour)
+        if "hours_read" not in self.bookmark:
+            self.waived |= read
+        self.ahead, self.clock = ahead, RequestClock((self.time + ahead).isoformat())
+        model = RunModel(
+            self.clocks, read, self.clock.now(), start_hour, end_date,
+            settle * MINUTE, lookback, limit, newest_first,
+        )  # fmt: skip
+        unread = model.unread(self.clock.now())
         self.pbx.requests.clear()
-        self.pbx.failures[:] = [failure] if failure else []
-        self.pbx._used.clear()  # noqa: SLF001 - each run has its own failure
+        self.pbx.failures[:] = [trouble.failure] if trouble else []
         run = run_tap(
             self.pbx,
-            state=self.state or None,
-            clock=clock,
-            start_date=start.isoformat(),
-            end_date=end and end.isoformat(),
+            state={"bookmarks": {"recordings": self.bookmark}} if self.bookmark else None,
+            clock=self.clock,
+            start_date=start_date.isoformat(),
+            end_date=end_date and end_date.isoformat(),
             backfill_order="newest_first" if newest_first else "oldest_first",
             max_hours_per_run=limit,
             lookback_hours=lookback,
             request_interval=interval,
             settle_minutes=settle,
         )
-        self.check_output(run, claims)
-        self.check_requests(run, failure)
-        if run.error is None:
-            full = limit is not None and len(model.steps) == limit
-            left = self.reliably_due(model.unread | (model.again if limit is None else set()))
-            assert full or not left, "the run ended early"
-            assert not unread or any(step.news for step in model.steps), "no history was read"
+        value = self.bookmark.get("replication_key_value")
+        if value and datetime.fromisoformat(value) > self.time + ahead + HOUR:
+            assert isinstance(run.error, StateError)
+            assert not self.pbx.requests
+            assert not run.output
+        else:
+            self.check_requests(model, run, trouble)
+            self.check_messages(model, run)
+            if run.error is None and unread and ahead <= NO_TIME:
+                assert any(step.is_new for step in model.steps), "no progress"
         self.time, self.clock = self.now(), None
         return run
 
-    def reliably_due(self, quarters: set[datetime]) -> set[datetime]:
-        """The hours of these quarters that are due by the clocks of both sides."""
+    def check_requests(self, model: RunModel, run: Run, trouble: Trouble | None) -> None:
+        """Each request is for the hour that the model wants, and the run ends when it must."""
         assert self.clock
-        # The PBX's clock is known to the second.
-        by = min(self.now(), self.clock.now()) - self.model.settle - timedelta(seconds=2)
-        hours = {self.calendar.hour(quarter) for quarter in quarters}
-        return {hour for hour in hours if self.calendar.over(hour) <= by}
-
-    def check_output(self, run: Run, claims: set[datetime]) -> None:
-        """Each hour's records come whole, and STATE after each hour claims just what was read."""
-        steps = list(self.model.steps)
-        pending: list[dict[str, Any]] = []
-        began = False
-        for message in run.messages:
-            if message["type"] == "SCHEMA":
-                began = True  # before it, the SDK repeats the STATE that it was given
-            elif message["type"] == "RECORD":
-                record = message["record"]
-                pending.append({name: record[name] for name in content(self.legs["0", 1])})
+        attempts, hour, is_fatal = 0, None, False
+        for request, now in zip(self.pbx.requests, self.clock.requested, strict=True):
+            asked = datetime.fromisoformat(f"{request.date}T{request.hour:02}:00")
+            assert not is_fatal, "the run went on"
+            assert asked == (hour if attempts else model.next_hour(now))
+            attempts, hour = attempts + 1, asked
+            if request.failure:
+                assert trouble
+                if attempts < trouble.attempts:
+                    continue
+                is_fatal = trouble.ends_run
+                if not is_fatal:
+                    model.fail(hour)
             else:
+                date = (now - self.ahead).replace(microsecond=0)
+                legs = [leg for leg in self.legs if self.hour_of(leg.callend) == hour]
+                model.answer(hour, legs, now, date)
+            attempts = 0
+        assert not attempts, "the run gave up too early"
+        self.hours_read |= {step.hour for step in model.steps}
+        if is_fatal:
+            assert isinstance(run.error, RequestError)
+        else:
+            assert model.next_hour(self.clock.now()) is None, "the run ended early"
+            assert isinstance(run.error, FailedHoursError if model.failed else type(None))
+            assert all(name_of(hour) in str(run.error) for hour in model.failed)
+
+    def check_messages(self, model: RunModel, run: Run) -> None:
+        """Each hour's records come whole and in order, and STATE claims just what was read."""
+        written: list[Any] = []
+        for message in run.messages:
+            if message["type"] == "RECORD":
+                written.append({name: message["record"][name] for name in content(self.legs[0])})
+            elif message["type"] == "STATE":
                 bookmark = message["value"]["bookmarks"]["recordings"]
-                if bookmark:
-                    assert {"since", "owed"} <= bookmark.keys()
-                if began and steps and (pending or self.claims(bookmark) == steps[0].claims):
-                    step = steps.pop(0)
-                    assert pending == step.records, f"{step.hour}: not the records that were due"
-                    claims, pending = step.claims, []
-                assert not pending, "records came of an hour that was not read"
-                assert self.claims(bookmark) == claims, "STATE claims more or less than was read"
-        assert not pending, "the last message is a record"
-        assert not steps, "an hour was read, but STATE does not follow"
-
-    def claims(self, bookmark: dict[str, Any]) -> set[datetime]:
-        """What a bookmark of this release claims."""
-        return self.calendar.claimed(bookmark) if bookmark else set()
-
-    def check_requests(self, run: Run, failure: Failure | None) -> None:
-        """Nothing was requested in vain or out of order, and only what lasts ends the run."""
-        hours = [step.hour for step in self.model.steps]
-        assert len(hours) == len(set(hours)), "an hour was read twice in a run"
-        assert self.model.limit is None or len(hours) <= self.model.limit
-        failed = [request for request in self.pbx.requests if request.failure]
-        if not failed and self.ahead <= timedelta():
-            for hour, expected in self.requested:
-                assert hour == expected
-        if self.ahead <= timedelta():
-            assert len(self.requested) - len(hours) <= len(failed), "an hour was not over"
-        # A failure for each attempt is one that lasts.
-        lasts = bool(failed) and failure is not None and failure in self.lasting(failure)
-        assert (run.error is not None) == lasts, run.error
-
-    @staticmethod
-    def lasting(failure: Failure) -> list[Failure]:
-        """The failures that end a run, for the same hour as this one."""
-        return [dataclasses.replace(lasting, at=failure.at) for lasting in LASTING]
+                written.append(
+                    frozenset(hours_claimed(bookmark, self.clocks, min(self.clocks.hours)))
+                )
+        # The SDK repeats the last STATE at the end.
+        assert written in (model.messages(), [*model.messages(), written[-1]])
 
     def load(self, messages: list[dict[str, Any]]) -> None:
-        """Write what came, and keep the last STATE, as a target does."""
+        """Load messages as a target does. It has all legs of the hours that STATE claims."""
         for message in messages:
             if message["type"] == "RECORD":
-                record = message["record"]
-                self.target[record["CallRecordId"], record["Leg"]] = record
+                self.target[message["record"]["CallRecordId"]] = message["record"]
             elif message["type"] == "STATE":
-                self.state = message["value"]
-                self.no_state_claims_what_the_target_does_not_have()
-                if self.bookmark:
-                    self.states.append(copy.deepcopy(self.state))
-
-    @invariant()
-    def no_state_claims_what_the_target_does_not_have(self) -> None:
-        """Hold what STATE claims against what the target has."""
-        if not getattr(self, "state", None) or not self.bookmark:
-            return
-        since = self.since if "since" not in self.bookmark else None
-        claimed = self.calendar.claimed(self.bookmark, since)
-        missing = [
-            leg
-            for key, leg in self.legs.items()
-            if self.calendar.quarter(leg.callend) in claimed
-            and key not in self.target
-            and key not in self.late
-        ]
-        assert not missing, "STATE claims what the target does not have"
+                self.bookmark = message["value"]["bookmarks"]["recordings"]
+                self.bookmarks.append(copy.deepcopy(self.bookmark))
+                claimed = hours_claimed(self.bookmark, self.clocks, min(self.clocks.hours))
+                legs = [x for x in self.legs if self.hour_of(x.callend) in claimed - self.waived]
+                assert {leg.call_record_id for leg in legs} <= self.target.keys() | self.late
 
     def read_everything(self) -> None:
-        """A run over all of history reads what no run has read, and the next one nothing."""
+        """A run reads the rest, the next one nothing, and one with lookback all hours again."""
         self.time = max(self.time, self.first + LENGTH) + 3 * HOUR
-        if "since" not in self.bookmark:
-            self.state = {}
-        start = self.first - HOUR
-        run = self.run(start=start)
-        self.load(run.messages)
-        assert self.legs.keys() - self.late <= self.target.keys()
-        self.load(self.run(start=start).messages)
-        assert not self.pbx.requests, "what had been read was requested again"
-        # With lookback, whatever arrived late or changed is read, too.
-        self.load(self.run(start=start, lookback=60).messages)
-        for key, leg in self.legs.items():
-            if self.calendar.over(self.calendar.hour(leg.callend)) < self.time - HOUR:
-                assert content(leg).items() <= self.target[key].items()
+        self.load(self.run(ALL).messages)
+        due = {
+            hour for hour in self.clocks.hours if self.clocks.end(hour) <= self.time - 6 * MINUTE
+        }
+        start = self.hour_of(self.first - HOUR)
+        claimed = hours_claimed(self.bookmark, self.clocks, start)
+        assert {hour for hour in due if hour >= start} <= claimed
+        self.load(self.run(ALL).messages)
+        assert not self.pbx.requests, "hours were requested again"
+        self.load(self.run(ALL | {"lookback": 60}).messages)
+        for leg in self.legs:
+            if self.hour_of(leg.callend) in due:
+                assert content(leg).items() <= self.target[leg.call_record_id].items()
 
 
-def live(examples: int, steps: int, phases: Sequence[Phase] | None = None) -> None:
-    """Let the machine make up lives."""
+@pytest.mark.parametrize(
+    ("examples", "steps"), [(8, 12), pytest.param(40, 25, marks=pytest.mark.slow)]
+)
+def test_any_sequence_of_runs_loses_nothing(examples: int, steps: int) -> None:
+    profile = settings(
+        deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck]
+    )
     run_state_machine_as_test(
-        Life,
-        settings=settings(
-            deadline=None,
-            derandomize=True,
-            database=None,
-            max_examples=examples,
-            stateful_step_count=steps,
-            suppress_health_check=list(HealthCheck),
-            print_blob=False,
-            phases=phases or settings().phases,
-        ),
+        TapLifecycle,
+        settings=settings(profile, max_examples=examples, stateful_step_count=steps),
     )
-
-
-def test_any_sequence_of_runs_keeps_its_promises() -> None:
-    """No STATE claims what was not written, nothing is read in vain, nothing is lost."""
-    live(examples=12, steps=15)
-
-
-PLANTED = sorted(Path(__file__).parent.glob("planted/*.diff"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("bug", PLANTED, ids=lambda path: path.stem)
-def test_the_machine_finds_each_planted_bug(bug: Path, tmp_path: Path) -> None:
-    """With a bug planted in a copy of the tap, the same machine finds that a promise is broken."""
-    root = Path(__file__).parent.parent
-    shutil.copytree(root / "tap_noojee", tmp_path / "tap_noojee")
-    shutil.copytree(root / "schemas", tmp_path / "tap_noojee" / "schemas")
-    subprocess.run(["git", "apply", bug], cwd=tmp_path, check=True)
-    # That it is found is enough here: the shortest life that shows it takes much longer.
-    call = "live(examples=200, steps=15, phases=[Phase.generate])"
-    imports = "import tap_noojee; from test_sequences import *; print(tap_noojee.__file__)"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{imports}; {call}"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{root / 'tests'}", "LOGLEVEL": "CRITICAL"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.stdout.startswith(str(tmp_path)), "the copy was not imported"
-    assert done.returncode == 1, "the bug was not found"
-    assert "AssertionError" in done.stderr, done.stderr[-2000:]

@@ -1,148 +1,291 @@
-"""Settings: what is refused, and in what words."""
+"""Settings: defaults, forms that are accepted, and what ends the run before any request."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import FakeClock, requested, run_tap, settings
+from commands import Done, run_command, run_with, variables
+from conftest import FakeClock, requested_hours, run_tap, settings
 
-from tap_noojee.errors import SettingsError
+from tap_noojee.settings import api_url, host_of
+from tap_noojee.simulator import API_KEY, Simulator
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
-    from tap_noojee.simulator import Simulator
+    from pathlib import Path
+
+NUMBERS = {
+    "request_interval": 0,
+    "settle_minutes": 0,
+    "lookback_hours": 0,
+    "max_hours_per_run": 1,
+    "request_timeout": 1,
+}
+"""The settings that are numbers, with their minimum."""
+
+NOT_A_URL = "is not a URL"
+NOT_HTTPS = "does not start with https://"
+TOO_MUCH = "a user, a query or a fragment"
+
+BAD: list[tuple[str, Any, str]] = [
+    # The setting, its value, and a part of the message after the setting's name.
+    ("api_url", None, "is missing"),
+    ("api_url", "", "is missing"),
+    ("api_url", 5, "5 is not of type 'string'"),
+    ("api_url", "pbx.invalid", NOT_A_URL),
+    ("api_url", "https://", NOT_A_URL),
+    ("api_url", "https://:443/x", NOT_A_URL),
+    ("api_url", "https://pbx.invalid:0", NOT_A_URL),
+    ("api_url", "https://pbx.invalid:65536", NOT_A_URL),
+    ("api_url", "https://pbx..invalid", NOT_A_URL),
+    ("api_url", f"https://{'x' * 64}.invalid", NOT_A_URL),
+    ("api_url", "https://pbx .invalid", NOT_A_URL),
+    ("api_url", "https://pbx.invalid/a b", NOT_A_URL),
+    ("api_url", "https://pbx.invalid\n", NOT_A_URL),
+    ("api_url", "https://[::1", NOT_A_URL),
+    ("api_url", "http://pbx.invalid", NOT_HTTPS),
+    ("api_url", "http://localhost.invalid", NOT_HTTPS),
+    ("api_url", "http://0.0.0.0", NOT_HTTPS),
+    ("api_url", "ftp://127.0.0.1", NOT_HTTPS),
+    ("api_url", "https://me@pbx.invalid", TOO_MUCH),
+    ("api_url", "https://pbx.invalid?hour=1", TOO_MUCH),
+    ("api_url", "https://pbx.invalid#top", TOO_MUCH),
+    ("api_url", f"https://pbx.invalid/{API_KEY}", "contains the API key"),
+    ("api_key", None, "is missing: The Global API key"),
+    ("api_key", "", "is missing"),
+    ("api_key", f"{API_KEY}\n", "white space"),
+    ("api_key", 5070652152, "is not a string"),
+    ("start_date", None, "is missing"),
+    ("start_date", "14/09/2021", "'14/09/2021' is not a date or time such as 2021-09-14"),
+    ("start_date", "2021-02-30", "is not a date"),
+    ("start_date", "2021-09", "is not a date"),
+    ("start_date", "15:00", "is not a date"),
+    ("start_date", "now", "is not a date"),
+    ("start_date", "1970-12-31T23:59", "is not between 1971 and 8999"),
+    ("start_date", "9000-01-01", "is not between 1971 and 8999"),
+    ("start_date", 20210914, "is not of type 'string'"),
+    ("start_date", ["2021-09-14"], "is not of type 'string'"),
+    ("start_date", API_KEY, "is not a date"),
+    ("end_date", "tomorrow", "'tomorrow' is not a date"),
+    ("end_date", 20210914, "is not of type 'string'"),
+    ("end_date", "2021-09-14T15:00", "is not after start_date"),
+    ("end_date", "2021-09-14T05:00:00Z", "is not after start_date"),
+    ("timezone", "Melbourne", "'Melbourne' is not a time zone"),
+    ("timezone", "Australia", "is not a time zone"),
+    ("timezone", "AEST", "is not a time zone"),
+    ("timezone", "../etc/passwd", "is not a time zone"),
+    ("timezone", " ", "is not a time zone"),
+    ("timezone", 10, "10 is not of type"),
+    ("backfill_order", "random", "'random' is not one of ['oldest_first', 'newest_first']"),
+    ("backfill_order", API_KEY, "(not shown"),
+    ("request_interval", "60", "'60' is not of type 'integer'"),
+    ("request_interval", 1.5, "is not of type 'integer'"),
+    ("request_interval", True, "is not of type 'integer'"),
+    ("request_interval", API_KEY, "(not shown"),
+    ("user_agent", "tap\r\nX: y", "is not printable ASCII"),
+    ("user_agent", "täp", "is not printable ASCII"),
+    ("user_agent", " tap", "is not printable ASCII"),
+    ("user_agent", 7, "7 is not of type"),
+    ("stream_maps", "recordings", "is not of type 'object'"),
+    ("stream_maps", {"recordings": {"Tag": API_KEY}}, "contains the API key"),
+    ("flattening_max_depth", "deep", "is not of type 'integer'"),
+    *((name, minimum - 1, "") for name, minimum in NUMBERS.items()),
+    *((name, 1_000_001, "1000001 is greater than the maximum of 1000000") for name in NUMBERS),
+]
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "reason"),
-    [
-        ("api_url", None, "is missing: Address of the PBX"),
-        ("api_url", "", "is empty: Address of the PBX"),
-        ("api_url", 5, "is not a string: Address of the PBX"),
-        ("api_url", "http://pbx.example.com", "does not begin with https://"),
-        ("api_url", "ftp://127.0.0.1", "does not begin with https://"),
-        ("api_url", "https://", "is not a URL"),
-        ("api_url", "https://:443/x", "is not a URL"),
-        ("api_key", None, "is missing: The key from Noojee support"),
-        ("api_key", "", "is empty: The key from Noojee support"),
-        ("api_key", "key\n", "has white space around it"),
-        ("api_key", 12345678, "is not a string: The key from Noojee support"),
-        ("start_date", None, "is missing: Earliest end of a leg"),
-        ("start_date", "", "is empty: Earliest end of a leg"),
-        ("start_date", "14/09/2021", "'14/09/2021' is not a date or time such as 2021-09-14"),
-        ("start_date", "2021-02-30", "'2021-02-30' is not a date or time"),
-        ("start_date", "1066-10-14", "'1066-10-14' is not between 1971 and 8999"),
-        ("end_date", "tomorrow", "'tomorrow' is not a date or time"),
-        ("end_date", "2021-09-14", "'2021-09-14' is not after start_date"),
-        ("end_date", "2021-09-13T14:00:00Z", "'2021-09-13T14:00:00Z' is not after start_date"),
-        ("timezone", "Melbourne", "'Melbourne' is not a time zone: give an IANA name"),
-        ("timezone", "Australia", "'Australia' is not a time zone"),
-        ("timezone", "../etc/passwd", "'../etc/passwd' is not a time zone"),
-        ("timezone", " ", "is empty: IANA name"),
-        ("backfill_order", "random", "'random' is not one of oldest_first, newest_first"),
-        ("request_interval", -1, "-1 is not a whole number from 0 to 1000000"),
-        ("request_interval", "60", "'60' is not a whole number from 0 to 1000000"),
-        ("request_interval", 1.5, "1.5 is not a whole number"),
-        ("request_interval", True, "True is not a whole number"),
-        ("settle_minutes", -1, "-1 is not a whole number from 0 to 1000000"),
-        ("lookback_hours", "x", "'x' is not a whole number from 0 to 1000000"),
-        ("max_hours_per_run", 0, "0 is not a whole number from 1 to 1000000"),
-        ("request_timeout", 0, "0 is not a whole number from 1 to 1000000"),
-        ("user_agent", "tap\r\nX: y", "is not printable ASCII"),
-        ("user_agent", "  ", "is empty: The User-Agent header"),
-        ("user_agent", " tap", "is not printable ASCII"),
-    ],
-)
-def test_a_bad_setting_is_reported_before_any_request(
-    pbx: Simulator, name: str, value: Any, reason: str
-) -> None:
-    """A bad setting ends the run before any request: its name, what is wrong, what is right."""
-    run = run_tap(pbx, **{name: value})
-    assert isinstance(run.error, SettingsError)
-    (line,) = run.error.args
-    assert line.startswith(f"{name}: {reason}") or (
-        line.startswith(f"{name}: ") and reason in line
-    )
-    assert "\n" not in line
-    assert requested(pbx) == []
+def test_bad_setting_ends_the_run_before_any_request(pbx: Simulator, tmp_path: Path) -> None:
+    for name, value, problem in BAD:
+        done = run_with(pbx, tmp_path, **{name: value})
+        assert done.error_line.startswith(f"{name}: "), (name, value)
+        assert problem in done.error_line, (name, value)
+        assert API_KEY[:8] not in done.log, (name, value)
+        assert ".invalid" not in done.log, value
+    assert requested_hours(pbx) == []
 
 
 def test_all_bad_settings_are_reported_at_once(pbx: Simulator) -> None:
-    """Each bad setting has a line."""
-    run = run_tap(pbx, api_key=None, timezone="Mars", settle_minutes=-5)
-    assert run.error is not None
-    assert [line.split(":")[0] for line in run.error.args] == [
-        "api_key",
-        "timezone",
-        "settle_minutes",
+    bad: list[dict[str, Any]] = [
+        {"api_url": None, "api_key": None, "timezone": "Mars"},
+        {"request_interval": -1, "settle_minutes": -5},
     ]
+    for config in bad:
+        error = run_tap(pbx, **config).error
+        assert error is not None
+        assert [line.split(":")[0] for line in error.args] == [*config]
 
 
-@pytest.mark.parametrize("key", [None, "", 7])
-def test_without_a_key_no_value_is_shown(pbx: Simulator, key: Any) -> None:
-    """Where `api_key` has no key, any other setting may have it: its value is not repeated."""
-    run = run_tap(pbx, api_key=key, start_date="5f0c7a52-1c1e", settle_minutes="5f0c7a52-1c1e")
-    assert run.error is not None
-    assert [line.partition(" ")[0] for line in run.error.args] == [
-        "api_key:",
-        "start_date:",
-        "settle_minutes:",
-    ]
-    assert "5f0c" not in str(run.error)
-    assert "start_date: the value is not a date" in run.error.args[1]
+@pytest.mark.parametrize("lookback", [5, 6])
+def test_limit_must_exceed_lookback(pbx: Simulator, lookback: int) -> None:
+    run = run_tap(pbx, lookback_hours=lookback, max_hours_per_run=5)
+    assert "max_hours_per_run: 5 is not more than lookback_hours" in str(run.error)
+    assert run_tap(pbx, lookback_hours=4, max_hours_per_run=5).error is None
 
 
-def test_lookback_must_leave_room_for_news(pbx: Simulator) -> None:
-    """max_hours_per_run must be more than lookback_hours, or no run would get any further."""
-    run = run_tap(pbx, lookback_hours=5, max_hours_per_run=5)
-    assert str(run.error) == (
-        "max_hours_per_run: 5 is not more than lookback_hours: no run would get ahead"
-    )
+def test_bounds_of_numbers_are_accepted(pbx: Simulator) -> None:
+    for name, minimum in NUMBERS.items():
+        for value in (minimum, 1_000_000):
+            assert TapNoojee(config=settings(pbx, **{name: value})).config[name] == value
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_empty_optional_setting_has_its_default(pbx: Simulator, empty: Any) -> None:
+    properties = TapNoojee.config_jsonschema["properties"]
+    required = TapNoojee.config_jsonschema["required"]
+    config = settings(pbx) | {name: empty for name in properties if name not in required}
+    tap = TapNoojee(config=config)
+    defaults = {n: prop["default"] for n, prop in properties.items() if "default" in prop}
+    assert tap.config == settings(pbx) | defaults
+    assert (tap.config["timezone"], tap.config["request_interval"]) == ("Australia/Melbourne", 60)
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("text", "expected"),
     [
-        "request_interval",
-        "settle_minutes",
-        "lookback_hours",
-        "max_hours_per_run",
-        "request_timeout",
+        ("https://pbx.example.com", "https://pbx.example.com/njadmin/rest/RecordingAPI"),
+        ("https://pbx.example.com/", "https://pbx.example.com/njadmin/rest/RecordingAPI"),
+        ("https://pbx.example.com:8443", "https://pbx.example.com:8443/njadmin/rest/RecordingAPI"),
+        ("HTTPS://pbx.example.com/x/", "https://pbx.example.com/x"),
+        ("https://pbx.example.com/x/retrieveMetaDataByHour", "https://pbx.example.com/x"),
+        ("https://pbx.example.com/x/retrieveMetaDataByHour/", "https://pbx.example.com/x"),
+        ("https://pbx.example.com/xretrieveMetaDataByHour", None),
+        ("https://bücher.example/x", None),
+        ("http://localhost:1/x", None),
+        ("http://127.8.8.8/x", None),
+        ("http://[::1]:1/x", None),
     ],
 )
-def test_a_number_may_be_a_million_and_no_more(pbx: Simulator, name: str) -> None:
-    """1,000,000 is the largest number that any setting takes."""
-    assert TapNoojee(config=settings(pbx, **{name: 1_000_000})).config[name] == 1_000_000
-    with pytest.raises(SettingsError, match=f"{name}: 1000001 is not a whole number from"):
-        TapNoojee(config=settings(pbx, **{name: 1_000_001}))
+def test_api_url_forms(text: str, expected: str | None) -> None:
+    assert api_url(text) == (expected or text)
 
 
-def test_null_settings_are_as_if_missing(pbx: Simulator) -> None:
-    """A setting that is null has its default."""
-    config = settings(pbx) | {"end_date": None, "timezone": None, "settle_minutes": None}
-    tap = TapNoojee(config=config)
-    assert tap.config["timezone"] == "Australia/Melbourne"
-    assert tap.config["settle_minutes"] == 5
-    assert tap.config.get("end_date") is None
+def test_host_has_neither_port_nor_upper_case() -> None:
+    assert host_of("https://PBX.example.com:8443/x") == "pbx.example.com"
+
+
+def test_pasted_endpoint_url_is_requested_once(pbx: Simulator, tmp_path: Path) -> None:
+    done = run_with(pbx, tmp_path, api_url=f"{pbx.url}/retrieveMetaDataByHour")
+    assert (done.code, len(done.records)) == (0, 4)
 
 
 @pytest.mark.parametrize(
     ("start", "first"),
     [
         ("2021-09-14", ("2021-09-14", 0)),
-        ("2021-09-14T15:30:00", ("2021-09-14", 15)),
+        ("2021-09-14T15:59:59", ("2021-09-14", 15)),
+        ("2021-09-14 15:00", ("2021-09-14", 15)),
         ("2021-09-14T05:30:00Z", ("2021-09-14", 15)),
-        ("2021-09-14T05:30:00+00:00", ("2021-09-14", 15)),
         ("2021-09-14T00:00:00-04:00", ("2021-09-14", 14)),
-        # As Meltano writes a relative date.
-        ("2021-09-14T05:30:00.123456", ("2021-09-14", 15)),
-        ("2021-09-14T15:30:00.000", ("2021-09-14", 15)),
+        ("2021-09-14T15:30:00.123456", ("2021-09-14", 15)),
     ],
 )
-def test_a_time_without_an_offset_is_the_zones(
+def test_start_date_without_offset_is_in_timezone(
     pbx: Simulator, start: str, first: tuple[str, int]
 ) -> None:
-    """start_date without an offset is in `timezone`, but with microseconds in UTC."""
-    run_tap(pbx, start_date=start, clock=FakeClock("2021-09-14T23:00:00+00:00"))
-    assert requested(pbx)[0] == first
+    run_tap(pbx, start_date=start, max_hours_per_run=1)
+    assert requested_hours(pbx) == [first]
+
+
+@pytest.mark.parametrize("start", ["1971-01-01", "8999-12-31T23:59"])
+def test_first_and_last_year_of_dates(pbx: Simulator, start: str) -> None:
+    tap = TapNoojee(config=settings(pbx, start_date=start), clock=FakeClock())
+    assert tap.config["start_date"] == start
+
+
+def test_unknown_names_are_warned_of_with_the_nearest_name(pbx: Simulator, tmp_path: Path) -> None:
+    unknown = {"startdate": "2020-01-01", "API_KEY": "x", "color": 5, "lookback": ""}
+    done = run_with(pbx, tmp_path, **unknown)
+    assert done.code == 0
+    warnings = done.logged("WARNING")
+    hints = ["'start_date'", "'api_key'", "", "'lookback_hours'"]
+    assert len(warnings) == len(hints)
+    for warning, name, hint in zip(warnings, unknown, hints, strict=True):
+        assert repr(name) in warning
+        assert warning.endswith(f"did you mean {hint}?") if hint else "did you mean" not in warning
+
+
+# --- The environment -------------------------------------------------------------------------
+
+
+def run_in(env: dict[str, str], *arguments: object) -> Done:
+    """Run the tap with its settings in the environment."""
+    return run_command("--config", "ENV", *arguments, env=env)
+
+
+def test_environment_gives_numbers_and_maps_their_types(pbx: Simulator) -> None:
+    env = variables(
+        pbx,
+        user_agent="7",
+        settle_minutes="+5",
+        stream_maps='{"recordings": {"Username": null}}',
+    )
+    done = run_in(env)
+    assert (done.code, len(done.records), done.logged("WARNING")) == (0, 4, [])
+    assert "Username" not in done.records[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("request_interval", "soon", "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
+        ("request_interval", "--5", "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
+        ("request_interval", "5" * 5000, "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
+        ("request_interval", API_KEY, "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
+        ("request_interval", "-5", "-5 is less than the minimum of 0"),
+        ("stream_maps", "{", "TAP_NOOJEE_STREAM_MAPS is not JSON"),
+        ("stream_maps", '{"a":' * 20_000, "TAP_NOOJEE_STREAM_MAPS is not JSON"),
+        ("stream_maps", "[]", "[] is not of type 'object'"),
+        ("stream_map_config", "salt", "TAP_NOOJEE_STREAM_MAP_CONFIG is not JSON"),
+        ("start_date", "20210914150000", "is not a date"),
+        ("api_key", "", "is missing"),
+    ],
+)
+def test_bad_variable_is_named(pbx: Simulator, name: str, text: str, problem: str) -> None:
+    done = run_in(variables(pbx) | {f"TAP_NOOJEE_{name.upper()}": text})
+    assert done.error_line.startswith(f"{name}: ")
+    assert problem in done.error_line
+    assert requested_hours(pbx) == []
+    assert API_KEY[:8] not in done.log
+
+
+def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
+    """With a settings file as well, its values hold."""
+    properties = TapNoojee.config_jsonschema["properties"]
+    required = TapNoojee.config_jsonschema["required"]
+    empty = {f"TAP_NOOJEE_{name.upper()}": "" for name in properties if name not in required}
+    done = run_in(empty | variables(pbx, request_interval="0"))
+    assert (done.code, len(done.records), done.logged("WARNING")) == (0, 4, [])
+    config = settings(pbx, start_date="2021-09-14T16:00", settle_minutes=7, timezone="Etc/GMT-9")
+    (tmp_path / "config.json").write_text(json.dumps(config | {"max_hours_per_run": 1}))
+    done = run_in(
+        empty | {"TAP_NOOJEE_START_DATE": "2021-09-14T15:00"}, "--config", tmp_path / "config.json"
+    )
+    assert requested_hours(pbx)[1:] == [("2021-09-14", 15)]
+    assert done.states[-1]["bookmarks"]["recordings"]["timezone"] == "Etc/GMT-9"
+
+
+def test_unknown_variables_are_warned_of(pbx: Simulator) -> None:
+    """Meltano's own variables, which begin with two underscores, are not."""
+    unknown = {
+        "TAP_NOOJEE_STARTDATE": "",
+        "TAP_NOOJEE__SELECT": "x",
+        "TAP_NOOJEE_LOGLEVEL": "info",
+    }
+    done = run_in(variables(pbx) | unknown)
+    (warning,) = done.logged("WARNING")
+    assert "'startdate'" in warning
+    assert "'start_date'" in warning
+
+
+@pytest.mark.parametrize("variable", ["TAP_NOOJEE_LOGLEVEL", "LOGLEVEL"])
+def test_log_level(pbx: Simulator, variable: str) -> None:
+    bad = run_in(variables(pbx) | {variable: "loud"})
+    assert bad.error_line.startswith(f"{variable}: 'LOUD' is not a log level")
+    assert requested_hours(pbx) == []
+    for level, has_debug, has_info in [("debug", 1, 1), ("", 0, 1), ("warning", 0, 0)]:
+        done = run_in(variables(pbx) | {variable: level})
+        assert done.code == 0
+        assert (bool(done.logged("DEBUG")), bool(done.logged("INFO"))) == (has_debug, has_info)
+        assert API_KEY[:8] not in done.log

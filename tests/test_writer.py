@@ -1,4 +1,4 @@
-"""What is written: whole lines, all of them, or an error, buffered by Python or not."""
+"""Standard output: whole lines, all of them or an error, and STATE when targets can keep it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import resource
 import select
 import socket
 import subprocess
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Run, run_tap, truth
-from processes import command, environment, last_line, until
-from singer_sdk.singerlib import StateMessage
+from conftest import Run, expected_legs, hours_read, run_tap
+from processes import Process, arguments, command, environment, finished, last_line, until
+from singer_sdk.singerlib import RecordMessage, StateMessage
 from typing_extensions import override
 
 from tap_noojee.errors import OutputError
 from tap_noojee.simulator import Leg
-from tap_noojee.writer import LineWriter
+from tap_noojee.writer import MAX_HELD_STATES, PIPE_BUF, LineWriter
 
 if TYPE_CHECKING:
     from tap_noojee.simulator import Simulator
@@ -30,152 +30,204 @@ DAY: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
 LONG = "x" * 10_000
 
 
-@pytest.fixture(params=[{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
-def env(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The environment; in most images of containers, Python's output is not buffered."""
-    return environment(**request.param)
+class Output(io.RawIOBase):
+    """An unbuffered output that keeps each write, and takes at most `limit` bytes of it."""
 
-
-@pytest.fixture
-def long_lines(pbx: Simulator) -> Simulator:
-    """A PBX with a tag now and then that makes a line longer than a pipe takes as a whole."""
-    pbx.legs = [
-        Leg(leg.start, leg.callend, str(k), tag=LONG if k % 50 == 0 else "")
-        for k, leg in enumerate(truth(pbx, "2021-09-14", "2021-09-15"))
-    ]
-    return pbx
-
-
-def test_output_is_written_in_whole_lines(
-    long_lines: Simulator, tmp_path: Path, env: dict[str, str]
-) -> None:
-    """Each write to the pipe is of whole lines, and of no more than a pipe takes as a whole."""
-    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with reader, writer:
-        process = subprocess.Popen(
-            command(tmp_path, long_lines, **DAY),
-            stdout=writer.fileno(),
-            stderr=subprocess.DEVNULL,
-            env=env,
-        )
-        writer.close()
-        writes = []
-        while write := reader.recv(1_000_000):
-            writes.append(write)
-        assert process.wait(60) == 0
-    assert all(write.endswith(b"\n") for write in writes)
-    assert all(len(write) <= select.PIPE_BUF or write.count(b"\n") == 1 for write in writes)
-    assert any(write.count(b"\n") > 5 for write in writes)
-    assert max(map(len, writes)) > len(LONG)
-
-
-def test_a_full_pipe_that_does_not_block_gets_everything(
-    long_lines: Simulator, tmp_path: Path, env: dict[str, str]
-) -> None:
-    """A pipe that takes a part, or nothing, gets the rest when there is room again."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    process = subprocess.Popen(
-        command(tmp_path, long_lines, **DAY), stdout=writer, stderr=subprocess.DEVNULL, env=env
-    )
-    until(lambda: not select.select([], [writer], [], 0)[1])
-    time.sleep(0.3)  # the tap finds it full
-    os.close(writer)
-    output = bytearray()
-    while piece := os.read(reader, 1000):
-        output += piece
-    os.close(reader)
-    assert process.wait(60) == 0
-    run = Run(output.decode())
-    assert len(run.records) == len(truth(long_lines, "2021-09-14", "2021-09-15"))
-    assert run.bookmarks[-1] == "2021-09-14T14:00:00+00:00"
-
-
-@pytest.mark.parametrize("bytes_left", [0, 1000, 50_000])
-def test_a_file_that_cannot_grow_ends_the_run(
-    pbx: Simulator, tmp_path: Path, env: dict[str, str], bytes_left: int
-) -> None:
-    """When a write takes only a part, the rest is an error, not a success with half a line."""
-    size = len(run_tap(pbx, **DAY).output.encode()) - 1 - bytes_left
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    with Path(tmp_path, "out.jsonl").open("wb") as output:
-        done = subprocess.run(
-            command(tmp_path, pbx, **DAY),
-            stdout=output,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            env=env,
-            preexec_fn=limit,
-        )
-    assert done.returncode == 1
-    assert last_line(done.stderr) == "cannot write to the target: File too large"
-
-
-def test_a_full_disk_is_reported(pbx: Simulator, tmp_path: Path, env: dict[str, str]) -> None:
-    """Output that cannot be written ends the run with 1 and the reason."""
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            command(tmp_path, pbx, **DAY),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            env=env,
-        )
-    assert done.returncode == 1
-    assert last_line(done.stderr) == "cannot write to the target: No space left on device"
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("lines", [1, 60])
-def test_a_target_that_goes_away_ends_the_run(
-    pbx: Simulator, tmp_path: Path, env: dict[str, str], lines: int
-) -> None:
-    """When nobody reads any more, the tap ends with 1 and a line, wherever it was."""
-    with subprocess.Popen(
-        command(tmp_path, pbx, **DAY),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=env,
-    ) as process:
-        assert process.stdout
-        assert process.stderr
-        for _ in range(lines):
-            assert json.loads(process.stdout.readline())
-        process.stdout.close()
-        log = process.stderr.read()
-        assert process.wait(60) == 1
-    assert log.splitlines()[-1].endswith("cannot write to the target: Broken pipe")
-    assert "Traceback" not in log
-    assert "Exception ignored" not in log
-
-
-class Sink(io.RawIOBase):
-    """A file that takes no byte, and does not say why."""
+    def __init__(self, limit: int = 2**30) -> None:
+        self.limit = limit
+        self.writes: list[bytes] = []
 
     @override
-    def write(self, _: object) -> int:
-        return 0
+    def write(self, data: Any) -> int:
+        self.writes.append(bytes(data[: self.limit]))
+        return len(self.writes[-1])
 
     @override
     def writable(self) -> bool:
         return True
 
+    @property
+    def messages(self) -> list[str]:
+        """Each message in short: its type, with a STATE's value."""
+        lines = map(json.loads, b"".join(self.writes).splitlines())
+        return [str(line["value"]["k"]) if "value" in line else "RECORD" for line in lines]
 
-def test_a_write_of_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that takes no byte, and does not say why, is reported."""
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(Sink())))
-    with pytest.raises(OutputError, match="cannot write to the target: nothing was written"):
-        LineWriter().write_message(StateMessage({}))
+
+@pytest.fixture(params=["buffered", "unbuffered"])
+def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Output:
+    """The standard output, with Python's buffer or without it."""
+    raw = Output()
+    stream: Any = raw if request.param == "unbuffered" else io.BufferedWriter(raw)
+    stdout = io.TextIOWrapper(stream, write_through=stream is raw)
+    # Not sys.stdout itself, which pytest sets again after each fixture.
+    monkeypatch.setattr("tap_noojee.writer.sys", SimpleNamespace(stdout=stdout))
+    return raw
 
 
-def test_no_standard_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that was started without a standard output is reported."""
-    monkeypatch.setattr("sys.stdout", None)
-    with pytest.raises(OutputError, match="standard output is closed"):
-        LineWriter().write_message(StateMessage({}))
+def state(value: object) -> StateMessage:
+    """A STATE message."""
+    return StateMessage({"k": value})
+
+
+def record(size: int = 0) -> RecordMessage:
+    """A RECORD message whose line has this many bytes."""
+    overhead = len(LineWriter().format_message(RecordMessage("recordings", {"Tag": ""})))
+    return RecordMessage("recordings", {"Tag": "x" * (size - overhead)})
+
+
+RECORD = record()
+
+
+def test_state_waits_for_a_record_or_the_end(output: Output) -> None:
+    writer = LineWriter()
+    writer.write_message(state(1))
+    writer.write_message(state(2))
+    assert output.writes == []
+    writer.write_message(RECORD)
+    writer.write_message(RECORD)
+    assert output.messages == ["2"]
+    writer.write_message(state(3))
+    assert output.messages == ["2", "RECORD", "RECORD", "3"]
+    writer.write_message(state(4))
+    assert output.messages[4:] == ["4"]
+    writer.close()
+    assert output.messages[4:] == ["4"]
+
+
+def test_a_run_without_records_writes_every_fiftieth_state_and_the_last(output: Output) -> None:
+    assert MAX_HELD_STATES == 50
+    writer = LineWriter()
+    for number in range(1, 121):
+        writer.write_message(state(number))
+        assert output.messages == [str(k) for k in (50, 100) if k <= number]
+    writer.close()
+    assert output.messages == ["50", "100", "120"]
+    writer.write_message(RECORD)
+    writer.write_message(state(121))
+    assert output.messages == ["50", "100", "120", "RECORD", "121"]
+
+
+def test_a_run_that_ends_after_a_record_repeats_the_last_state(output: Output) -> None:
+    """Because target-jsonl forgets its state at each RECORD."""
+    writer = LineWriter()
+    writer.write_message(state(1))
+    writer.write_message(RECORD)
+    writer.write_message(state(2))
+    writer.write_message(RECORD)
+    writer.close()
+    writer.close()
+    assert output.messages == ["1", "RECORD", "2", "RECORD", "2"]
+
+
+def test_a_write_has_as_many_whole_lines_as_a_pipe_takes_at_once(output: Output) -> None:
+    for sizes, lines in (
+        ([PIPE_BUF - 100, 100], [2]),
+        ([PIPE_BUF - 100, 101], [1, 1]),
+        ([PIPE_BUF], [1]),
+        ([PIPE_BUF + 1, 100, 100], [1, 2]),
+        ([100, PIPE_BUF + 1, 100], [1, 1, 1]),
+        ([PIPE_BUF // 4] * 9, [4, 4, 1]),
+    ):
+        del output.writes[:]
+        writer = LineWriter()
+        for size in sizes:
+            writer.write_message(record(size))
+        writer.close()
+        assert [write.count(b"\n") for write in output.writes] == lines
+        assert sum(map(len, output.writes)) == sum(sizes)
+        assert all(write.endswith(b"\n") for write in output.writes)
+
+
+def test_an_output_that_takes_a_few_bytes_at_a_time_gets_all(output: Output) -> None:
+    output.limit = 7
+    LineWriter().write_message(state(1))
+    writer = LineWriter()
+    writer.write_message(RECORD)
+    writer.write_message(state("long" * 100))
+    assert output.messages == ["RECORD", "long" * 100]
+
+
+def test_nothing_follows_a_cut_line(output: Output) -> None:
+    writer = LineWriter()
+    writer.write_message(state(1))
+    writer.write_message(RECORD)
+    del output.writes[:]
+    output.limit = 0
+    with pytest.raises(OutputError, match="nothing was written"):
+        writer.write_message(record(PIPE_BUF))
+    output.limit = 2**30
+    writer.close()
+    assert output.writes == [b""]
+
+
+# --- With a real process ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_lines(pbx: Simulator) -> Simulator:
+    """A PBX with some tags that make a line longer than a pipe takes at once."""
+    pbx.legs = [
+        Leg(leg.start, leg.callend, str(k), tag=LONG if k % 50 == 0 else "")
+        for k, leg in enumerate(expected_legs(pbx, "2021-09-14", "2021-09-15"))
+    ]
+    return pbx
+
+
+def test_processes_write_whole_lines(long_lines: Simulator, tmp_path: Path) -> None:
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with reader, writer:
+        process = Process(arguments(tmp_path, long_lines, **DAY), stdout=writer.fileno())
+        writer.close()
+        writes = []
+        while write := reader.recv(1_000_000):
+            writes.append(write)
+        assert process.wait() == 0
+    assert all(write.endswith(b"\n") for write in writes)
+    assert all(len(write) <= select.PIPE_BUF or write.count(b"\n") == 1 for write in writes)
+    assert max(map(len, writes)) > len(LONG)
+    assert len(Run(b"".join(writes).decode()).records) == 263
+
+
+@pytest.mark.slow
+def test_a_full_pipe_that_does_not_block_gets_everything(
+    long_lines: Simulator, tmp_path: Path
+) -> None:
+    """Without Python's buffer, as in most container images."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    words = command(tmp_path, long_lines, **DAY)
+    env = environment(PYTHONUNBUFFERED="1")
+    process = subprocess.Popen(words, stdout=writer, stderr=subprocess.DEVNULL, env=env)
+    until(lambda: not select.select([], [writer], [], 0)[1])
+    os.close(writer)
+    with os.fdopen(reader) as output:
+        run = Run(output.read())
+    assert process.wait(60) == 0
+    assert len(run.records) == 263
+    assert hours_read(run) == [("2021-09-14T00:00", "2021-09-15T00:00")]
+
+
+def test_an_output_that_cannot_be_written_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        for stdout, reason in (
+            (full.fileno(), "cannot write to the target: No space left on device"),
+            (None, "standard output is closed: the target has ended"),
+        ):
+            _, done = finished(arguments(tmp_path, pbx, **DAY), stdout=stdout)
+            assert done.returncode == 1
+            assert last_line(done.log) == reason
+            assert "Traceback" not in done.log
+
+
+def test_a_file_that_cannot_grow_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
+    """A write may take only a part of its data."""
+    whole = run_tap(pbx, **DAY).output.encode()
+    for missing in (1, 1000, 50_000):
+        path = tmp_path / "out.jsonl"
+        with path.open("wb") as file:
+            process = Process(arguments(tmp_path, pbx, **DAY), stdout=file.fileno())
+            size = len(whole) - missing
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, size))
+            assert process.wait() == 1
+        assert last_line(process.log) == "cannot write to the target: File too large"
+        assert len(path.read_bytes()) == size

@@ -1,56 +1,56 @@
-"""Times, dates as Java prints them, and legs at times, for several tests."""
+"""Times in several forms, legs at times, and clocks looked at minute by minute."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from tap_noojee.dates import Reading
 from tap_noojee.simulator import Leg
 
 DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
-JDK_11_TO_21 = [
-    # Zone, then offset and name at JDK 11 to 21 in January and in July.
-    ("Australia/Melbourne", "+11:00", "AEDT", "+10:00", "AEST"),
-    ("Australia/Sydney", "+11:00", "AEDT", "+10:00", "AEST"),
-    ("Australia/Hobart", "+11:00", "AEDT", "+10:00", "AEST"),
-    ("Australia/Brisbane", "+10:00", "AEST", "+10:00", "AEST"),
-    ("Australia/Lindeman", "+10:00", "AEST", "+10:00", "AEST"),
-    ("Australia/Adelaide", "+10:30", "ACDT", "+09:30", "ACST"),
-    ("Australia/Broken_Hill", "+10:30", "ACDT", "+09:30", "ACST"),
-    ("Australia/Darwin", "+09:30", "ACST", "+09:30", "ACST"),
-    ("Australia/Perth", "+08:00", "AWST", "+08:00", "AWST"),
-    ("Australia/Lord_Howe", "+11:00", "LHDT", "+10:30", "LHST"),
-    ("Australia/Eucla", "+08:45", "ACWST", "+08:45", "ACWST"),
-    ("Pacific/Norfolk", "+12:00", "NFST", "+11:00", "NFT"),
-    ("Pacific/Auckland", "+13:00", "NZDT", "+12:00", "NZST"),
-    ("Pacific/Chatham", "+13:45", "CHADT", "+12:45", "CHAST"),
-    ("Asia/Singapore", "+08:00", "SGT", "+08:00", "SGT"),
-    ("Europe/London", "+00:00", "GMT", "+01:00", "BST"),
-    ("UTC", "+00:00", "UTC", "+00:00", "UTC"),
-    ("Etc/GMT-10", "+10:00", "GMT+10:00", "+10:00", "GMT+10:00"),
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+
+CHANGES = [
+    # Back: the clocks repeat a part of an hour, an hour, or two.
+    ("Australia/Melbourne", "2021-04-03T16:00Z"),
+    ("Australia/Lord_Howe", "2021-04-03T15:00Z"),  # by half an hour
+    ("Pacific/Chatham", "2021-04-03T14:00Z"),  # at 3:45, so that two hours interleave
+    ("America/Santiago", "2021-04-04T03:00Z"),  # at midnight
+    ("America/Havana", "2021-11-07T05:00Z"),  # the first hour of a day
+    ("Antarctica/Troll", "2021-10-31T01:00Z"),  # by two hours
+    ("America/Caracas", "2007-12-09T07:00Z"),  # by half an hour, for good
+    # Forward: they skip them.
+    ("Australia/Adelaide", "2021-10-02T16:30Z"),
+    ("Australia/Lord_Howe", "2021-10-02T15:30Z"),
+    ("Pacific/Chatham", "2021-09-25T14:00Z"),
+    ("America/Santiago", "2021-09-05T04:00Z"),
+    ("Africa/Cairo", "2023-04-27T22:00Z"),
+    ("Antarctica/Troll", "2021-03-28T01:00Z"),
+    ("Asia/Pyongyang", "2018-05-04T15:00Z"),  # 23:30 to midnight
+    ("Pacific/Apia", "2011-12-30T10:00Z"),  # a whole day
+    # Never.
+    ("Australia/Brisbane", "2022-01-01T00:00Z"),
 ]
-"""Zone, then offset and name that JDK 11 to 21 print in January and in July."""
+"""Zones, and an instant at which their clocks change, of each kind."""
 
 
 def at(text: str) -> datetime:
-    """Read a time with an offset."""
+    """The instant of a time with an offset, in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def reading(
-    instant: datetime, *, ambiguous: bool = False, legacy_name: str = "", proven: bool = True
-) -> Reading:
-    """What is read of a date at this instant; an old JVM's name proves nothing."""
-    iso = instant.astimezone(UTC).isoformat()
-    return Reading(iso, ambiguous, legacy_name, proven and not legacy_name)
-
-
 def local(text: str, zone: str) -> datetime:
-    """An instant in UTC, of a zone's wall-clock time."""
+    """The instant of a zone's wall-clock time, in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+
+
+def wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
+    """The naive time that clocks in the zone show."""
+    return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
@@ -60,6 +60,46 @@ def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
 
 
 def java(wall: datetime, name: str) -> str:
-    """Print a date as Java does."""
+    """A date as Java prints it."""
     day, month = DAYS[wall.weekday()], MONTHS[wall.month - 1]
     return f"{day} {month} {wall:%d %H:%M:%S} {name} {wall:%Y}"
+
+
+class Clocks:
+    """The clocks of a zone, looked at each minute from one instant until before another."""
+
+    def __init__(self, zone: ZoneInfo, first: datetime, last: datetime) -> None:
+        self.zone = zone
+        self.instants = [first + k * MINUTE for k in range((last - first) // MINUTE)]
+        # When they show each minute, and each hour, in order of the hours.
+        self.shown: dict[datetime, list[datetime]] = {}
+        self.hours: dict[datetime, list[datetime]] = {}
+        for instant in self.instants:
+            minute = wall_time(instant, zone)
+            self.shown.setdefault(minute, []).append(instant)
+            self.hours.setdefault(minute.replace(minute=0), []).append(instant)
+        self.hours = dict(sorted(self.hours.items()))
+
+    def __repr__(self) -> str:
+        return f"{self.zone.key} from {self.instants[0]:%Y-%m-%d %H:%M}Z"
+
+    def end(self, hour: datetime) -> datetime:
+        """When they have shown the hour for the last time."""
+        return self.hours[hour][-1] + MINUTE
+
+    def is_repeated(self, hour: datetime) -> bool:
+        """Whether they show any minute of the hour twice."""
+        return any(len(self.shown.get(hour + k * MINUTE, ())) > 1 for k in range(60))
+
+    def whole_hours(self) -> list[datetime]:
+        """The hours that lie wholly within, from the earliest."""
+        found = list(self.hours)
+        return found[
+            found.index(wall_time(self.instants[0], self.zone).replace(minute=0)) + 1 : -1
+        ]
+
+
+@lru_cache(maxsize=64)
+def watch(key: str, change: str) -> Clocks:
+    """Clocks from ten hours before a change until ten hours after it."""
+    return Clocks(ZoneInfo(key), at(change) - 10 * HOUR, at(change) + 10 * HOUR)

@@ -1,0 +1,313 @@
+-- Reports on call recordings, for a Postgres that MeltanoLabs' target-postgres loads with PGTZ=UTC.
+--
+--     psql -f docs/sql/postgres.sql
+--
+-- creates the views in the first schema of your search_path. Run it again after each change.
+-- docs/analysis.md explains the views.
+
+-- Your settings.
+CREATE OR REPLACE VIEW report_settings AS
+SELECT
+    'Australia/Melbourne' AS zone,     -- of the PBX's clock
+    '%' AS state_ids,                  -- LIKE pattern of the states that load this table
+    NULL::timestamp AS history_from,   -- start_date in that zone; NULL: the first hour read
+    5 AS settle_minutes,               -- as in the tap's settings
+    30 AS long_call_minutes,
+    90 AS retention_days,              -- how long the PBX keeps a recording
+    7 AS warning_days;                 -- how long before its deletion to list a recording
+
+-- The table that the target loads.
+CREATE OR REPLACE VIEW legs AS
+SELECT
+    "CallRecordId" AS call_record_id,
+    "Leg" AS leg,
+    nullif("UniqueId", '') AS unique_id,
+    "Start" AT TIME ZONE 'UTC' AS started_at,
+    callend AT TIME ZONE 'UTC' AS ended_at,
+    "Duration" AS seconds,
+    nullif("Direction", '') AS direction,
+    nullif("Source", '') AS source,
+    nullif("Destination", '') AS destination,
+    nullif("DID", '') AS did,
+    nullif("Tag", '') AS tag,
+    nullif("Username", '') AS username
+FROM tap_noojee.recordings;
+
+-- The tap's state: in Meltano's tables or, if they are in another database, in saved_state.
+DO $$
+BEGIN
+    CREATE OR REPLACE VIEW bookmarks AS
+    SELECT
+        state_id::text AS state_id,
+        -- Meltano gives the tap the completed state, overridden by the partial one.
+        coalesce(completed_state::jsonb #> '{singer_state,bookmarks,recordings}', '{}')
+            || coalesce(partial_state::jsonb #> '{singer_state,bookmarks,recordings}', '{}')
+            AS bookmark
+    FROM public.state
+    WHERE state_id LIKE (SELECT state_ids FROM report_settings);
+
+    CREATE OR REPLACE VIEW last_runs AS
+    SELECT
+        job_name::text AS state_id,
+        max(ended_at) FILTER (WHERE state = 'SUCCESS') AT TIME ZONE 'UTC' AS last_success,
+        max(ended_at) FILTER (WHERE state IN ('FAIL', 'DEAD')) AT TIME ZONE 'UTC' AS last_failure
+    FROM public.runs
+    GROUP BY job_name;
+EXCEPTION WHEN undefined_table OR undefined_column THEN
+    CREATE TABLE IF NOT EXISTS saved_state (
+        saved_at timestamptz NOT NULL DEFAULT now(),
+        state jsonb NOT NULL
+    );
+
+    CREATE OR REPLACE VIEW bookmarks AS
+    SELECT
+        'saved_state' AS state_id,
+        state #> '{singer_state,bookmarks,recordings}' AS bookmark
+    FROM saved_state
+    ORDER BY saved_at DESC
+    LIMIT 1;
+
+    CREATE OR REPLACE VIEW last_runs AS
+    SELECT
+        NULL::text AS state_id,
+        NULL::timestamptz AS last_success,
+        NULL::timestamptz AS last_failure
+    WHERE false;
+END $$;
+
+CREATE OR REPLACE VIEW hour_ranges AS
+SELECT
+    state_id,
+    (hours ->> 'from')::timestamp AS first_hour,
+    (hours ->> 'to')::timestamp AS end_hour
+FROM bookmarks, jsonb_array_elements(bookmark -> 'hours_read') AS hours;
+
+-- From here on, both files are the same.
+
+CREATE OR REPLACE VIEW calls AS
+SELECT
+    unique_id,
+    min(started_at) AS started_at,
+    max(ended_at) AS ended_at,
+    count(*) AS legs,
+    sum(seconds)::bigint AS recorded_seconds,
+    extract(epoch FROM max(ended_at) - min(started_at))::bigint AS elapsed_seconds,
+    (array_agg(direction ORDER BY leg))[1] AS direction,
+    (array_agg(source ORDER BY leg))[1] AS source,
+    (array_agg(did ORDER BY leg))[1] AS did
+FROM legs
+WHERE unique_id IS NOT NULL
+GROUP BY unique_id;
+
+CREATE OR REPLACE VIEW calls_by_hour AS
+WITH started AS (
+    SELECT
+        date_trunc('hour', started_at AT TIME ZONE zone) AS local_hour,
+        (started_at AT TIME ZONE zone) - (started_at AT TIME ZONE 'UTC') AS utc_offset,
+        count(*) AS calls
+    FROM calls, report_settings
+    GROUP BY 1, 2
+),
+days AS (
+    SELECT
+        date_trunc('day', min(local_hour)) AS first_day,
+        date_trunc('day', max(local_hour)) + INTERVAL '1 day' AS day_after
+    FROM started
+),
+quarters AS (  -- some zones change their clocks in the middle of an hour
+    SELECT zone, generate_series AS instant
+    FROM days, report_settings, LATERAL generate_series(
+        first_day AT TIME ZONE zone,
+        day_after AT TIME ZONE zone - INTERVAL '15 minutes',
+        INTERVAL '15 minutes'
+    )
+),
+clock AS (
+    SELECT DISTINCT
+        date_trunc('hour', instant AT TIME ZONE zone) AS local_hour,
+        (instant AT TIME ZONE zone) - (instant AT TIME ZONE 'UTC') AS utc_offset
+    FROM quarters
+)
+SELECT local_hour, utc_offset, coalesce(calls, 0) AS calls
+FROM clock
+LEFT JOIN started USING (local_hour, utc_offset);
+
+CREATE OR REPLACE VIEW calls_by_weekday AS
+SELECT
+    extract(isodow FROM local_hour)::int AS weekday,  -- 1 is Monday
+    extract(hour FROM local_hour)::int AS hour,
+    sum(calls)::bigint AS calls,
+    count(*) AS hours
+FROM calls_by_hour
+GROUP BY 1, 2;
+
+CREATE OR REPLACE VIEW calls_by_user AS
+SELECT
+    (started_at AT TIME ZONE zone)::date AS local_day,
+    username,
+    count(DISTINCT unique_id) AS calls,
+    count(*) AS legs,
+    sum(seconds)::bigint AS recorded_seconds
+FROM legs, report_settings
+GROUP BY 1, 2;
+
+CREATE OR REPLACE VIEW calls_by_line AS
+SELECT
+    (started_at AT TIME ZONE zone)::date AS local_day,
+    did,
+    count(*) AS calls,
+    sum(elapsed_seconds)::bigint AS elapsed_seconds
+FROM calls, report_settings
+GROUP BY 1, 2;
+
+CREATE OR REPLACE VIEW calls_by_direction AS
+SELECT
+    (started_at AT TIME ZONE zone)::date AS local_day,
+    direction,
+    count(*) AS calls,
+    sum(elapsed_seconds)::bigint AS elapsed_seconds
+FROM calls, report_settings
+GROUP BY 1, 2;
+
+CREATE OR REPLACE VIEW call_lengths AS
+SELECT from_seconds, below_seconds, count(unique_id) AS calls
+FROM (
+    VALUES
+        (0, 10), (10, 30), (30, 60), (60, 120), (120, 300), (300, 600),
+        (600, 1200), (1200, 1800), (1800, 3600), (3600, NULL)
+) AS bands (from_seconds, below_seconds)
+LEFT JOIN calls
+    ON elapsed_seconds >= from_seconds
+    AND (elapsed_seconds < below_seconds OR below_seconds IS NULL)
+GROUP BY 1, 2;
+
+CREATE OR REPLACE VIEW long_calls AS
+SELECT calls.*
+FROM calls, report_settings
+WHERE elapsed_seconds >= long_call_minutes * 60;
+
+CREATE OR REPLACE VIEW repeat_callers AS
+SELECT
+    source,
+    count(*) AS calls,
+    count(*) FILTER (WHERE started_at - previous <= INTERVAL '24 hours') AS again_within_a_day,
+    min(started_at) AS first_call,
+    max(started_at) AS last_call
+FROM (
+    SELECT
+        source,
+        started_at,
+        lag(started_at) OVER (PARTITION BY source ORDER BY started_at) AS previous
+    FROM calls
+    WHERE direction = 'Inbound' AND source IS NOT NULL
+) AS inbound
+GROUP BY source
+HAVING count(*) > 1;
+
+CREATE OR REPLACE VIEW calls_by_tag AS
+SELECT tag, calls.*
+FROM (SELECT DISTINCT tag, unique_id FROM legs WHERE tag IS NOT NULL) AS tags
+JOIN calls ON calls.unique_id = tags.unique_id;
+
+CREATE OR REPLACE VIEW recordings_near_deletion AS
+SELECT *
+FROM (
+    SELECT legs.*, ended_at + retention_days * INTERVAL '24 hours' AS deleted_at, warning_days
+    FROM legs, report_settings
+) AS dated
+WHERE deleted_at BETWEEN now() AND now() + warning_days * INTERVAL '24 hours';
+
+CREATE OR REPLACE VIEW states AS
+SELECT
+    state_id,
+    zone,
+    read_until,
+    coalesce(history_from, first_read) AS history_from,
+    date_trunc('hour', least(history_from, first_read)) AS first_hour,
+    date_trunc('hour', (now() - settle_minutes * INTERVAL '1 minute') AT TIME ZONE zone)
+        - INTERVAL '1 hour' AS last_due
+FROM (
+    SELECT
+        state_id,
+        bookmark ->> 'timezone' AS zone,
+        (bookmark ->> 'replication_key_value')::timestamptz AS read_until
+    FROM bookmarks
+) AS bookmark
+JOIN (
+    SELECT state_id, min(first_hour) AS first_read
+    FROM hour_ranges
+    GROUP BY state_id
+) AS ranges USING (state_id)
+CROSS JOIN (SELECT history_from, settle_minutes FROM report_settings) AS settings;
+
+CREATE OR REPLACE VIEW hours AS
+WITH clock AS (
+    SELECT state_id, zone, read_until, generate_series AS local_hour
+    FROM states, LATERAL generate_series(first_hour, last_due, INTERVAL '1 hour')
+),
+ended AS (
+    SELECT
+        state_id,
+        date_trunc('hour', ended_at AT TIME ZONE zone) AS local_hour,
+        count(*) AS legs
+    FROM legs, states
+    GROUP BY 1, 2
+)
+SELECT
+    state_id,
+    local_hour,
+    EXISTS (
+        SELECT 1
+        FROM hour_ranges
+        WHERE hour_ranges.state_id = clock.state_id
+            AND local_hour >= first_hour
+            AND local_hour < end_hour
+            -- Setting the value of the bookmark back makes the tap read again from there.
+            AND local_hour + INTERVAL '1 hour' <= read_until AT TIME ZONE zone
+    ) AS is_read,
+    coalesce(legs, 0) AS legs
+FROM clock
+LEFT JOIN ended USING (state_id, local_hour)
+-- Clocks skip an hour if they show neither its first quarter nor its last.
+WHERE (local_hour AT TIME ZONE zone) AT TIME ZONE zone = local_hour
+    OR ((local_hour + INTERVAL '45 minutes') AT TIME ZONE zone) AT TIME ZONE zone
+        = local_hour + INTERVAL '45 minutes';
+
+CREATE OR REPLACE VIEW hours_without_calls AS
+SELECT state_id, local_hour, weeks_read, weeks_with_calls, round(usual_legs, 1) AS usual_legs
+FROM (
+    SELECT
+        state_id,
+        local_hour,
+        legs,
+        count(*) OVER eight_weeks AS weeks_read,
+        count(*) FILTER (WHERE legs > 0) OVER eight_weeks AS weeks_with_calls,
+        avg(legs) OVER eight_weeks AS usual_legs
+    FROM hours
+    WHERE is_read
+    WINDOW eight_weeks AS (
+        PARTITION BY state_id, extract(isodow FROM local_hour), extract(hour FROM local_hour)
+        ORDER BY local_hour
+        RANGE BETWEEN INTERVAL '56 days' PRECEDING AND INTERVAL '7 days' PRECEDING
+    )
+) AS weekly
+WHERE legs = 0 AND weeks_with_calls >= 5;
+
+CREATE OR REPLACE VIEW freshness AS
+SELECT
+    state_id,
+    read_until,
+    coalesce(hours_missing, 0) AS hours_missing,
+    coalesce(hours_missing, 0) / (24 * 60.0) AS days_left,  -- at one request a minute
+    (SELECT max(ended_at) FROM legs) AS last_leg_ended_at,
+    last_success,
+    last_failure
+FROM states
+LEFT JOIN (
+    SELECT state_id, count(*) AS hours_missing
+    FROM hours
+    JOIN states USING (state_id)
+    WHERE NOT is_read AND local_hour >= history_from
+    GROUP BY state_id
+) AS missing USING (state_id)
+LEFT JOIN last_runs USING (state_id);

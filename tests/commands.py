@@ -1,0 +1,96 @@
+"""The tap's command line, run in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from conftest import Run, settings
+
+from tap_noojee.tap import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tap_noojee.simulator import Simulator
+
+HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
+"""The documented hour, which has four legs."""
+
+
+@dataclasses.dataclass
+class Done(Run):
+    """A run of the command that has ended."""
+
+    code: int = 0
+    log: str = ""
+
+    def logged(self, *levels: str) -> list[str]:
+        """The messages of these levels."""
+        lines = [line.split(" | ", 3) for line in self.log.splitlines()]
+        return [line[-1] for line in lines if len(line) > 1 and line[1].strip() in levels]
+
+    @property
+    def error_line(self) -> str:
+        """The one line of error of a run that ended with 1 and wrote nothing."""
+        assert (self.code, self.output) == (1, ""), self.log
+        (line,) = self.logged("ERROR", "CRITICAL")
+        assert self.log.splitlines()[-1].endswith(line)  # no traceback
+        return line
+
+
+def run_command(*arguments: object, env: dict[str, str] | None = None) -> Done:
+    """Run `tap-noojee` with these arguments and variables."""
+    stdout, stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+    others = {k: v for k, v in os.environ.items() if "NOOJEE" not in k and "LOGLEVEL" not in k}
+    code: object = 0
+    with (
+        _logging_restored(),
+        mock.patch.object(sys, "argv", ["tap-noojee", *map(str, arguments)]),
+        mock.patch.object(sys, "excepthook"),
+        mock.patch.dict(os.environ, others | (env or {}), clear=True),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    if isinstance(code, str):  # Python prints it and exits with 1
+        stderr.write(f"now | ERROR | tap-noojee | {code}")
+        code = 1
+    stdout.seek(0)
+    return Done(stdout.read(), code=int(str(code or 0)), log=stderr.getvalue())
+
+
+def run_with(pbx: Simulator, tmp_path: Path, *options: object, **config: Any) -> Done:
+    """Run `tap-noojee` for the documented hour with these options and settings."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(settings(pbx, **HOUR | config)))
+    return run_command("--config", path, *options)
+
+
+def variables(pbx: Simulator, **more: str) -> dict[str, str]:
+    """The environment variables for the documented hour, and more settings."""
+    config = settings(pbx, **HOUR | more)
+    return {f"TAP_NOOJEE_{name.upper()}": str(value) for name, value in config.items()}
+
+
+@contextlib.contextmanager
+def _logging_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    try:
+        yield
+    finally:
+        logging.captureWarnings(capture=False)
+        root.setLevel(level)
+        root.handlers[:] = handlers

@@ -1,0 +1,124 @@
+"""The clock: its time, its waits, and what interrupts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from conftest import FakeClock
+
+from tap_noojee.clock import SAME_REQUEST, Clock
+from tap_noojee.errors import Interrupted
+
+LONG = 60
+"""Seconds that no test takes."""
+
+
+def test_now_is_the_present_in_utc() -> None:
+    now = Clock().now()
+    assert now.utcoffset() == timedelta()
+    assert abs(now.timestamp() - time.time()) < LONG
+
+
+def test_sleep_waits_as_long_as_told() -> None:
+    clock = Clock()
+    began = time.monotonic()
+    clock.sleep(0.2)
+    assert time.monotonic() - began >= 0.2
+    clock.sleep(-LONG)
+    clock.sleep(0)
+
+
+def test_a_signal_interrupts_every_wait() -> None:
+    for wait in (
+        lambda clock: clock.sleep(LONG),
+        lambda clock: clock.run_in_thread(threading.Event().wait, LONG),
+    ):
+        clock = Clock()
+        threading.Timer(0.1, clock.stop, [signal.SIGTERM]).start()
+        with pytest.raises(Interrupted) as interrupted:
+            wait(clock)  # type: ignore[no-untyped-call]
+        assert interrupted.value.signum == signal.SIGTERM
+
+
+def test_nothing_starts_after_a_signal() -> None:
+    clock = Clock()
+    clock.raise_if_stopped()
+    clock.stop(signal.SIGINT)
+    started = threading.Event()
+    for action in (
+        clock.raise_if_stopped,
+        lambda: clock.sleep(LONG),
+        lambda: clock.sleep(-1),
+        lambda: clock.run_in_thread(started.set, LONG),
+    ):
+        with pytest.raises(Interrupted):
+            action()
+    assert not started.is_set()
+
+
+def test_a_second_signal_exits_unless_it_doubles_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    clock = FakeClock()
+    clock.instant = clock.instant.add(seconds=LONG)
+    clock.stop(signal.SIGINT)
+    for seconds, expected in (
+        (0, []),
+        (SAME_REQUEST - 0.001, []),
+        (SAME_REQUEST, [128 + signal.SIGTERM]),
+    ):
+        clock.instant = clock.started.add(seconds=LONG + seconds)
+        clock.stop(signal.SIGTERM)
+        assert exits == expected
+    with pytest.raises(Interrupted) as interrupted:
+        clock.raise_if_stopped()
+    assert interrupted.value.signum == signal.SIGINT
+
+
+def test_a_task_returns_its_result_or_raises_its_error() -> None:
+    def fail() -> None:
+        raise LookupError("no such host")
+
+    clock = Clock()
+    assert clock.run_in_thread(lambda: 7, LONG) == 7
+    assert clock.run_in_thread(lambda: None, LONG) is None
+    with pytest.raises(LookupError, match="no such host"):
+        clock.run_in_thread(fail, LONG)
+
+
+def test_an_abandoned_task_affects_no_later_wait() -> None:
+    clock = Clock()
+    late, finished, done = threading.Event(), threading.Event(), threading.Event()
+
+    def be_late() -> str:
+        late.wait()
+        finished.set()
+        return "late"
+
+    def come_after() -> str:
+        late.set()
+        finished.wait()
+        done.wait(0.1)
+        return "in time"
+
+    with pytest.raises(TimeoutError):
+        clock.run_in_thread(be_late, 0.05)
+    assert clock.run_in_thread(come_after, LONG) == "in time"
+    late.clear()
+    with pytest.raises(TimeoutError):
+        clock.run_in_thread(be_late, 0.05)
+    threading.Timer(0.05, late.set).start()
+    began = time.monotonic()
+    clock.sleep(0.3)
+    assert time.monotonic() - began >= 0.3
+
+
+def test_an_abandoned_task_does_not_keep_the_process() -> None:
+    assert Clock().run_in_thread(lambda: threading.current_thread().daemon, LONG)

@@ -1,0 +1,416 @@
+"""Responses: which legs they contain, or which error they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import as_rows, expected_legs, hours_read, requested_hours, run_tap, written_rows
+from msgspec.structs import asdict
+
+from tap_noojee.errors import (
+    FailedHoursError,
+    HourError,
+    NoojeeError,
+    PossibleRateLimitError,
+    RateLimitError,
+    RequestError,
+    TransientError,
+    TruncatedResponseError,
+)
+from tap_noojee.legs import RawLeg
+from tap_noojee.responses import MAX_LEGS, MAX_MESSAGE_BYTES, Decoded, Response, parse_response
+from tap_noojee.simulator import Failure, Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NOW = datetime(2022, 6, 1, tzinfo=UTC)
+FIELDS = RawLeg.__struct_fields__
+FOLDER = Path(__file__).with_name("responses")
+
+
+def decode(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Decoded:
+    """Parse one response."""
+    return parse_response(Response(status, headers or {}, bytearray(body)), "the-key-01", NOW)
+
+
+def error(
+    body: bytes = b"", status: int = 200, headers: Mapping[str, str] | None = None
+) -> RequestError:
+    """The error of one response."""
+    with pytest.raises(RequestError) as raised:
+        decode(body, status, headers)
+    return raised.value
+
+
+def one_leg(**raw: str) -> bytes:
+    """An array of one leg, some of whose values are given as JSON."""
+    fields = dict.fromkeys(FIELDS, '"x"') | raw
+    return f"[{{{', '.join(f'{json.dumps(n)}: {v}' for n, v in fields.items())}}}]".encode()
+
+
+def tag(value: str | bytes, content_type: str = "application/json") -> tuple[Any, Decoded]:
+    """The Tag of a leg with this JSON value, and the decoded response."""
+    body = one_leg(Tag="TAG").replace(
+        b"TAG", value if isinstance(value, bytes) else value.encode()
+    )
+    decoded = decode(body, headers={"Content-Type": content_type})
+    return decoded.legs[0].Tag, decoded
+
+
+# --- Responses that were seen elsewhere -------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The outcome of a body for 15:00."""
+
+    warnings: tuple[tuple[str, ...], ...] = ()
+    """Parts of each warning, in order."""
+    error: str = ""
+    """A part of the error, if the hour fails."""
+    field: str = "Leg"
+    values: tuple[Any, ...] = (1,)
+    """The values of that field in the records, in order."""
+
+
+START = "2021-09-14T05:03:30+00:00"
+
+OUTCOMES = {
+    "zero-date.json": Outcome(
+        (("record 2", "Start", "AEDT 2'"), ("record 3", "Start", "'0000-00-00 00:00:00'")),
+        field="Start",
+        values=(START, None, None),
+    ),
+    "number-forms.json": Outcome(
+        (("record 4", "Duration", "'abc'"),), field="Duration", values=(68, 68, 68, None)
+    ),
+    "no-key.json": Outcome(error="record 2: CallRecordId"),
+    "latin-1.json": Outcome((("windows-1252",),), field="Username", values=("Zoë",)),
+    "raw-line-feed.json": Outcome(field="Tag", values=("line 1\nline 2",)),
+    "half-surrogate.json": Outcome(
+        (("Tag", "U+FFFD"),), field="Tag", values=("call back \ufffd",)
+    ),
+    "nul.json": Outcome((("Tag", "U+FFFD"),), field="Tag", values=("INV\ufffd1001",)),
+    "other-case.json": Outcome(field="Duration", values=(4,)),
+    "no-did.json": Outcome((("DID",),), field="DID", values=(None, None)),
+    "same-key.json": Outcome(
+        (("CallRecordId", "UniqueId", "'6468', 1"),),
+        field="UniqueId",
+        values=("1631595787.5", "1631595790.9"),
+    ),
+    "trailing-comma.json": Outcome(error="not JSON at byte 2"),
+}
+
+
+def test_each_body_has_an_outcome() -> None:
+    assert OUTCOMES.keys() == {path.name for path in FOLDER.glob("*.json")}
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_a_bad_response_costs_only_itself(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    outcome = OUTCOMES[name]
+    failure = Failure("body", body=(FOLDER / name).read_bytes(), at=("2021-09-14", 15))
+    with Simulator(failures=[failure]) as pbx:
+        run = run_tap(pbx, start_date="2021-09-14T14:00", end_date="2021-09-14T17:00")
+        before, after = (
+            as_rows(expected_legs(pbx, f"2021-09-14T{hour}:00", f"2021-09-14T{hour + 1}:00"))
+            for hour in (14, 16)
+        )
+        again = run_tap(
+            pbx,
+            state=run.states[-1],
+            start_date="2021-09-14T14:00",
+            end_date="2021-09-14T17:00",
+        )
+        hours = [hour for _, hour in requested_hours(pbx)]
+        correct = as_rows(expected_legs(pbx, "2021-09-14T15:00", "2021-09-14T16:00"))
+    written = written_rows(run)
+    middle = run.records[len(before) : len(run.records) - len(after)]
+    assert written[: len(before)] == before
+    assert written[len(run.records) - len(after) :] == after
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(lines) == len(outcome.warnings)
+    for line, parts in zip(lines, outcome.warnings, strict=True):
+        assert line.startswith("2021-09-14 15:00: ")
+        assert all(part in line for part in parts)
+    if outcome.error:
+        (failed,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+        assert failed.startswith("2021-09-14 15:00: ")
+        assert outcome.error in failed
+        assert isinstance(run.error, FailedHoursError)
+        assert "2021-09-14 15:00" in str(run.error)
+        assert middle == []
+        assert again.error is None
+        assert hours == [14, 15, 16, 15]
+        assert written_rows(again) == correct
+    else:
+        assert run.error is None
+        assert [record[outcome.field] for record in middle] == [*outcome.values]
+        assert hours_read(run) == [("2021-09-14T14:00", "2021-09-14T17:00")]
+        assert hours == [14, 15, 16]
+
+
+# --- Arrays -----------------------------------------------------------------------------------
+
+
+def test_arrays_are_decoded() -> None:
+    leg = dict.fromkeys(FIELDS, "x")
+    for before, after in ((b"", b""), (b" \r\n\t", b" \r\n\t"), (b"\xef\xbb\xbf", b"")):
+        assert decode(before + b"[]" + after) == Decoded([])
+        (found,) = decode(before + one_leg() + after).legs
+        assert asdict(found) == leg
+        (found,) = decode(before + one_leg(Duration="4") + after).legs
+        assert asdict(found) == leg | {"Duration": "4"}
+
+
+def test_decoding_empties_the_body_before_it_builds_odd_legs() -> None:
+    body = bytearray(one_leg(Duration="4"))
+    parse_response(Response(200, {}, body), "", NOW)
+    assert not body
+
+
+def test_numbers_keep_their_form() -> None:
+    for number in ("0", "-0", "68", "68.0", "6.8E1", "1e999", "9" * 5000, "-1.50"):
+        assert tag(number)[0] == number
+    for constant in ("NaN", "Infinity", "-Infinity"):
+        assert isinstance(tag(constant)[0], float)
+
+
+def test_values_of_other_types_are_left_for_the_reader() -> None:
+    assert [tag(value)[0] for value in ("null", "true", "[1]")] == [None, True, ["1"]]
+    assert decode(b'[null, 1, "a", []]').legs == [None, "1", "a", []]
+
+
+def test_field_names_are_matched_regardless_of_case() -> None:
+    fields = {name: f"v{number}" for number, name in enumerate(FIELDS)}
+    for change in (str.upper, str.lower, str.swapcase):
+        body = json.dumps([{change(name): value for name, value in fields.items()}]).encode()
+        decoded = decode(body)
+        assert asdict(decoded.legs[0]) == fields
+        assert (decoded.unknown, decoded.missing) == (set(), set())
+
+
+def test_unknown_and_missing_fields_are_named() -> None:
+    bare = b'[{"callend": "", "CallRecordId": "", "Leg": "", "Tag": ""}]'
+    optional = set(FIELDS) - {"callend", "CallRecordId", "Leg", "Tag"}
+    assert decode(bare).missing == optional
+    assert decode(b"[{}]").missing == optional | {"Tag"}  # the reader names the required ones
+    assert decode(bare.replace(b"}]", b'}, {"DID": null}]')).missing == optional - {"DID"}
+    assert decode(b"[]").missing == set()
+    decoded = decode(one_leg(Queue='{"a": [1]}', Agent="1", **{"\u2028": "1"}))
+    assert {"Queue", "Agent", " "} <= decoded.unknown
+    assert decode(one_leg(**{"x-the-key-01": "1"})).unknown != {"x-the-key-01"}
+    many = decode(one_leg(**{f"f{number}": "1" for number in range(30)}))
+    assert len(many.unknown) == 20
+
+
+def test_the_last_of_two_equal_names_counts() -> None:
+    for raw in ('"a"', "[]", "7"):
+        body = one_leg(Tag=raw)[:-2] + b', "Tag": "last"}]'
+        assert decode(body).legs[0].Tag == "last"
+
+
+# --- Characters -------------------------------------------------------------------------------
+
+
+def test_characters_arrive_or_become_replacement_characters() -> None:
+    for value, expected in [
+        (rb'"\u0001\u001f"', "\x01\x1f"),
+        (b'"\x01\x1f\t\n"', "\x01\x1f\t\n"),
+        (b'"\x7f\xe2\x80\xa8\xef\xbb\xbf"', "\x7f\u2028\ufeff"),
+        (rb'"\ud83d\udc4b"', "\U0001f44b"),
+        ('"\U0001f44b"'.encode(), "\U0001f44b"),
+        (rb'"\\u0000"', r"\u0000"),
+        (rb'"a\u0000b"', "a\ufffdb"),
+        (b'"a\0b"', "a\ufffdb"),
+        (rb'"\ud83d"', "\ufffd"),
+        (rb'"\udc4b\ud83d\u0000"', "\ufffd" * 3),
+        (b'"a\xed\xa0\x80b"', "a\ufffdb"),
+    ]:
+        found, decoded = tag(value)
+        assert found == expected
+        assert decoded.replaced == ({"Tag"} if "\ufffd" in expected else set())
+        assert decoded.charset == ""
+
+
+def test_charset_is_utf_8_or_as_declared_or_windows_1252() -> None:
+    json_type = "application/json; charset="
+    for value, content_type, expected, charset in [
+        ("Zoë €".encode(), "text/plain; charset=iso-8859-1", "Zoë €", ""),
+        ("Zoë €".encode("cp1252"), "application/json", "Zoë €", "windows-1252"),
+        ("Zoë €".encode("cp1252"), json_type + "utf-8", "Zoë €", "windows-1252"),
+        ("Zoë €".encode("cp1252"), json_type + "UTF8", "Zoë €", "windows-1252"),
+        ("Zoë €".encode("cp1252"), json_type + "no-such-charset", "Zoë €", "windows-1252"),
+        ("Zoë".encode("latin-1"), json_type + '"ISO-8859-1"', "Zoë", "iso-8859-1"),
+        ("Живаго".encode("koi8-r"), json_type + "KOI8-R", "Живаго", "koi8-r"),
+        (b"a\x81b", "", "a\ufffdb", "windows-1252"),
+    ]:
+        found, decoded = tag(b'"%b"' % value, content_type)
+        assert (found, decoded.charset) == (expected, charset), content_type
+    # Python knows these, but they are not charsets.
+    for name in ("base64", "idna", "punycode", "undefined", "rot13", "a\0b", "", "x" * 5000):
+        assert tag(b'"\xeb"', json_type + name)[0] == "ë"
+
+
+# --- Bodies that cannot be read ---------------------------------------------------------------
+
+
+UNREADABLE = [
+    (b"", TruncatedResponseError, "after 0 bytes"),
+    (b" \n", TruncatedResponseError, "after 0 bytes"),
+    (b"[", TruncatedResponseError, "after 1 bytes"),
+    (b'[{"a": "b"}', TruncatedResponseError, "after 11 bytes"),
+    (b'[{"a": "b"},', TruncatedResponseError, "after 12 bytes"),
+    (b'[{"a": "b]', TruncatedResponseError, "after 10 bytes"),
+    (b'[{"a": "b\\', TruncatedResponseError, "after 10 bytes"),
+    (rb'[{"a": "b\u00', TruncatedResponseError, "after 13 bytes"),
+    (b'[{"a": fals', TruncatedResponseError, "after 11 bytes"),
+    (b'[{"a": -Infinit', TruncatedResponseError, "after 15 bytes"),
+    ('[{"a": "Zoë'.encode()[:-1], TruncatedResponseError, "after 11 bytes"),
+    (b'{"Code": 0', TruncatedResponseError, "after 10 bytes"),
+    (b'[{"a": "b"},]', HourError, "not JSON at byte 1"),
+    (b'[{"a": "b"}]]', HourError, "not JSON at byte 12"),
+    (b'[{"a": "b"}]}', HourError, "not JSON at byte 12"),
+    (b"[] []", HourError, "not JSON at byte 3"),
+    ('["ë", x]'.encode(), HourError, "not JSON at byte 7"),
+    (b'["\xeb", x]', HourError, "not JSON at byte 6"),
+    (b'["\xed\xa0\x80", x]', HourError, "not JSON at byte 8"),
+    (b"[x, " + b" " * 20 + b"1", HourError, "not JSON at byte 1"),
+    (b"[" * 100_000, HourError, "nested too deeply"),
+    (b"[" * 100_000 + b"]" * 100_000, HourError, "nested too deeply"),
+    (one_leg(Tag="[" * 50_000 + "]" * 50_000), HourError, "nested too deeply"),
+    (b"{" * 60_000, TruncatedResponseError, "after 60,000 bytes"),
+    (b"{}", RequestError, "something else"),
+    (b"null", RequestError, "something else"),
+    (b"no calls", RequestError, "something else"),
+    (b"x" * MAX_MESSAGE_BYTES + b"rate limit", RequestError, "something else"),
+    (b" <html>", RequestError, "a web page"),
+]
+
+
+def test_only_truncated_responses_are_called_truncated() -> None:
+    for body, kind, detail in UNREADABLE:
+        raised = error(body)
+        assert type(raised) is kind, body[:40]
+        assert detail in str(raised)
+
+
+def test_a_response_may_have_150_000_legs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_LEGS == 150_000
+    monkeypatch.setattr("tap_noojee.responses.MAX_LEGS", 100)
+    leg = one_leg()[1:-1]
+    assert len(decode(b"[" + b",".join([leg] * 100) + b"]").legs) == 100
+    assert len(decode(b"[" + b"0," * 1298 + b"0]").legs) == 1299
+    for body in (
+        b"[" + b",".join([leg] * 101) + b"]",
+        b"[" + b"0," * 1300 + b"0]",
+        b"[" + b"{}," * 650 + b"{}]",
+        b"[" + b"[]," * 650 + b"[]]",
+        b'{"Tag":'.join([b"["] + [b""] * 1300) + b"1" + b"}" * 1300 + b"]",
+    ):
+        raised = error(body)
+        assert type(raised) is HourError
+        assert "more values than" in str(raised)
+
+
+# --- Statuses ---------------------------------------------------------------------------------
+
+RATE_LIMITS = """
+API may only be called every 60 seconds / {"Code": 107, "Message": "wait a bit and retry"}
+Rate limit exceeded / {"Code": -1, "Message": "You have exceeded the limit"} / too many requests
+<html><h1>Enhance Your Calm</h1></html> / The request limit has been exceeded / too many calls
+one call a minute / called too soon / called too often / too frequent / throttled / slow down
+please wait some time, then retry / please wait before you try again / calls each minute: 1
+limit is exceeded / only every 2 minutes / exceeding today's limit / Only one request per minute
+once a minute / limit was reached / limit reached
+"""
+
+
+def test_rate_limits_are_recognised_by_status_or_words() -> None:
+    words = [text.strip() for text in re.split(" / |\n", RATE_LIMITS) if text]
+    cases = [(429, ""), (400, "x" * (MAX_MESSAGE_BYTES - 10) + "rate limit")]
+    cases += [(status, text) for status in (400, 403, 500) for text in words]
+    cases += [(status, words[-1]) for status in (200, 401, 404, 499)]
+    for status, text in cases:
+        raised = error(text.encode(), status)
+        assert type(raised) is RateLimitError, text[:50]
+        assert f"status {status}" in str(raised)
+        assert "`request_interval`" in str(raised)
+
+
+def test_other_words_are_not_a_rate_limit() -> None:
+    for words in ("limit", "unlimited", "no waiting", "every minute counts", "retry", "too late"):
+        assert type(error(words.encode(), 400)) is PossibleRateLimitError
+    for status in (200, 401, 404):
+        page = b"<form>Please wait and try again</form>"
+        assert type(error(page, status)) is RequestError
+
+
+def test_statuses_have_their_kinds() -> None:
+    for status, body, kind, detail in [
+        (500, b"", TransientError, "(status 500)"),
+        (500, b'{"Code": 1}', TransientError, "(status 500, Code 1: None)"),
+        (500, b'{"code": 1}', TransientError, "(status 500)"),
+        (999, b"", TransientError, "(status 999)"),
+        (499, b"", PossibleRateLimitError, "(status 499)"),
+        (400, b'{"Code": 7', PossibleRateLimitError, "(status 400)"),
+        (403, b'{"Message": "a\nb"}', PossibleRateLimitError, "Code None: a b"),
+        (200, b'\xef\xbb\xbf {"Code": 0}', PossibleRateLimitError, "(status 200, Code 0: None)"),
+        (201, b"[]", PossibleRateLimitError, "(status 201)"),
+        (299, b"", PossibleRateLimitError, "(status 299)"),
+        (401, b'{"Code": 7}', RequestError, "(status 401, Code 7: None)"),
+        (404, b"", RequestError, "(status 404)"),
+        (300, b"", RequestError, "redirects to another page"),
+        (399, b"rate limit", RequestError, "redirects to another page"),
+    ]:
+        raised = error(body, status)
+        assert type(raised) is kind, status
+        assert detail in str(raised)
+    assert decode(b"<html>", 204) == Decoded([], no_content=True)
+
+
+def test_a_status_object_may_have_64_kib() -> None:
+    empty = len(json.dumps({"Message": ""}))
+    for size, kind in (
+        (MAX_MESSAGE_BYTES, PossibleRateLimitError),
+        (MAX_MESSAGE_BYTES + 1, RequestError),
+    ):
+        assert type(error(json.dumps({"Message": "x" * (size - empty)}).encode())) is kind
+
+
+def test_long_error_pages_are_searched_quickly() -> None:
+    # A nested quantifier would take minutes.
+    for word in (b"exceed", b"wait ", b"once ", b"every ", b"limit "):
+        assert isinstance(error(word * 10_000, 400), PossibleRateLimitError)
+
+
+def test_redirects_are_named_by_their_host() -> None:
+    for location, where in {
+        "https://login.example.com/a?b": "login.example.com",
+        "/login": "another page",
+        "https://[x/": "another page",
+        "https://the-key-01.example.com/": "(not shown",
+    }.items():
+        assert f"redirects to {where}" in str(error(b"", 302, {"Location": location}))
+
+
+def test_deeply_nested_messages_are_errors_of_the_tap() -> None:
+    for depth in range(900, 1100, 3):
+        body = b'{"Message": ' + b"[" * depth + b"]" * depth + b"}"
+        assert isinstance(error(body, 400), NoojeeError)
+
+
+def test_date_header_is_optional() -> None:
+    for date in ("", "yesterday"):
+        assert Response(200, {"Date": date}, bytearray()).date is None
+    assert Response(200, {}, bytearray()).date is None
+    headers = {"Date": "Wed, 01 Jun 2022 10:00:00 +1000"}
+    assert Response(200, headers, bytearray()).date == NOW

@@ -1,0 +1,311 @@
+"""The user's choice of fields: catalogs and stream maps."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from commands import HOUR, run_with
+from conftest import Run, expected_legs, requested_hours, run_tap
+
+from tap_noojee.errors import CatalogError
+from tap_noojee.tap import TapNoojee
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tap_noojee.simulator import Simulator
+
+DISCOVERED: dict[str, Any] = TapNoojee(config={}, validate_config=False).catalog_dict
+FIELDS = set(DISCOVERED["streams"][0]["schema"]["properties"])
+KEYS = {"CallRecordId", "Leg", "callend"}
+
+
+def catalog(**changes: Any) -> dict[str, Any]:
+    """The discovered catalog, with changes to its stream."""
+    changed = copy.deepcopy(DISCOVERED)
+    changed["streams"][0] |= changes
+    return changed
+
+
+def metadata(**fields: dict[str, Any]) -> dict[str, Any]:
+    """The discovered catalog, with other metadata for some fields or for the stream itself."""
+    changed = copy.deepcopy(DISCOVERED)
+    for item in changed["streams"][0]["metadata"]:
+        name = item["breadcrumb"][1] if item["breadcrumb"] else "stream"
+        item["metadata"] = fields.get(name, item["metadata"])
+    return changed
+
+
+def without(*fields: str) -> dict[str, Any]:
+    """The discovered catalog without these fields in its schema."""
+    changed = copy.deepcopy(DISCOVERED)
+    for field in fields:
+        del changed["streams"][0]["schema"]["properties"][field]
+    return changed
+
+
+def fields_of(run: Run) -> set[str]:
+    """The fields of the documented hour's four records and of their schema."""
+    assert run.error is None
+    schema = run.messages[0]
+    assert (schema["stream"], schema["key_properties"]) == ("recordings", ["CallRecordId", "Leg"])
+    assert schema["bookmark_properties"] == ["callend"]
+    assert len(run.records) == 4
+    (names,) = {frozenset(record) for record in run.records}
+    assert names == set(schema["schema"]["properties"])
+    return set(names)
+
+
+OFF = {"inclusion": "available", "selected": False}
+CHANGED_KEYS = {
+    "stream": "calls",
+    "key_properties": [],
+    "replication_key": "Start",
+    "replication_method": "FULL_TABLE",
+    "schema": {"properties": {name: {"type": "integer"} for name in (*FIELDS, "More")}},
+}
+CHANGED_METADATA = {
+    "selected": True,
+    "table-key-properties": [],
+    "forced-replication-method": "FULL_TABLE",
+    "valid-replication-keys": ["Start"],
+}
+
+CATALOGS: list[tuple[dict[str, Any], set[str]]] = [
+    # A catalog, and the fields that it leaves out.
+    (DISCOVERED, set()),
+    (catalog(**CHANGED_KEYS), set()),
+    (catalog(metadata=[]), set()),
+    (metadata(stream=CHANGED_METADATA), set()),
+    ({"streams": [{"tap_stream_id": "recordings"}]}, set()),
+    ({"streams": [{"tap_stream_id": "calls"}, *DISCOVERED["streams"]]}, set()),
+    (without("Source", "DID"), {"Source", "DID"}),
+    (without("Leg", "callend"), set()),
+    (metadata(Source=OFF, Username=OFF), {"Source", "Username"}),
+    (metadata(Leg=OFF, callend=OFF, CallRecordId=OFF), set()),
+    (metadata(Tag={"inclusion": "available", "selected-by-default": False}), {"Tag"}),
+    (metadata(Tag={"inclusion": "unsupported"}), {"Tag"}),
+    (metadata(**dict.fromkeys(FIELDS, OFF)), FIELDS - KEYS),
+    # As Meltano does, with each field marked.
+    (
+        metadata(
+            **{name: {"inclusion": "available", "selected": name != "DID"} for name in FIELDS},
+            stream={"inclusion": "available", "selected": True},
+        ),
+        {"DID"},
+    ),
+]
+
+
+def test_catalog_selects_fields_and_changes_nothing_else(pbx: Simulator) -> None:
+    for case, (content, missing) in enumerate(CATALOGS):
+        run = run_tap(pbx, catalog=content, **HOUR)
+        assert fields_of(run) == FIELDS - missing, case
+        assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00", case
+
+
+def test_values_of_selected_fields_are_unchanged(pbx: Simulator) -> None:
+    everything = run_tap(pbx, **HOUR).records
+    for record in everything:
+        del record["Source"]
+    assert run_tap(pbx, catalog=without("Source"), **HOUR).records == everything
+
+
+def test_deselected_stream_is_skipped(pbx: Simulator) -> None:
+    for off in ({"selected": False}, {"inclusion": "available"}):
+        run = run_tap(pbx, catalog=metadata(stream=off), **HOUR)
+        assert (run.error, run.messages) == (None, [])
+    assert requested_hours(pbx) == []
+
+
+@pytest.mark.parametrize("file", ["catalog", "state"])
+def test_unreadable_file_is_one_line(pbx: Simulator, tmp_path: Path, file: str) -> None:
+    path = tmp_path / "file.json"
+    contents: dict[bytes, str] = {
+        b"": "is empty",
+        b" \n": "is empty",
+        b"\xef\xbb\xbf": "is empty",
+        b"{": "is not JSON",
+        b'{"a": "\xff"}': "is not JSON",
+        b'{"a":' * 100_000: "is not JSON",
+        json.dumps(DISCOVERED).encode("utf-16"): "is not JSON",
+        b"[]": "is not a JSON object",
+        b"null": "is not a JSON object",
+    }
+    for content, problem in contents.items():
+        path.write_bytes(content)
+        done = run_with(pbx, tmp_path, f"--{file}", path)
+        assert done.error_line == f"{file}: the file {problem}", content[:20]
+    assert requested_hours(pbx) == []
+
+
+@pytest.mark.parametrize(("file", "content"), [("catalog", DISCOVERED), ("state", {})])
+def test_byte_order_mark_is_ignored(
+    pbx: Simulator, tmp_path: Path, file: str, content: dict[str, Any]
+) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(content), "utf-8-sig")
+    assert len(run_with(pbx, tmp_path, f"--{file}", path).records) == 4
+
+
+def test_catalog_without_the_stream_is_an_error(pbx: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "catalog.json"
+    contents = [
+        {},
+        {"streams": []},
+        catalog(tap_stream_id="calls"),
+        {"streams": [{"stream": "x"}]},
+    ]
+    for content in contents:
+        path.write_text(json.dumps(content))
+        line = run_with(pbx, tmp_path, "--catalog", path).error_line
+        assert line.startswith("catalog: has no stream 'recordings'"), content
+        assert "--discover" in line
+    # The settings as a catalog.
+    line = run_with(pbx, tmp_path, "--catalog", tmp_path / "config.json").error_line
+    assert line.startswith("catalog: has no stream")
+    assert requested_hours(pbx) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"streams": None},
+        {"streams": 5},
+        {"streams": [5]},
+        {"streams": {"recordings": {}}},
+        catalog(schema=None),
+        catalog(schema={"properties": None}),
+        catalog(metadata=None),
+        catalog(metadata=[{"metadata": {}}]),
+        catalog(tap_stream_id=["recordings"]),
+    ],
+)
+def test_odd_catalog_is_an_error(pbx: Simulator, content: dict[str, Any]) -> None:
+    error = run_tap(pbx, catalog=content).error
+    assert isinstance(error, CatalogError)
+    assert "is unreadable" in str(error)
+    assert "--discover" in str(error)
+
+
+# --- Stream maps -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("maps", "problem"),
+    [
+        ({"recording": {"Source": "md5(Source)"}}, "'recording': use 'recordings'"),
+        ({"Recordings": {"Source": None}}, "'Recordings': use 'recordings'"),
+        ({"Rec*": {"Source": None}}, "'Rec*': use 'recordings'"),
+        ({"recording": None}, "'recording': use 'recordings'"),
+        ({"calls": {"__source__": "Recordings"}}, "'Recordings': use 'recordings'"),
+        ({"recordings": {"source": "md5(Source)"}}, "'source': use 'Source'"),
+        ({"recordings": {"SOURCE": None}}, "'SOURCE': use 'Source'"),
+        ({"rec*": {"source": "__NULL__"}}, "'source': use 'Source'"),
+        ({"calls": {"__source__": "recordings", "source": "''"}}, "'source': use 'Source'"),
+        ({"recordings": {"Callend": "callend"}}, "'Callend': use 'callend'"),
+        ({"recordings": {"Sourec": None}}, "'Sourec': use 'Source'"),
+        ({"recordings": {"Phone": "__NULL__"}}, "'Phone': take it out"),
+        ({"recordings": {"__Filter__": "Leg == 1"}}, "'__Filter__' is not one of"),
+        ({"recordings": {"__else__": "x"}}, "'__else__' takes only '__NULL__'"),
+        ({"__else__": "x"}, "'__else__' takes only '__NULL__'"),
+        ({"__alias__": "calls"}, "'__alias__': use 'recordings'"),
+        ({"recordings": "x"}, "'x' is not valid"),
+        ({"recordings": {"Source": 5}}, "is not valid"),
+        ({"recordings": {"Source": "Source +"}}, "Source +"),
+        ({"recordings": {"Source": ""}}, "''"),
+        ({"recordings": {"__filter__": "Leg =="}}, "Leg =="),
+        ({"recordings": {"Leg": None}}, "'Leg'"),
+        ({"recordings": None}, "remove the stream"),
+        ({"recordings": "__NULL__"}, "remove the stream"),
+        ({"__else__": None}, "remove the stream"),
+        ({"*": None}, "remove the stream"),
+    ],
+)
+def test_stream_map_without_effect_ends_the_run_before_any_request(
+    pbx: Simulator, tmp_path: Path, maps: dict[str, Any], problem: str
+) -> None:
+    for options in ([], ["--test"]):
+        line = run_with(pbx, tmp_path, *options, stream_maps=maps).error_line
+        assert line.startswith("stream_maps")
+        assert problem in line
+    assert requested_hours(pbx) == []
+
+
+MD5 = hashlib.md5(b"500", usedforsecurity=False).hexdigest()
+"""Of the documented hour's first number."""
+
+
+@pytest.mark.parametrize(
+    ("maps", "streams"),
+    [
+        # Of each stream: what `Source` is in its first record, and how many records there are.
+        ({}, {"recordings": ("500", 4)}),
+        ({"recordings": {"Source": "md5(Source)"}}, {"recordings": (MD5, 4)}),
+        ({"recordings": {"Source": None}}, {"recordings": (None, 4)}),
+        ({"recordings": {"Source": "__NULL__"}}, {"recordings": (None, 4)}),
+        ({"rec*": {"Source": None}}, {"recordings": (None, 4)}),
+        ({"recordings": {"pbx": "'north'", "__x": "Leg"}}, {"recordings": ("500", 4)}),
+        (
+            {"recordings": {"__filter__": "callend < '2021-09-14T05:04'"}},
+            {"recordings": ("500", 2)},
+        ),
+        ({"recordings": {"__alias__": "calls", "Source": None}}, {"calls": (None, 4)}),
+        (
+            {"calls": {"__source__": "recordings", "Source": "md5(Source)"}},
+            {"recordings": ("500", 4), "calls": (MD5, 4)},
+        ),
+        ({"calls": {"__source__": "*"}, "recordings": None}, {"calls": ("500", 4)}),
+        ({"__else__": None, "recordings": {}}, {"recordings": ("500", 4)}),
+        (
+            {"recordings": {"__else__": None, "CallRecordId": "CallRecordId", "Leg": "Leg"}},
+            {"recordings": (None, 4)},
+        ),
+    ],
+)
+def test_stream_maps_apply(
+    pbx: Simulator, maps: dict[str, Any], streams: dict[str, tuple[str | None, int]]
+) -> None:
+    run = run_tap(pbx, stream_maps=maps, **HOUR)
+    assert run.error is None
+    records: dict[str, list[dict[str, Any]]] = {}
+    for message in run.messages:
+        if message["type"] == "RECORD":
+            records.setdefault(message["stream"], []).append(message["record"])
+    found = {name: (all_[0].get("Source"), len(all_)) for name, all_ in records.items()}
+    assert found == streams
+    assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("expression", "cause"),
+    [
+        ("sha256(config['salt'] + Source)", "TypeError"),
+        ("1/0", "ZeroDivisionError"),
+        ("int(Username)", "ValueError"),
+        ("Nowhere", "not defined"),
+        ("open('/etc/passwd')", "not defined"),
+    ],
+)
+def test_failing_expression_is_named_without_the_record(
+    pbx: Simulator, tmp_path: Path, expression: str, cause: str
+) -> None:
+    pbx.legs = [
+        dataclasses.replace(leg, source=None, username="x0412345678")  # type: ignore[arg-type]
+        for leg in expected_legs(pbx, HOUR["start_date"], HOUR["end_date"])
+    ]
+    for maps in ({"Source": expression}, {"__filter__": expression}):
+        config = {"stream_maps": {"recordings": maps}, "stream_map_config": {"salt": "s"}}
+        done = run_with(pbx, tmp_path, **config)
+        assert done.code == 1
+        (line,) = done.logged("ERROR")
+        assert done.log.rstrip().endswith(line)
+        assert line.startswith("stream_maps: ")
+        assert expression in line
+        assert cause in line
+        assert "0412345678" not in done.log

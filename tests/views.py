@@ -1,0 +1,268 @@
+"""Postgres and DuckDB with the views of docs/sql, filled with the legs of eleven weeks."""
+
+# ruff: noqa: S608 - the SQL has no input
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+from collections import defaultdict
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import pytest
+from conftest import truth
+from pages import ROOT, block
+from postgres import serve
+from targets import loader, query_duckdb, query_postgres
+
+from tap_noojee.simulator import Leg, Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from environments import Install
+    from postgres import Postgres
+
+    Row = dict[str, Any]
+
+PAGE = "docs/analysis.md"
+FILES = {f.stem: f.read_text("utf-8") for f in (ROOT / "docs" / "sql").glob("*.sql")}
+RUN_FILE = "psql -q -v ON_ERROR_STOP=1 -f docs/sql/postgres.sql"
+MELBOURNE = "Australia/Melbourne"
+HOUR = timedelta(hours=1)
+PERIOD = ("2021-01-25", "2021-04-12")
+"""Summer time ends on its last Sunday but one."""
+MONDAY = datetime(2021, 4, 4, 20, tzinfo=UTC)
+ODD = [
+    # Recording was restarted during the call, so its legs overlap.
+    *(
+        Leg(MONDAY + timedelta(minutes=n), MONDAY + timedelta(minutes=10), "a", n + 1, "1.1")
+        for n in range(4)
+    ),
+    # The call was on hold, and not recorded, between its legs.
+    Leg(MONDAY, MONDAY + timedelta(seconds=30), "b", 1, "1.2", "Outbound", "O'Brien", did=""),
+    Leg(MONDAY + HOUR, MONDAY + timedelta(seconds=3660), "b", 2, "1.2", "Internal", tag="sales"),
+    # A leg without a call.
+    Leg(MONDAY, MONDAY + timedelta(seconds=5), "c", tag="sales"),
+]
+OUTAGES = {
+    datetime(2021, 3, 22, 22, tzinfo=UTC): 4,  # from 09:00 on a Tuesday
+    datetime(2021, 3, 9, 23, tzinfo=UTC): 4,  # from 10:00 on a Wednesday: hours that are not read
+    datetime(2021, 3, 28, 2, tzinfo=UTC): 2,  # one hour in Asuncion, where it is repeated
+}
+HOURS_READ = [
+    {"from": "2021-01-25T00:00", "to": "2021-03-10T10:00"},
+    {"from": "2021-03-10T14:00", "to": "2021-04-12T00:00"},
+]
+# Of Meltano 4.4. A slow test runs Meltano itself.
+MELTANO = """
+CREATE TABLE state (state_id varchar(900) PRIMARY KEY, partial_state varchar,
+    completed_state varchar, updated_at timestamp);
+CREATE TABLE runs (id serial PRIMARY KEY, job_name varchar, state varchar, started_at timestamp,
+    ended_at timestamp, payload varchar, payload_flags integer, run_id uuid, trigger varchar,
+    last_heartbeat_at timestamp);
+"""
+
+
+class Call(NamedTuple):
+    """A row of `calls`."""
+
+    unique_id: str
+    started_at: datetime
+    ended_at: datetime
+    legs: int
+    recorded_seconds: int
+    elapsed_seconds: int
+    direction: str
+    source: str
+    did: str | None
+
+
+CALL = ", ".join(Call._fields)
+LEG = (
+    "call_record_id, leg, unique_id, started_at, ended_at, seconds,"
+    " direction, source, destination, did, tag, username"
+)
+
+
+@dataclasses.dataclass
+class Database:
+    """A database with the views, and how to save the tap's state for them."""
+
+    name: str
+    query: Callable[..., list[Row]]
+    save: Callable[[Row], object]
+
+    @contextmanager
+    def changed(self, old: str, new: str) -> Iterator[None]:
+        """Change a setting in the file and run it again, as a user would."""
+        assert FILES[self.name].count(old) == 1
+        self.query(FILES[self.name].replace(old, new), "SELECT 1")
+        try:
+            yield
+        finally:
+            self.query(FILES[self.name], "SELECT 1")
+
+    def check(self, columns: str, view: str, expected: Iterable[tuple[Any, ...]]) -> None:
+        rows = self.query(f"SELECT {columns} FROM {view}")
+        assert sorted(plain(rows), key=repr) == sorted(expected, key=repr)
+
+
+def plain(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
+    """The values of rows; times become datetimes, those with an offset in UTC."""
+
+    def value(found: Any) -> Any:
+        if not isinstance(found, str) or not re.match(r"\d{4}-\d\d-\d\d", found):
+            return found
+        moment = datetime.fromisoformat(found)
+        return moment.astimezone(UTC) if moment.tzinfo else moment
+
+    return [tuple(map(value, row.values())) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def legs() -> list[Leg]:
+    spans = [(start, start + hours * HOUR) for start, hours in OUTAGES.items()]
+    return [
+        leg
+        for leg in truth(Simulator(), *PERIOD) + ODD
+        if not any(start <= leg.callend < end for start, end in spans)
+    ]
+
+
+def seconds(span: timedelta) -> int:
+    return span // timedelta(seconds=1)
+
+
+def leg_row(leg: Leg) -> tuple[Any, ...]:
+    return (
+        *(leg.call_record_id, leg.leg, leg.unique_id or None, leg.start, leg.callend),
+        *(seconds(leg.callend - leg.start), leg.direction, leg.source, leg.destination),
+        *(leg.did or None, leg.tag or None, leg.username or None),
+    )
+
+
+@pytest.fixture(scope="module")
+def calls(legs: list[Leg]) -> list[Call]:
+    by_call = defaultdict(list)
+    for leg in sorted(legs, key=lambda leg: leg.leg):
+        by_call[leg.unique_id].append(leg)
+    del by_call[""]
+    found = []
+    for name, (first, *rest) in by_call.items():
+        parts = [first, *rest]
+        start, end = min(leg.start for leg in parts), max(leg.callend for leg in parts)
+        recorded = sum(seconds(leg.callend - leg.start) for leg in parts)
+        times = (start, end, len(parts), recorded, seconds(end - start))
+        found.append(Call(name, *times, first.direction, first.source, first.did or None))
+    return found
+
+
+@pytest.fixture(scope="module")
+def warehouse() -> Iterator[Postgres]:
+    """Run a server whose own zone is neither UTC nor the PBX's."""
+    with serve("America/New_York") as postgres:
+        yield postgres
+
+
+def run(server: Postgres, command: str, cwd: Path = ROOT) -> None:
+    """Run a command that uses psql."""
+    environment = os.environ | server.environment
+    subprocess.run(["bash", "-ec", command], check=True, cwd=cwd, env=environment)
+
+
+def database(server: Postgres, name: str) -> Postgres:
+    run(server, f"psql -q -c 'CREATE DATABASE {name}'")
+    return dataclasses.replace(server, database=name)
+
+
+def fill(schema: str, name: Callable[[str], str], rows: str) -> str:
+    """Statements that create a table as a target leaves it, and fill it."""
+    kinds = {"callend": "timestamp", "Start": "timestamp", "Leg": "bigint", "Duration": "bigint"}
+    fields = ODD[0].record(ZoneInfo("UTC"))
+    columns = ", ".join(f'"{name(field)}" {kinds.get(field, "varchar")}' for field in fields)
+    return f"""
+        CREATE SCHEMA {schema};
+        CREATE TABLE {schema}.recordings ({columns});
+        INSERT INTO {schema}.recordings {rows};
+    """
+
+
+def fill_postgres(server: Postgres, legs: Iterable[Leg]) -> None:
+    rows = json.dumps([leg.record(ZoneInfo("UTC"), "timestamp") for leg in legs])
+    populate = f"json_populate_recordset(NULL::tap_noojee.recordings, $rows${rows}$rows$)"
+    server.execute(fill("tap_noojee", str, f"SELECT * FROM {populate}"))
+
+
+def bookmark(until: str, zone: str = MELBOURNE, hours_read: Any = HOURS_READ) -> Row:
+    return {
+        "replication_key": "callend",
+        "replication_key_value": until,
+        "timezone": zone,
+        "hours_read": hours_read,
+        "pbx": "pbx.example.com",
+    }
+
+
+def state(bookmark: Row) -> str:
+    """The state as Meltano keeps and prints it."""
+    return json.dumps({"singer_state": {"bookmarks": {"recordings": bookmark}}})
+
+
+@pytest.fixture(scope="module")
+def postgres(warehouse: Postgres, legs: list[Leg]) -> Database:
+    """Postgres, with the state in Meltano's tables."""
+    fill_postgres(warehouse, legs)
+    warehouse.execute(MELTANO)
+    for _ in range(2):
+        run(warehouse, RUN_FILE)
+
+    def save(bookmark: Row) -> None:
+        old = bookmark | {"hours_read": [], "timezone": "UTC"}
+        warehouse.execute(
+            "DELETE FROM state; INSERT INTO state (state_id, completed_state, partial_state)"
+            f" VALUES ('other', '{{}}', NULL), ('pbx', '{state(old)}', '{state(bookmark)}')"
+        )
+
+    return Database("postgres", partial(query_postgres, warehouse), save)
+
+
+@pytest.fixture(scope="module")
+def duckdb(
+    install: Install, legs: list[Leg], tmp_path_factory: pytest.TempPathFactory
+) -> Database:
+    """DuckDB, with the state saved as the page says."""
+    env, folder = (
+        install(*loader("target-duckdb")["pip_url"].split()),
+        tmp_path_factory.mktemp("db"),
+    )
+    setup = (
+        "SET TimeZone = 'America/New_York'; SET enable_progress_bar = false",
+        f"SET file_search_path = '{folder}'",
+    )
+    query = partial(query_duckdb, env, folder / "calls.duckdb", *setup)
+    rows = [leg.record(ZoneInfo("UTC"), "timestamp") for leg in legs]
+    (folder / "rows.json").write_text(
+        json.dumps([{name.lower(): text or None for name, text in row.items()} for row in rows])
+    )
+    rows_of_file = "BY NAME FROM read_json('rows.json')"
+    query(fill("noojee", str.lower, rows_of_file), *[FILES["duckdb"]] * 2, "SELECT 1")
+
+    def save(bookmark: Row) -> None:
+        (folder / "state.json").write_text(state(bookmark) + "\n")
+        query(block(PAGE, "read_text", "sql"), "SELECT 1")
+
+    return Database("duckdb", query, save)
+
+
+@pytest.fixture(params=["postgres", "duckdb"])
+def db(request: pytest.FixtureRequest) -> Database:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
