@@ -59,7 +59,7 @@ class Environment:
 
 @pytest.fixture(scope="session")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
-    """A function that installs packages into an environment of their own."""
+    """A function that installs packages into an environment, once."""
 
     def installed(*packages: str) -> Environment:
         def make(root: Path) -> None:

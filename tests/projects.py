@@ -80,7 +80,8 @@ class Project:
     def load_into(self, server: Postgres, schema: str = "tap_noojee") -> None:
         """Let target-postgres write to this server, and drop what is in the schema."""
         server.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-        self.environment |= target_postgres(server)
+        for name in ("host", "port", "user", "password", "database"):
+            self.environment[f"TARGET_POSTGRES_{name.upper()}"] = str(getattr(server, name))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Meltano as the leader of a process group."""
@@ -123,7 +124,7 @@ class Project:
         return f"{name}:{self.environment['MELTANO_RUN_STATE_ID_SUFFIX']}"
 
     def bookmark(self, state_id: str) -> dict[str, Any]:
-        """The bookmark in a state; empty if there is no state."""
+        """The bookmark in a state, or an empty one."""
         state = json.loads(self.meltano("state", "get", state_id).splitlines()[-1])
         found: dict[str, Any] = state.get("singer_state", {}).get("bookmarks", {})
         return dict(found.get("recordings", {}))
@@ -132,17 +133,6 @@ class Project:
         """The ranges of hours in a state."""
         ranges = self.bookmark(state_id).get("hours_read", [])
         return [(item["from"], item["to"]) for item in ranges]
-
-
-def target_postgres(server: Postgres) -> dict[str, str]:
-    """The variables that set where target-postgres writes."""
-    return {
-        "TARGET_POSTGRES_HOST": server.host,
-        "TARGET_POSTGRES_PORT": str(server.port),
-        "TARGET_POSTGRES_USER": server.user,
-        "TARGET_POSTGRES_PASSWORD": server.password,
-        "TARGET_POSTGRES_DATABASE": server.database,
-    }
 
 
 def _environment() -> dict[str, str]:
@@ -183,7 +173,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(clone: Path, tmp_path: Path) -> Iterator[Project]:
     """The clone's own project."""
-    # A state of its own is all that a test needs: the plugins can stay installed.
+    # Each test needs only its own state, so the plugins stay installed.
     suffix = {"MELTANO_RUN_STATE_ID_SUFFIX": tmp_path.name}
     yield Project(clone, _environment() | suffix, clone / ".venv" / "bin")
     shutil.rmtree(clone / "output", ignore_errors=True)

@@ -271,14 +271,8 @@ def test_times_are_late_without_pgtz(
     monkeypatch.delenv("PGTZ", raising=False)
     server.execute("DROP SCHEMA IF EXISTS late CASCADE")
     hours = {"start_date": START, "end_date": MIDDLE}
-    config = {
-        "host": server.host,
-        "port": server.port,
-        "user": server.user,
-        "password": server.password,
-        "database": server.database,
-        "default_target_schema": "late",
-    }
+    names = ("host", "port", "user", "password", "database")
+    config = {name: getattr(server, name) for name in names} | {"default_target_schema": "late"}
     pipe(tmp_path, target, config, pbx, **hours)
     late = timedelta(hours=11)
     assert in_order(query_postgres(server, "SELECT * FROM late.recordings")) == expected_rows(
