@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import time
 from datetime import UTC, datetime
@@ -141,7 +142,7 @@ def test_secrets_are_in_nothing_that_meltano_prints_or_keeps(
     project: Project, pbx: Simulator
 ) -> None:
     """After a run at debug level that fails."""
-    pbx.api_key, salt = "key-that-must-not-appear", "salt-that-must-not-appear"
+    pbx.api_key, salt = secrets.token_hex(), secrets.token_hex()
     pbx.failures.append(Failure("status", NOON, status=401))
     project.read(pbx, "2021-09-14T11:00:00", "2021-09-15")
     project.environment["TAP_NOOJEE_STREAM_MAP_CONFIG"] = json.dumps({"salt": salt})

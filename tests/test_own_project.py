@@ -52,11 +52,10 @@ def named(plugins: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def tools(own: Project, tmp_path: Path) -> dict[str, str]:
-    """An environment in which `uv tool install` installs into the test's folder."""
+    """Variables with which `uv tool install` installs into the test's folder."""
     folders = (tmp_path / "bin", own.root.parent / "tap-noojee" / ".uv" / "bin")
-    path = os.pathsep.join([*map(str, folders), own.environment["PATH"]])
-    return own.environment | {
-        "PATH": path,
+    return {
+        "PATH": os.pathsep.join([*map(str, (*folders, own.bin)), own.environment["PATH"]]),
         "UV_TOOL_DIR": str(tmp_path / "tools"),
         "UV_TOOL_BIN_DIR": str(folders[0]),
     }
@@ -109,7 +108,7 @@ def test_rehearsal_does_not_spoil_the_real_load(
     own.load_into(server, "rehearsal")
     hour = {"TAP_NOOJEE_START_DATE": HOUR[0], "TAP_NOOJEE_END_DATE": HOUR[1]}
     own.environment |= hour
-    own.shell(block(OPERATION, "environment add rehearsal", "sh"), **tools | own.environment)
+    own.shell(block(OPERATION, "environment add rehearsal", "sh"), **tools)
     assert ends(server, "rehearsal.recordings") == expected_ends(pbx)
     assert own.bookmark(own.state_id()) == {}
 
@@ -287,10 +286,14 @@ def test_readme_runs_without_meltano(own: Project, pbx: Simulator, tools: dict[s
     folder.mkdir()
     readme = "README.md"
 
-    def bash(text: str, **limits: Any) -> subprocess.CompletedProcess[str]:
-        words = ["bash", "-c", text]
+    def bash(text: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words, cwd=folder, env=tools, capture_output=True, text=True, check=False, **limits
+            ["bash", "-c", text],
+            cwd=folder,
+            env=own.environment | tools,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def bookmark() -> dict[str, Any]:
