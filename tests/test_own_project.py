@@ -6,7 +6,10 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
+import time
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -222,14 +225,14 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator) -> No
 
 HANDS_OVER_SOON = """#!{python}
 from target_postgres.target import TargetPostgres
-TargetPostgres._MAX_RECORD_AGE_IN_MINUTES = 0
+TargetPostgres._MAX_RECORD_AGE_IN_MINUTES = 0.005
 TargetPostgres.cli()
 """
 """target-postgres with nothing changed but the five minutes."""
 
 
 def test_interrupted_run_keeps_the_last_state_that_an_sdk_target_handed_over(
-    own: Project, pbx: Simulator, server: Postgres, tmp_path: Path
+    own: Project, server: Postgres, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     python = own.root / ".meltano" / "loaders" / "target-postgres" / "venv" / "bin" / "python"
@@ -239,24 +242,25 @@ def test_interrupted_run_keeps_the_last_state_that_an_sdk_target_handed_over(
     named(content["plugins"]["loaders"], "target-postgres")["executable"] = str(target)
     own.content = content
     own.load_into(server)
-    own.read(pbx, "2021-09-14T12:00:00", HOUR[1])
-    pbx.failures.append(Failure("stall", ("2021-09-14", 15)))
-    with own.start(*INTO_POSTGRES) as process:
-        assert process.stdout
-        log: list[str] = []
-        while log.count("saved") < 2:
-            line = process.stdout.readline()
-            assert line, log
-            log.append("saved" if "Incremental state has been updated" in line else line)
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
-    assert process.returncode != 0
-    ((first, last),) = own.hours_read(own.state_id())
-    assert first == "2021-09-14T12:00"
-    pbx.requests.clear()
-    own.meltano(*INTO_POSTGRES)
-    assert requested_hours(pbx)[0] == ("2021-09-14", datetime.fromisoformat(last).hour)
-    assert ends(server) == expected_ends(pbx, "2021-09-14T12:00")
+    with Simulator(latency=1) as pbx:
+        own.read(pbx, "2021-09-14T12:00:00", HOUR[1])
+        pbx.failures.append(Failure("stall", ("2021-09-14", 15)))
+        database = own.root / ".meltano" / "meltano.db"
+        saved = "SELECT partial_state, completed_state FROM state WHERE state_id = ?"
+        with own.start(*INTO_POSTGRES) as process, closing(sqlite3.connect(database)) as meltano:
+            while "T13:00" not in str(meltano.execute(saved, [own.state_id()]).fetchall()):
+                assert process.poll() is None
+                time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+        assert process.returncode != 0
+        ((first, last),) = own.hours_read(own.state_id())
+        assert first == "2021-09-14T12:00"
+        pbx.failures.clear()
+        pbx.requests.clear()
+        own.meltano(*INTO_POSTGRES)
+        assert requested_hours(pbx)[0] == ("2021-09-14", datetime.fromisoformat(last).hour)
+        assert ends(server) == expected_ends(pbx, "2021-09-14T12:00")
 
 
 def test_upgrade_installs_the_new_version(own: Project, tmp_path: Path) -> None:
@@ -331,6 +335,5 @@ def test_readme_runs_without_meltano(own: Project, pbx: Simulator, tools: dict[s
     tools |= {"HTTPS_PROXY": "socks5h://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     (folder / "config.json").write_text(json.dumps(config | {"api_url": "https://pbx.invalid"}))
     done = bash("tap-noojee --config config.json --test")
-    assert "127.0.0.1" in done.stderr or "proxy" in done.stderr
-    assert "PySocks" not in done.stderr
+    assert "Connection refused" in done.stderr
     assert bash(block(RECIPES, "--reinstall", "sh")).returncode == 0
