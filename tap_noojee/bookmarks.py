@@ -206,9 +206,11 @@ class Backlog:
         self.again -= Hours(((hour, hour + HOUR),))
 
     def mark_failed(self, hour: datetime) -> None:
-        """Leave the hour for a later run."""
-        self.failed |= Hours(((hour, hour + HOUR),))
-        self.again -= Hours(((hour, hour + HOUR),))
+        """Leave the hour for a later run, even if it was read before."""
+        failed = Hours(((hour, hour + HOUR),))
+        self.failed |= failed
+        self.read -= failed
+        self.again -= failed
 
     def _due(self, last_due: datetime) -> Hours:
         return hours_between(self.start, min(self.end, last_due), self.zone)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from zoneinfo import ZoneInfo
 
+    from tap_noojee.decoding import Decoded
     from tap_noojee.legs import HourLegs
-    from tap_noojee.responses import Decoded
 
 MAX_START_LAG = 20 * 60
 """Seconds between a call's creation and the start of its first leg that need no explanation."""

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tap_noojee.clock import Clock
-    from tap_noojee.responses import Decoded, Response
+    from tap_noojee.decoding import Decoded
+    from tap_noojee.responses import Response
 
 
 MAX_ATTEMPTS = 5
@@ -98,7 +99,8 @@ class Client:
                     count = f" ({attempts} attempts)" if attempts > 1 else ""
                     raise kind(f"{name_of(hour)}: {error}{count}") from None
                 # A rejection may be the rate limit in disguise, so retry it once.
-                last = attempts + 1 if rejections else max_attempts
+                is_rejection = isinstance(error, PossibleRateLimitError)
+                last = attempts + 1 if is_rejection else max_attempts
                 count = f"attempt {attempts + 1} of {last}"
                 self._logger.warning(
                     "%s: %s; retrying in %d s (%s)", name_of(hour), error, wait, count

@@ -144,6 +144,7 @@ class RecordingsStream(Stream):
             except HourError as error:
                 self.logger.error(error)  # noqa: TRY400 - a traceback would not help
                 backlog.mark_failed(hour)
+                self._emit_state(backlog.read)
                 failed.append(name_of(hour))
                 in_a_row += 1
                 continue

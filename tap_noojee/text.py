@@ -23,11 +23,13 @@ def pluralize(count: int, noun: str) -> str:
 
 def humanize(seconds: float) -> str:
     """A duration in its largest units, such as `6 days 2 hours`."""
-    if seconds < 1:
-        return "less than a minute"
     unit = 1 if seconds < _MINUTE else _MINUTE if seconds < _DAY else _HOUR
     rounded = round(seconds / unit) * unit
     return pendulum.duration(days=rounded // _DAY, seconds=rounded % _DAY).in_words(locale="en")
+
+
+def _estimate(seconds: float) -> str:
+    return f"about {humanize(seconds)}" if seconds >= 1 else "less than a minute"
 
 
 class Progress:
@@ -52,7 +54,7 @@ class Progress:
             return "Nothing left to read"
         parts = [f"{pluralize(unread, 'hour')} to read"] if unread else []
         parts += [f"{pluralize(again, 'hour')} to read again"] if again else []
-        text = f"{', '.join(parts)}; about {humanize((unread + again) * self._interval)}"
+        text = f"{', '.join(parts)}; {_estimate((unread + again) * self._interval)}"
         limited = unread + again > self.allowed
         return f"{text}; {int(self.allowed):,} of them in this run" if limited else text
 
@@ -66,7 +68,7 @@ class Progress:
         text = f"{pluralize(left, 'hour')} left"
         text += f", {in_run:,} of them in this run" if in_run < left else ""
         if seconds < _HOUR:
-            return f"{text}, about {humanize(seconds)}"
+            return f"{text}, {_estimate(seconds)}"
         try:
             done = self._clock.now().add(seconds=seconds).astimezone(self._zone)
         except OverflowError:  # after the year 9999

@@ -11,8 +11,8 @@ import pytest
 from conftest import run_tap
 
 from tap_noojee.checks import check_hour
+from tap_noojee.decoding import Decoded
 from tap_noojee.legs import LegReader, RawLeg
-from tap_noojee.responses import Decoded
 from tap_noojee.simulator import Failure, Simulator
 
 if TYPE_CHECKING:

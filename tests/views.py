@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
-from conftest import truth
+from conftest import expected_legs
 from pages import ROOT, block
 from postgres import serve
 from targets import loader, query_duckdb, query_postgres
@@ -133,7 +133,7 @@ def legs() -> list[Leg]:
     spans = [(start, start + hours * HOUR) for start, hours in OUTAGES.items()]
     return [
         leg
-        for leg in truth(Simulator(), *PERIOD) + ODD
+        for leg in expected_legs(Simulator(), *PERIOD) + ODD
         if not any(start <= leg.callend < end for start, end in spans)
     ]
 
