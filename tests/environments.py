@@ -49,7 +49,6 @@ class Environment:
         self._bin = root / "bin"
 
     def program(self, name: str) -> str:
-        """The path of one of its programs."""
         return str(self._bin / name)
 
     def evaluate(self, code: str, *arguments: object) -> Any:

@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
-PAGE = ROOT / "docs" / "targets.md"
-
 
 def loader(heading: str) -> dict[str, Any]:
     """The definition that the page gives under a heading."""
-    text = PAGE.read_text("utf-8")
+    text = (ROOT / "docs" / "targets.md").read_text("utf-8")
     (found,) = re.findall(
         rf"^## {re.escape(heading)}\n[^#]*?```yaml\n(.*?)```", text, re.MULTILINE | re.DOTALL
     )
@@ -35,7 +33,6 @@ def loader(heading: str) -> dict[str, Any]:
 
 
 def packages(definition: dict[str, Any]) -> list[str]:
-    """The packages that a definition installs."""
     return str(definition["pip_url"]).split()
 
 

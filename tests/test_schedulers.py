@@ -37,9 +37,7 @@ def snippet(calls: Path, containing: str, language: str) -> str:
     """A block of the page, for a project in the test's folder."""
     text = block("docs/recipes.md", containing, language)
     assert "/srv/calls" in text
-    return text.replace("/srv/calls/.venv/bin", str(calls.parent)).replace(
-        "/srv/calls", str(calls.parent)
-    )
+    return text.replace("/.venv/bin", "").replace("/srv/calls", str(calls.parent))
 
 
 def expected_call(calls: Path) -> str:
