@@ -47,12 +47,10 @@ class Postgres:
         }
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
         with self._connect() as connection:
             return connection.execute(sql.encode()).fetchall()
 
     def execute(self, sql: str) -> None:
-        """Run a statement that gives no rows."""
         with self._connect() as connection:
             connection.execute(sql.encode())
 
