@@ -232,9 +232,9 @@ class SlowClock(FakeClock):
 def gaps(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
     """The seconds between the starts of the requests for eight hours."""
     clock = SlowClock(latency)
-    # The failure is the one of 04:00, and comes once.
-    failures = tuple(dataclasses.replace(one, at=("2021-09-14", 4)) for one in failures)
-    with Simulator(volume=0, failures=failures) as pbx:
+    # Only the request for 04:00 fails, once.
+    at_four = [dataclasses.replace(one, at=("2021-09-14", 4)) for one in failures]
+    with Simulator(volume=0, failures=at_four) as pbx:
         run_tap(pbx, clock=clock, request_interval=interval, max_hours_per_run=8)
     return [later - earlier for earlier, later in pairwise(clock.starts)]
 
