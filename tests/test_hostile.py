@@ -6,7 +6,6 @@ the same bug in its tests.
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 import re
@@ -27,7 +26,7 @@ from processes import command, environment
 from servers import OK, at_once, serving
 
 from tap_noojee.errors import FailedHoursError, HourError, NoojeeError
-from tap_noojee.legs import LegReader
+from tap_noojee.legs import SCHEMA, LegReader
 from tap_noojee.responses import Response, parse_response
 from tap_noojee.simulator import Failure, Simulator
 
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
 ZONE = ZoneInfo("Australia/Melbourne")
 HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 KEY = "k3y-wxyh-o0d-chqrs"
-CONFIG: dict[str, Any] = {"start_date": "2021-09-14T14:00", "end_date": "2021-09-14T16:00"}
-GOOD = {
+GOOD = dict.fromkeys(SCHEMA["properties"], "x") | {
     "callend": "Tue Sep 14 15:03:34 AEST 2021",
     "CallRecordId": "6468",
     "DID": "7601",
@@ -141,19 +139,14 @@ def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
 # --- Inputs -----------------------------------------------------------------------------------
 
 json_values = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.integers(-(10**40), 10**40),
-        st.floats(allow_nan=False, allow_infinity=False),
-        st.text(),
-        st.text(st.characters(categories=["Cc", "Cs", "Zs", "Nd"]), max_size=5),
-    ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**40), 10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(categories=["Cc", "Cs", "Zs", "Nd", "L"]), max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=3,
 )
-
 number_texts = st.one_of(
     st.integers().map(str),
     st.integers(0, 9999).map(lambda number: f" +{number}.0\t"),
@@ -168,15 +161,14 @@ field_values = {
 
 @st.composite
 def odd_legs(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Legs with odd fields, or without some."""
+    """Legs of which each has an odd field, or several, or lacks one."""
     legs = []
     for number in range(draw(st.integers(0, 4))):
-        name = draw(st.sampled_from([*GOOD]))
-        changes = {name: field_values[name]} if draw(st.integers(0, 3)) else field_values
-        odd = draw(st.fixed_dictionaries({}, optional=changes))
-        leg = GOOD | {"CallRecordId": str(number)} | odd
+        leg = GOOD | {"CallRecordId": str(number)}
+        for name in draw(st.sets(st.sampled_from([*GOOD]), max_size=3)):
+            leg[name] = draw(field_values[name])
         if not draw(st.integers(0, 9)):
-            leg.pop(name)
+            leg.pop(draw(st.sampled_from([*GOOD])))
         legs.append(leg)
     return legs
 
@@ -216,16 +208,10 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
 # --- Tests ------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class Outcome:
-    """The records of a response, or its error."""
-
-    records: list[dict[str, Any]]
-    error: NoojeeError | None = None
-
-
-def read(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Outcome:
-    """Read a response without a server."""
+def read(
+    body: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> tuple[list[dict[str, Any]], NoojeeError | None]:
+    """The records of a response, and its error."""
     response = Response(status, headers or {}, bytearray(body))
     try:
         _ = response.date
@@ -235,22 +221,8 @@ def read(body: bytes, status: int = 200, headers: dict[str, str] | None = None) 
         text = str(error)
         assert text.isprintable()
         assert len(text) < 500
-        return Outcome([], error)
-    return Outcome([asdict(leg) for leg in legs])
-
-
-def check_types(records: list[dict[str, Any]]) -> None:
-    """Every record can be written and has the types of the schema."""
-    json.dumps(records, ensure_ascii=False).encode()
-    for record in records:
-        assert record.keys() == GOOD.keys()
-        assert "\0" not in "".join(str(value) for value in record.values())
-        for name, value in record.items():
-            assert isinstance(value, int if name in NUMBERS else str) or (
-                value is None and name not in REQUIRED
-            )
-            if name in DATES and value:
-                assert datetime.fromisoformat(str(value)).utcoffset() == timedelta()
+        return [], error
+    return [asdict(leg) for leg in legs], None
 
 
 @thorough
@@ -259,17 +231,11 @@ def test_odd_fields_are_read_as_sent_or_become_null(
     legs: list[dict[str, Any]], *, ascii_only: bool
 ) -> None:
     text = json.dumps(legs, ensure_ascii=ascii_only)
-    outcome = read(text.encode(errors="surrogatepass"))
-    records, error = expected_outcome(legs)
-    assert outcome.records == records
-    assert (outcome.error is not None) is bool(error)
-    assert error in str(outcome.error)
-
-
-@thorough
-@given(body=damaged_bodies())
-def test_damaged_responses_are_read_or_refused(body: bytes) -> None:
-    check_types(read(body).records)
+    records, error = read(text.encode(errors="surrogatepass"))
+    expected, part = expected_outcome(legs)
+    assert records == expected
+    assert (error is not None) is bool(part)
+    assert part in str(error)
 
 
 header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
@@ -285,16 +251,24 @@ headers = st.fixed_dictionaries(
 
 @thorough
 @given(
-    status=st.sampled_from([200, 204, 302, 401, 403, 429]) | st.integers(100, 999),
-    body=st.binary(max_size=60) | damaged_bodies(),
+    status=st.sampled_from([200, 200, 200, 204, 302, 401, 403, 429]) | st.integers(100, 999),
+    body=damaged_bodies() | st.binary(max_size=60),
     headers=headers,
 )
-def test_no_status_body_or_header_is_too_much(
+def test_any_response_is_read_or_refused(
     status: int, body: bytes, headers: dict[str, str]
 ) -> None:
-    outcome = read(body, status, headers)
-    assert outcome.error or status in {200, 204}
-    check_types(outcome.records)
+    records, error = read(body, status, headers)
+    assert error or status in {200, 204}
+    json.dumps(records, ensure_ascii=False).encode()
+    for record in records:
+        assert record.keys() == GOOD.keys()
+        assert "\0" not in "".join(map(str, record.values()))
+        for name, value in record.items():
+            is_null = value is None and name not in REQUIRED
+            assert is_null or isinstance(value, int if name in NUMBERS else str)
+            if name in DATES and value:
+                assert datetime.fromisoformat(value).utcoffset() == timedelta()
 
 
 @quick
@@ -302,13 +276,14 @@ def test_no_status_body_or_header_is_too_much(
 def test_a_run_survives_any_response(body: bytes) -> None:
     failure = Failure("body", body=body, at=("2021-09-14", 15), times=None)
     with Simulator(volume=0, failures=[failure]) as pbx:
-        run = run_tap(pbx, **CONFIG)
-    outcome = read(body)
+        run = run_tap(pbx, start_date="2021-09-14T14:00", end_date="2021-09-14T16:00")
+    records, error = read(body)
+    # Not `splitlines`, as U+2028 is in the records.
     messages = [json.loads(line) for line in run.output.split("\n") if line]
-    assert [m["record"] for m in messages if m["type"] == "RECORD"] == outcome.records
-    assert (run.error is None) is (outcome.error is None)
+    assert [m["record"] for m in messages if m["type"] == "RECORD"] == records
+    assert (run.error is None) is (error is None)
     assert isinstance(run.error, NoojeeError | None)
-    if isinstance(outcome.error, HourError):
+    if isinstance(error, HourError):
         assert isinstance(run.error, FailedHoursError)
 
 
@@ -331,18 +306,11 @@ UNIT = 1 if sys.platform == "darwin" else 1024
 
 def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
     """Run the tap as a process: its exit status, its log, and its peak memory in MiB."""
+    dates: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
     with serving(at_once(response)) as host, (tmp_path / "output").open("wb") as output:
+        tap = command(tmp_path, Simulator(), api_url=f"http://{host}", **dates)
         done = subprocess.run(
-            [
-                *(sys.executable, "-c", MEASURE),
-                *command(
-                    tmp_path,
-                    Simulator(),
-                    api_url=f"http://{host}",
-                    start_date="2021-09-14T15:00",
-                    end_date="2021-09-14T16:00",
-                ),
-            ],
+            [sys.executable, "-c", MEASURE, *tap],
             stdout=output,
             stderr=subprocess.PIPE,
             text=True,
@@ -364,19 +332,14 @@ WAVE = "\U0001f44b".encode()
 """One character beyond the BMP, and Python takes four bytes for each of the string."""
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "objects": lambda: b"[" + b"{}," * 974_000 + b"{}]",
     "nested objects": lambda: (
         b"[" + b",".join([b'{"Tag":' * 800 + b"1" + b"}" * 800] * 2400) + b',{"Tag":"%b%b"}]' % (
             WAVE, b"x" * 2 * MIB)
     ),
-    "numbers": lambda: b"[" + b"0," * 1_940_000 + b"0]",
     "too many": lambda: b"[" + b"{}," * (21 * MIB) + b"{}]",
-    "one string": lambda: b'["' + b"x" * (63 * MIB) + b'"]',
     "one leg": lambda: json.dumps([GOOD | {"Tag": "x" * (60 * MIB) + "\0"}]).encode(),
     "one wide leg": lambda: json.dumps(
         [GOOD | {"Tag": "\U0001f44b" + "x" * (19 * MIB) + "\n\0"}], ensure_ascii=False).encode(),
-    "fields": lambda: b"[{%b}]" % b",".join(
-        b'"%07d":"01"' % number for number in range(1_940_000)),
     "wide fields": lambda: b"[{%b}]" % b",".join(
         b'"%b%07d":"%b"' % (WAVE, number, WAVE) for number in range(1_390_000)),
     "wide strings": lambda: b"[" + b'"%bx",' % WAVE * 1_940_000 + b"0]",
