@@ -61,78 +61,47 @@ quick = settings(deadline=None, derandomize=True, max_examples=12)
 # --- The oracle -------------------------------------------------------------------------------
 
 
-class UnreadableError(Exception):
-    """The value cannot be read."""
-
-
-def read_text(value: Any) -> str:
-    """The text of a JSON value; a number keeps its form."""
-    if isinstance(value, str):
-        return re.sub("[\0\ud800-\udfff]", "\ufffd", value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnreadableError
-    return json.dumps(value)
-
-
-def read_number(value: Any) -> int:
-    """A whole number, in any form."""
-    text = read_text(value).strip()
-    if not re.fullmatch("[+-]?[0-9]{1,20}([.][0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text):
-        raise UnreadableError
-    number = Fraction(text)
-    if number.denominator != 1 or not -(2**63) <= number < 2**63:
-        raise UnreadableError
-    return int(number)
-
-
-DATE_FORMS: dict[str, str | None] = {
+DATE_FORMS = {
     "Tue Sep 14 15:03:34 AEST 2021": "2021-09-14T05:03:34+00:00",
     "Fri Jan 01 00:00:00 GMT+11:00 2021": "2020-12-31T13:00:00+00:00",
     "2021-09-14 15:03:34.25": "2021-09-14T05:03:34.250000+00:00",
     "0000-00-00 00:00:00": None,
-    "Wed Nov 30 00:00:00 AEDT 2": None,
     "Thu Jan 01 10:00:00 AEST 1970": None,
     "Mon Sep 14 15:03:34 AEST 2021": None,
-    "Tue Sep 31 15:03:34 AEST 2021": None,
     "Tue Sep 14 15:03:34 XYZT 2021": None,
-    "15:03": None,
 }
 """Dates and their instants. The tests of dates have more of them."""
 
 
-def read_date(value: Any) -> str:
-    """One of the dates above; others that hypothesis finds are not dates."""
-    if not (date := DATE_FORMS.get(read_text(value))):
-        raise UnreadableError
-    return date
-
-
-def read_field(name: str, value: Any) -> Any:
-    """The value of a field in a record; None if it is optional and cannot be read."""
-    read = read_number if name in NUMBERS else read_date if name in DATES else read_text
-    is_typed = name in NUMBERS | DATES | REQUIRED
-    is_missing = value is None or (is_typed and isinstance(value, str) and not value.strip())
-    try:
-        if is_missing or (name == "CallRecordId" and len(read_text(value)) > 255):
-            raise UnreadableError  # noqa: TRY301
-        return read(value)
-    except UnreadableError:
-        if name in REQUIRED:
-            raise
+def whole_number(text: str) -> int | None:
+    """A whole number, in any form."""
+    if not re.fullmatch("[+-]?[0-9]{1,20}([.][0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text):
         return None
+    number = Fraction(text)
+    return int(number) if number.denominator == 1 and -(2**63) <= number < 2**63 else None
+
+
+def expected_value(name: str, value: Any) -> Any:
+    """The value of a field in a record; None if it cannot be read."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    text = re.sub("[\0\ud800-\udfff]", "\ufffd", text)
+    if name in NUMBERS:
+        return whole_number(text.strip())
+    if name in DATES:
+        return DATE_FORMS.get(text)
+    is_key = name == "CallRecordId"
+    return None if is_key and not (text.strip() and len(text) <= 255) else text
 
 
 def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """The records of these legs, or a part of the error."""
-    records = []
-    for number, leg in enumerate(legs, 1):
-        record: dict[str, Any] = {}
-        for name in GOOD:
-            try:
-                record[name] = read_field(name, leg.get(name))
-            except UnreadableError:
+    records = [{name: expected_value(name, leg.get(name)) for name in GOOD} for leg in legs]
+    for number, record in enumerate(records, 1):
+        for name, value in record.items():
+            if value is None and name in REQUIRED:
                 return [], f"record {number}: {name} "
-        records.append(record)
     return sorted(records, key=lambda record: str(record["callend"])), ""
 
 
@@ -187,20 +156,13 @@ TOKENS = [
 
 @st.composite
 def damaged_bodies(draw: st.DrawFn) -> bytes:
-    """An ordinary response, cut, flipped, duplicated or spliced."""
+    """An ordinary response, cut, duplicated or spliced."""
     body = draw(st.sampled_from(BODIES))
     for _ in range(draw(st.integers(1, 3))):
         start, end = sorted(draw(st.tuples(*[st.integers(0, len(body))] * 2)))
         near = min(end, start + draw(st.integers(0, 40)))
-        middle = draw(
-            st.one_of(
-                st.just(b""),
-                st.binary(min_size=1, max_size=4),
-                st.sampled_from(TOKENS),
-                st.just(body[start:near] * 2),
-                st.sampled_from(BODIES),
-            )
-        )
+        pieces = [b"", body[start:near] * 2, *TOKENS, *BODIES]
+        middle = draw(st.sampled_from(pieces) | st.binary(min_size=1, max_size=4))
         body = body[:start] + middle + body[draw(st.sampled_from([start, near, end])) :]
     return body
 
