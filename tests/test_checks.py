@@ -60,7 +60,7 @@ def test_peculiarities_are_logged_once_a_run_or_once_an_hour(
 ) -> None:
     leg = '[{"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "1", "Leg": "1", %s}]'
     nul = '"Tag": "\\u0000", "Username": "\\u0000"'
-    bodies = [leg % '"Agent": 1', leg % f'"Agent": 1, "Queue": 2, {nul}', leg % nul]
+    bodies = [leg % '"Agent": 1', leg % f'"Agent": 1, "Team": 2, {nul}', leg % nul]
     failures = [Failure("body", body=body.encode()) for body in bodies]
     latin = Failure("body", body=leg.encode().replace(b"%s", b'"Tag": "\xeb"'))
     with Simulator(failures=[*failures, latin, latin, Failure("204", times=2)]) as pbx:
@@ -70,7 +70,7 @@ def test_peculiarities_are_logged_once_a_run_or_once_an_hour(
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     for part, count in {
         "'Agent'": 1,
-        "'Queue'": 1,
+        "'Team'": 1,
         "no leg has the field DID": 1,
         "no leg has the field Tag": 1,
         "Tag, Username: NUL": 2,

@@ -195,8 +195,8 @@ def test_unknown_and_missing_fields_are_named() -> None:
     assert decode(b"[{}]").missing == optional | {"Tag"}  # the reader names the required ones
     assert decode(bare.replace(b"}]", b'}, {"DID": null}]')).missing == optional - {"DID"}
     assert decode(b"[]").missing == set()
-    decoded = decode(one_leg(Queue='{"a": [1]}', Agent="1", **{"\u2028": "1"}))
-    assert {"Queue", "Agent", " "} <= decoded.unknown
+    decoded = decode(one_leg(Team='{"a": [1]}', Agent="1", **{"\u2028": "1"}))
+    assert {"Team", "Agent", " "} <= decoded.unknown
     assert decode(one_leg(**{"x-the-key-01": "1"})).unknown != {"x-the-key-01"}
     many = decode(one_leg(**{f"f{number}": "1" for number in range(30)}))
     assert len(many.unknown) == 20
