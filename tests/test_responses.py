@@ -9,6 +9,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import as_rows, expected_legs, requested_hours, run_tap, written_rows
@@ -27,13 +28,14 @@ from tap_noojee.errors import (
 )
 from tap_noojee.legs import RawLeg
 from tap_noojee.responses import MAX_MESSAGE_BYTES, Response, parse_response
-from tap_noojee.simulator import Failure, Simulator
+from tap_noojee.simulator import Failure, Leg, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NOW = datetime(2022, 6, 1, tzinfo=UTC)
 FIELDS = RawLeg.__struct_fields__
+NEW_FIELDS = set(FIELDS) - Leg(NOW, NOW, "1").record(ZoneInfo("UTC")).keys()
 FOLDER = Path(__file__).with_name("responses")
 
 
@@ -133,6 +135,8 @@ def test_a_bad_response_costs_only_itself(name: str, caplog: pytest.LogCaptureFi
     assert written[: len(before)] == before
     assert written[len(run.records) - len(after) :] == after
     lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    # A new field of the schema is missing in all these bodies.
+    lines = [line for line in lines if not any(f"field {name};" in line for name in NEW_FIELDS)]
     for line, parts in zip(lines, outcome.warnings, strict=True):
         assert line.startswith("2021-09-14 15:00: ")
         assert all(part in line for part in parts)
