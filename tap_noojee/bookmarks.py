@@ -214,10 +214,9 @@ class Backlog:
         self.again -= Hours(((hour, hour + HOUR),))
 
     def mark_failed(self, hour: datetime) -> None:
-        """Leave the hour for a later run, even if it was read before."""
+        """Leave the hour for a later run."""
         failed = Hours(((hour, hour + HOUR),))
         self.failed |= failed
-        self.read -= failed
         self.again -= failed
 
     def _due(self, last_due: datetime) -> Hours:

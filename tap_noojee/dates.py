@@ -106,7 +106,10 @@ def _resolve(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool,
     """Return the instant, whether it is ambiguous, and the abbreviation if that is."""
     passes = resolve(wall, zone)
     if not passes:
-        raise ZoneError(f"is a time that clocks in {zone.key} skip: {_SET_ZONE}")
+        # Without an abbreviation, nothing contradicts `timezone`.
+        raise (ZoneError if name else DateError)(
+            f"is a time that clocks in {zone.key} skip: {_SET_ZONE}"
+        )
     named = [p for p in passes if not name or _matches(name, p.astimezone(zone))]
     if named:
         return named[0], len(named) > 1, ""

@@ -115,12 +115,19 @@ def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
 def _decode_text(body: bytearray, content_type: str) -> tuple[str, str]:
     """The text, and its charset if that is not UTF-8."""
     try:
-        # Java may write a lone surrogate as if it were a character.
-        return body.decode("utf-8", "surrogatepass"), ""
+        text = body.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        header = email.message.Message()
-        header["Content-Type"] = content_type
-        charset = str(header.get_content_charset("windows-1252"))
+        return _decode_other(body, content_type)
+    if _UNSTORABLE.search(text):
+        # Java may write each half of a surrogate pair as if it were a character.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return text, ""
+
+
+def _decode_other(body: bytearray, content_type: str) -> tuple[str, str]:
+    header = email.message.Message()
+    header["Content-Type"] = content_type
+    charset = str(header.get_content_charset("windows-1252"))
     try:
         if codecs.lookup(charset).name != "utf-8":
             return body.decode(charset, "replace"), charset

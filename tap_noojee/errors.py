@@ -75,6 +75,10 @@ class TruncatedResponseError(TransientError, HourError):
     """The response ends too early."""
 
 
+class ServerError(TransientError, HourError):
+    """The PBX answered 500: it failed on this request, so other hours may be fine."""
+
+
 class RateLimitError(TransientError):
     """The PBX rejected a request because of its rate limit."""
 

@@ -23,6 +23,7 @@ from tap_noojee.errors import (
     PossibleRateLimitError,
     RateLimitError,
     RequestError,
+    ServerError,
     TransientError,
     TruncatedResponseError,
 )
@@ -120,7 +121,8 @@ def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestE
             wait,
         )
     if status >= requests.codes.internal_server_error:
-        return TransientError(f"the PBX failed ({detail})", wait)
+        kind = ServerError if status == requests.codes.internal_server_error else TransientError
+        return kind(f"the PBX failed ({detail})", wait)
     if status in _FATAL_STATUSES:
         return RequestError(f"{_FATAL_STATUSES[status]} ({detail})")
     if status == requests.codes.ok and not is_status:
@@ -171,7 +173,9 @@ def _is_rate_limit(status: int, body: bytes) -> bool:
 
 def _unexpected_body(content: object, body: bytes) -> RequestError:
     """Build the error for status 200 with neither an array nor a status object."""
-    if content is msgspec.UNSET and body[:1] in {b"", b"{"}:
+    if content is msgspec.UNSET and (
+        not body or (body.startswith(b"{") and not body.endswith(b"}"))
+    ):
         return TruncatedResponseError(f"the response is truncated after {len(body):,} bytes")
     page = "a web page, " if body.startswith(b"<") else ""
     return RequestError(f"the response is {page}not a list of legs: check `api_url`")

@@ -39,7 +39,14 @@ def select_fields(catalog: Mapping[str, Any], stream: type[RecordingsStream]) ->
         streams = {entry.get("tap_stream_id"): entry for entry in catalog.get("streams", [])}
         if name not in streams:
             raise CatalogError(f"catalog: has no stream {name!r}: {_HINT}")
-        mask = CatalogEntry.from_dict(streams[name]).metadata.resolve_selection()
+        user_metadata = CatalogEntry.from_dict(streams[name]).metadata
+        for breadcrumb, choice in user_metadata.items():
+            field = breadcrumb[-1] if breadcrumb else name
+            if choice.selected not in (True, False, None):
+                raise CatalogError(f"catalog: {field}: `selected` is not true or false")
+            if breadcrumb and choice.selected is False and field not in schema["properties"]:
+                raise CatalogError(f"catalog: no field has the name {field!r}: {_HINT}")
+        mask = user_metadata.resolve_selection()
         listed = streams[name].get("schema", schema).get("properties", {})
         metadata.root.selected = mask[()]
         for field in schema["properties"]:

@@ -169,13 +169,14 @@ def describe(schema_errors: Iterable[str], config: Mapping[str, Any]) -> Iterato
         yield name + safe_excerpt(problem, config["api_key"])
 
 
-def unknown_names(config: Iterable[str], schema: Mapping[str, Any]) -> Iterator[str]:
+def unknown_names(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
     """Yield a warning for each unknown setting."""
     for name in config:
         if name not in schema["properties"]:
             close = difflib.get_close_matches(name.lower(), schema["properties"], 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            yield f"{name!r} is not a setting and has no effect{hint}"
+            quoted = safe_excerpt(repr(name), str(config.get("api_key", "")))
+            yield f"{quoted} is not a setting and has no effect{hint}"
 
 
 def _errors(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -202,8 +203,9 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if config["api_key"] in str(config.get("stream_maps")):
         yield "stream_maps", "contains the API key: remove it"
     start, end = config["start_date"], config.get("end_date")
-    if isinstance(start, str) and isinstance(end, str):
-        zone = parse_zone(config.get("timezone", DEFAULT_ZONE))
+    name = config.get("timezone", DEFAULT_ZONE)
+    if isinstance(start, str) and isinstance(end, str) and isinstance(name, str):
+        zone = parse_zone(name)
         if parse_instant(end, zone) <= parse_instant(start, zone):
             yield "end_date", f"{end!r} is not after start_date: set a later one"
     limit, lookback = config.get("max_hours_per_run"), config.get("lookback_hours", 0)

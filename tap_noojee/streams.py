@@ -144,7 +144,7 @@ class RecordingsStream(Stream):
             except HourError as error:
                 self.logger.error(error)  # noqa: TRY400 - a traceback would not help
                 backlog.mark_failed(hour)
-                self._emit_state(backlog.read)
+                progress.failed += 1
                 # Old hours that keep failing come first in each run, and may be the only bad ones.
                 adjacent = failed and abs(hour - failed[-1]) == HOUR
                 in_a_row = in_a_row + 1 if adjacent else 1
@@ -161,12 +161,10 @@ class RecordingsStream(Stream):
         if progress.requests:
             self.log(progress.summary(len(backlog.wanted(self._last_due()))))
         if failed:
-            ended = (
-                f"; the run ends after {MAX_FAILURES} in a row" if in_a_row == MAX_FAILURES else ""
-            )
+            ended = f" {MAX_FAILURES} in a row end the run." if in_a_row == MAX_FAILURES else ""
             raise FailedHoursError(
-                f"{pluralize(len(failed), 'hour')} failed and will be requested again by the next "
-                f"run: {', '.join(map(name_of, failed))}{ended}"
+                f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(name_of, failed))}. The "
+                f"next run requests those that were never read.{ended}"
             )
 
     def _read_one(self) -> Iterator[Record]:

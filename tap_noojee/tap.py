@@ -80,22 +80,13 @@ def _read_json_object(name: str, file: IO[str]) -> str:
     return text
 
 
-_UNREADABLE = {
-    "FileNotFoundError",
-    "IsADirectoryError",
-    "PermissionError",
-    "UnicodeDecodeError",
-    "JSONDecodeError",  # simplejson's, which the SDK uses
-}
-
-
 def _explain(error: Exception) -> str | None:
     """Describe an SDK error that a setting causes, on one line; None for any other error."""
     name = type(error).__name__
-    if name in _UNREADABLE:
-        return f"config: {error}"
-    # The SDK does not name the stream map expression that failed.
+    # The SDK names neither the option nor the stream map expression that failed.
     for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "from_cli_args":
+            return f"config: cannot read a JSON object: {error or name}"
         if frame.f_globals.get("__name__") == "singer_sdk.mapper" and "expr" in frame.f_locals:
             # Leave out the error's message, which may quote a record.
             return f"stream_maps: recordings: {frame.f_locals['expr']!r} fails: {name}"

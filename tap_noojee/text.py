@@ -36,7 +36,7 @@ class Progress:
     """Counts what a run has done, and estimates when it ends."""
 
     def __init__(self, config: Mapping[str, Any], clock: Clock, zone: ZoneInfo) -> None:
-        self.hours = self.legs = self.requests = 0
+        self.hours = self.failed = self.legs = self.requests = 0
         self._limit: int | None = config.get("max_hours_per_run")
         self._interval: int = config["request_interval"]
         self._clock = clock
@@ -45,8 +45,11 @@ class Progress:
 
     @property
     def allowed(self) -> float:
-        """How many more hours `max_hours_per_run` allows."""
-        return float("inf") if self._limit is None else self._limit - self.hours
+        """How many more hours `max_hours_per_run` allows: one at least, until one was read."""
+        if self._limit is None:
+            return float("inf")
+        left = self._limit - self.hours - self.failed
+        return left if self.hours else max(left, 1)
 
     def plan(self, unread: int, again: int) -> str:
         """Describe the hours to read, and how long they take."""

@@ -16,7 +16,7 @@ import requests
 import urllib3
 from typing_extensions import override
 
-from tap_noojee.errors import HourError, RequestError, TransientError
+from tap_noojee.errors import HourError, RequestError, TransientError, TruncatedResponseError
 from tap_noojee.redaction import KeyAdapter, safe_excerpt
 from tap_noojee.responses import MAX_MESSAGE_BYTES, Response
 
@@ -138,6 +138,7 @@ _NO_SOCKS = f"{_BAD_PROXY}; for a SOCKS proxy, install PySocks in the tap's envi
 _NO_CONNECTION = f"no connection to {{host}} within {CONNECT_TIMEOUT} s"
 _TIMEOUT = "no complete response from {host} in time: check the PBX, or raise `request_timeout`"
 _BROKEN = "the connection to {host} broke"
+_TRUNCATED = "the response of {host} is truncated"
 _BAD_ENCODING = "the response from {host} does not match its Content-Encoding"
 _BAD_HTTP = "the response from {host} is not valid HTTP ({detail})"
 _BAD_CERTIFICATE = (
@@ -160,7 +161,7 @@ _FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
     (ConnectionAbortedError, TransientError, _BROKEN),
     (BrokenPipeError, TransientError, _BROKEN),
     (requests.exceptions.ContentDecodingError, TransientError, _BAD_ENCODING),
-    (http.client.IncompleteRead, TransientError, _BROKEN),
+    (http.client.IncompleteRead, TruncatedResponseError, _TRUNCATED),
     (http.client.HTTPException, TransientError, _BAD_HTTP),
 )
 """The first entry that matches any cause of a failure wins."""

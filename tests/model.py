@@ -85,11 +85,15 @@ class RunModel:
 
     def next_hour(self, now: datetime) -> datetime | None:
         """The hour to request next."""
-        if len(self.hours) == self.limit or self.failed_in_a_row == MAX_FAILURES:
+        left = len(self.hours) + 2 if self.limit is None else self.limit
+        left -= len(self.hours) + len(self.failed)
+        # A run reads one hour at least, however many fail before it.
+        left = left if self.hours else max(left, 1)
+        if (self.limit and left <= 0) or self.failed_in_a_row == MAX_FAILURES:
             return None
         wanted = unread = self.unread(now)
         # The last hour of a run is kept for history.
-        if not unread or len(self.hours) + 1 != self.limit:
+        if not unread or not self.limit or left != 1:
             wanted = unread | (self.again & self.due(now))
         return (max if self.newest_first else min)(wanted, default=None)
 
@@ -110,9 +114,7 @@ class RunModel:
         adjacent = self.failed and abs(hour - self.failed[-1]) == timedelta(hours=1)
         self.failed_in_a_row = self.failed_in_a_row + 1 if adjacent else 1
         self.failed.append(hour)
-        self.read.discard(hour)
         self.again.discard(hour)
-        self.steps.append(Step([], frozenset(self.read)))
 
     def messages(self) -> list[Any]:
         """The records that the run must write, and as a STATE the hours that it must claim."""

@@ -323,6 +323,6 @@ def test_failed_hours_are_left_for_a_later_run() -> None:
     made.mark_failed(hour(7))
     made.mark_failed(hour(10))
     assert request_all(made) == [8, 9, 11]
-    assert made.read == spans((0, 7), (8, 10), (11, 12))
+    assert made.read == spans((0, 10), (11, 12))
     assert len(made.wanted(LAST)) == 0
-    assert request_all(backlog(made.read)) == [7, 10]
+    assert request_all(backlog(made.read)) == [10]
