@@ -1,4 +1,4 @@
-"""A model of a run: plain sets of hours, from clocks looked at minute by minute."""
+"""A model of a run that uses only sets of hours and sampled clocks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 MAX_FAILURES = 5
 
 
-def content(leg: Leg) -> dict[str, Any]:
-    """The fields of a record in which the legs of these tests differ."""
+def varying_fields(leg: Leg) -> dict[str, Any]:
+    """The fields that differ between the legs of these tests."""
     return {
         "CallRecordId": leg.call_record_id,
         "Leg": leg.leg,
@@ -26,8 +26,8 @@ def content(leg: Leg) -> dict[str, Any]:
     }
 
 
-def hours_claimed(bookmark: dict[str, Any], clocks: Clocks, start: datetime) -> set[datetime]:
-    """The hours that a bookmark counts as read; `start` is the first hour of interest."""
+def bookmark_hours(bookmark: dict[str, Any], clocks: Clocks, start: datetime) -> set[datetime]:
+    """The hours that a bookmark marks as read. Without ranges, they begin at `start`."""
     if not (value := bookmark.get("replication_key_value")):
         return set()
     until = datetime.fromisoformat(value)
@@ -84,21 +84,20 @@ class RunModel:
         return self.due(now) - self.read - {*self.failed}
 
     def next_hour(self, now: datetime) -> datetime | None:
-        """The hour to request next."""
         if len(self.hours) == self.limit or self.failed_in_a_row == MAX_FAILURES:
             return None
         wanted = unread = self.unread(now)
-        # The last hour of a run is kept for history.
+        # The last hour of a limited run is one that was never read.
         if not unread or len(self.hours) + 1 != self.limit:
             wanted = unread | (self.again & self.due(now))
         return (max if self.newest_first else min)(wanted, default=None)
 
     def answer(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
-        """The PBX answers with the legs of an hour. `date` is the time by the PBX's clock."""
+        """Record a response with the legs of an hour. `date` is the time on the PBX's clock."""
         if date < self.clocks.end(hour) + self.settle - MINUTE:
             self.skew = now - date
             return
-        records = [content(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
+        records = [varying_fields(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
         self.hours.append(hour)
         self.read.add(hour)
         self.again.discard(hour)
@@ -106,7 +105,7 @@ class RunModel:
         self.steps.append(Step(records, frozenset(self.read)))
 
     def fail(self, hour: datetime) -> None:
-        """The response for an hour cannot be read."""
+        """Record that an hour's response cannot be read."""
         adjacent = self.failed and abs(hour - self.failed[-1]) == timedelta(hours=1)
         self.failed_in_a_row = self.failed_in_a_row + 1 if adjacent else 1
         self.failed.append(hour)
@@ -115,7 +114,7 @@ class RunModel:
         self.steps.append(Step([], frozenset(self.read)))
 
     def messages(self) -> list[Any]:
-        """The records that the run must write, and as a STATE the hours that it must claim."""
+        """The expected messages: each record, and for each STATE its set of hours."""
         found: list[Any] = [self.read_before]
         for step in self.steps:
             found += [*step.records, step.read]

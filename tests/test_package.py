@@ -116,7 +116,7 @@ def test_simulator_without_its_extra_names_the_extra(programs: Path, tmp_path: P
     assert "tap-noojee[simulator]" in line
 
 
-def test_newest_version_in_the_changelog_is_this_one() -> None:
+def test_changelog_starts_with_the_current_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
     headings = re.findall(r"^## \[(\d[^]]*)\]", changelog, re.MULTILINE)
     assert headings[0] == VERSION

@@ -1,4 +1,4 @@
-"""The SDK's own tests, and stronger ones for two of them that always pass."""
+"""The SDK's own tests, and stronger versions of two that always pass."""
 
 from __future__ import annotations
 
