@@ -172,6 +172,7 @@ def test_only_first_legs_with_an_asterisk_id_count() -> None:
         {"UniqueId": None},
         {"UniqueId": "pbx-1"},
         {"UniqueId": f"pbx-{CREATED}.9"},
+        {"UniqueId": f"{CREATED - 7200}.9-pbx"},
         {"UniqueId": str(CREATED)},
     ):
         assert check(NOON, *good, third | change) == []

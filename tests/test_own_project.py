@@ -120,7 +120,7 @@ def test_rehearsal_does_not_spoil_the_real_load(
     own.meltano(*INTO_POSTGRES)
     own.environment["TAP_NOOJEE_API_URL"] = pbx.url.replace("127.0.0.1", "localhost")
     printed = own.meltano(*INTO_POSTGRES, status=1)
-    assert "state: written with pbx '127.0.0.1', but this run has 'localhost'" in printed
+    assert "state: written with pbx '127.0.0.1', but this run uses 'localhost'" in printed
     assert "Traceback" not in printed
     clear = block(OPERATION, "state clear", "sh").replace(STATE_ID, own.state_id())
     own.shell(clear, answer="y\n")

@@ -49,7 +49,7 @@ def test_excerpts_have_one_line_of_200_characters_without_the_key() -> None:
         UUID[-7:]: UUID[-7:],
         f"no: {UUID[9:20].upper()}!": REDACTED,
         "%35%66%30c7a52": REDACTED,
-        "%2535f0c7a52": REDACTED,
+        "%2535%2566%2530c7a52": REDACTED,
         "%252535f0c7a5": "%252535f0c7a5",
     }.items():
         assert safe_excerpt(text, UUID) == excerpt
@@ -70,14 +70,14 @@ def test_the_adapter_adds_the_encoded_key_once() -> None:
     assert "a%2Fb" not in str(request.url)
 
 
-@pytest.mark.parametrize("name", ["urllib3.connectionpool", "urllib3.util.retry"])
 def test_log_lines_of_urllib3_lose_the_key_and_the_cause(
-    name: str, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with caplog.at_level(logging.DEBUG):
+    caplog.set_level(logging.DEBUG)
+    for name in ("urllib3.connectionpool", "urllib3.util.retry"):
         logger = logging.getLogger(name)
         logger.debug("%s /api?apiKey=%s&hour=3", "POST", UUID, exc_info=ValueError(UUID))
-    assert caplog.messages == ["POST /api?apiKey=***&hour=3"]
+    assert caplog.messages == ["POST /api?apiKey=***&hour=3"] * 2
     assert UUID not in caplog.text
 
 
@@ -189,9 +189,9 @@ def test_the_command_prints_no_key_at_debug(tmp_path: Path) -> None:
             assert ("apiKey=***" in done.stderr) is (status == 1)
 
 
-@pytest.mark.parametrize("key", [UUID, ODD], ids=["uuid", "odd"])
-def test_leaks_would_be_found(key: str) -> None:
-    forms = [key, quote(key), quote(key, safe=""), quote(quote(key)), key.upper(), key[5:13]]
-    for form in forms:
-        assert leaks(f"one\nx{form}x\nthree", key) == [f"x{form}x"]
-    assert leaks(f"apiKey=*** {key[:7]} {key[8:15]}", key) == []
+def test_leaks_would_be_found() -> None:
+    for key in (UUID, ODD):
+        encoded = [quote(key), quote(key, safe=""), quote(quote(key))]
+        for form in (key, key.upper(), key[5:13], *encoded):
+            assert leaks(f"one\nx{form}x\nthree", key) == [f"x{form}x"]
+        assert leaks(f"apiKey=*** {key[:7]} {key[8:15]}", key) == []

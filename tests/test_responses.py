@@ -266,6 +266,7 @@ UNREADABLE = [
     *((body, TruncatedResponseError, f"after {len(body.strip()):,} bytes") for body in TRUNCATED),
     (b'[{"a": "b"},]', HourError, "not JSON at byte 1"),
     (b'[{"a": "b"}]]', HourError, "not JSON at byte 12"),
+    (b'[{"a": "b"}]}', HourError, "not JSON at byte 12"),
     (b"[] []", HourError, "not JSON at byte 3"),
     ('["ë", x]'.encode(), HourError, "not JSON at byte 7"),
     (b'["\xeb", x]', HourError, "not JSON at byte 6"),
