@@ -266,13 +266,6 @@ def request_all(made: Backlog, last_due: datetime = LAST, *, limit: int = 99) ->
     return requested
 
 
-def test_gaps_are_filled_in_either_order() -> None:
-    read = spans((2, 4), (6, 8))
-    gaps = [0, 1, 4, 5, 8, 9, 10, 11]
-    assert request_all(backlog(read)) == gaps
-    assert request_all(backlog(read, newest_first=True)) == gaps[::-1]
-
-
 def test_hours_outside_the_bounds_are_not_wanted() -> None:
     assert request_all(backlog(Hours(), 3, 5)) == [3, 4, 5]
     assert request_all(backlog(spans((3, 5)), 3, 5)) == [5]

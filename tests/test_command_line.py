@@ -66,7 +66,10 @@ def test_connection_test_makes_one_request(pbx: Simulator, tmp_path: Path) -> No
         pbx.failures.append(Failure("status", status=status))
         done = run_with(pbx, tmp_path, "--test", request_interval=60)
         assert (done.code, len(requested_hours(pbx))) == (1, count), status
-        assert done.log.rstrip().endswith(done.logged("ERROR")[-1])
+        line = done.logged("ERROR")[-1]
+        assert done.log.rstrip().endswith(line)
+        assert f"status {status}" in line
+        assert "attempts" not in line
 
 
 def test_unreadable_settings_file_is_a_one_line_error(tmp_path: Path) -> None:

@@ -103,12 +103,6 @@ def test_installed_tap_finds_its_schema(programs: Path, tmp_path: Path) -> None:
 
 
 @slow
-def test_about_is_json(programs: Path, tmp_path: Path) -> None:
-    about = json.loads(output(programs / "tap-noojee", "--about", "--format=json", cwd=tmp_path))
-    assert (about["name"], about["version"]) == ("tap-noojee", VERSION)
-
-
-@slow
 def test_simulator_without_its_extra_names_the_extra(programs: Path, tmp_path: Path) -> None:
     process = run(programs / "noojee-simulator", cwd=tmp_path)
     assert process.returncode == 1
