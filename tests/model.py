@@ -42,7 +42,7 @@ def bookmark_hours(bookmark: dict[str, Any], clocks: Clocks, start: datetime) ->
 
 
 class Step(NamedTuple):
-    """An hour that was read or failed: its records, and all hours read by then."""
+    """An hour that was read or failed: its records, and all hours read so far."""
 
     records: list[dict[str, Any]]
     read: frozenset[datetime]

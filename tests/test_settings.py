@@ -155,11 +155,6 @@ def test_api_url_is_normalized() -> None:
     assert host_of("https://PBX.example.com:8443/x") == "pbx.example.com"
 
 
-def test_pasted_endpoint_url_works(pbx: Simulator, tmp_path: Path) -> None:
-    done = run_with(pbx, tmp_path, api_url=f"{pbx.url}/retrieveMetaDataByHour")
-    assert (done.code, len(done.records)) == (0, 4)
-
-
 def test_start_date_without_offset_is_in_timezone(pbx: Simulator) -> None:
     first_hours = {
         "2021-09-14": 0,

@@ -210,11 +210,11 @@ class Soak:
         self.answered.update(answered)
         earlier, self.read = self.read, self.hours_read()
         rows, asked = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}
-        claimed = {row for row, hour in self.legs.items() if hour in self.read}
+        marked = {row for row, hour in self.legs.items() if hour in self.read}
         problems: dict[str, set[Any]] = {
             "answered twice in one run": {hour for hour in answered if answered.count(hour) > 1},
             "in the table, but not on the PBX": rows - self.legs.keys(),
-            "read according to the state, but not in the table": claimed - rows,
+            "read according to the state, but not in the table": marked - rows,
             "read according to the state, but never answered": asked - self.answered,
             "no longer in the state": earlier - self.read,
         }

@@ -72,7 +72,7 @@ def expected_rows(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
 
 
 def in_order(found: Iterable[dict[str, Any]]) -> list[Row]:
-    """Rows from JSON, whatever the case of their names; times are in UTC."""
+    """Sorted rows from JSON with field names in any case; times are in UTC."""
     rows = []
     for row in found:
         fields = {name.lower(): value for name, value in row.items()}
