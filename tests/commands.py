@@ -26,27 +26,27 @@ HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-1
 
 
 @dataclasses.dataclass
-class Done(Run):
-    """A run of the command that has ended."""
+class CommandResult(Run):
+    """The output, exit code and log of a command."""
 
     code: int = 0
     log: str = ""
 
     def logged(self, *levels: str) -> list[str]:
-        """The messages of these levels."""
+        """The log messages of these levels."""
         lines = [line.split(" | ", 3) for line in self.log.splitlines()]
         return [line[-1] for line in lines if len(line) > 1 and line[1].strip() in levels]
 
     @property
     def error_line(self) -> str:
-        """The one line of error of a run that ended with 1 and wrote nothing."""
+        """The only error line of a run that exited with 1 and wrote nothing."""
         assert (self.code, self.output) == (1, ""), self.log
         (line,) = self.logged("ERROR", "CRITICAL")
         assert self.log.splitlines()[-1].endswith(line)  # no traceback
         return line
 
 
-def run_command(*arguments: object, env: dict[str, str] | None = None) -> Done:
+def run_command(*arguments: object, env: dict[str, str] | None = None) -> CommandResult:
     """Run `tap-noojee` with these arguments and variables."""
     stdout, stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     others = {k: v for k, v in os.environ.items() if "NOOJEE" not in k and "LOGLEVEL" not in k}
@@ -70,10 +70,10 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Done:
         stderr.write(f"now | ERROR | tap-noojee | {code}")
         code = 1
     stdout.seek(0)
-    return Done(stdout.read(), code=int(str(code or 0)), log=stderr.getvalue())
+    return CommandResult(stdout.read(), code=int(str(code or 0)), log=stderr.getvalue())
 
 
-def run_with(pbx: Simulator, tmp_path: Path, *options: object, **config: Any) -> Done:
+def run_with(pbx: Simulator, tmp_path: Path, *options: object, **config: Any) -> CommandResult:
     """Run `tap-noojee` for the documented hour with these options and settings."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(settings(pbx, **HOUR | config)))
@@ -81,6 +81,6 @@ def run_with(pbx: Simulator, tmp_path: Path, *options: object, **config: Any) ->
 
 
 def variables(pbx: Simulator, **more: str) -> dict[str, str]:
-    """The environment variables for the documented hour, and more settings."""
+    """Environment variables for the documented hour, with these settings."""
     config = settings(pbx, **HOUR | more)
     return {f"TAP_NOOJEE_{name.upper()}": str(value) for name, value in config.items()}

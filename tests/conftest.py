@@ -1,4 +1,4 @@
-"""What the tests share: the tap, run in this process with a fake clock."""
+"""Shared helpers: run the tap in this process, with a fake clock."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Without compiled files, each of the many processes takes twice as long.
+# Without .pyc files, every process that the tests start takes twice as long.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 class FakeClock(Clock):
-    """A clock that moves only by waiting."""
+    """A clock on which time passes only in `sleep`."""
 
     def __init__(self, now: str = "2022-06-01T00:00:00+00:00") -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class FakeClock(Clock):
 
 
 class ImpatientClock(FakeClock):
-    """A clock that gives a request 0.3 s, which is more than one needs on a busy machine."""
+    """A clock that allows a request 0.3 s: enough for one even on a busy machine."""
 
     @override
     def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
@@ -65,19 +65,17 @@ class ImpatientClock(FakeClock):
 
 @dataclasses.dataclass
 class Run:
-    """The output and the error of a run."""
+    """The output of a run, and its error, if any."""
 
     output: str
     error: BaseException | None = None
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """All messages, in order."""
         return [json.loads(line) for line in self.output.splitlines()]
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The records, in order."""
         return [m["record"] for m in self.messages if m["type"] == "RECORD"]
 
     @property
@@ -92,7 +90,6 @@ class Run:
 
     @property
     def keys(self) -> list[tuple[str, int]]:
-        """The keys of the records, in order."""
         return [(r["CallRecordId"], r["Leg"]) for r in self.records]
 
 
@@ -117,7 +114,7 @@ def run_tap(
     sync: Callable[[TapNoojee], object] = TapNoojee.sync_all,
     **config: Any,
 ) -> Run:
-    """Run the tap until it ends, with or without an error."""
+    """Run the tap to its end and catch its error."""
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     error: BaseException | None = None
     with contextlib.redirect_stdout(stdout):
@@ -139,7 +136,7 @@ def run_tap(
 
 
 def expected_legs(simulator: Simulator, start: str, end: str) -> list[Leg]:
-    """The simulator's legs that ended between two times of its clock."""
+    """The simulator's legs that end between two times on its wall clock."""
     zone = ZoneInfo(simulator.timezone)
     first, last = (
         datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(UTC) for text in (start, end)
@@ -161,7 +158,7 @@ def written_rows(run: Run) -> list[tuple[str, int, str, str]]:
 
 
 def requested_hours(simulator: Simulator) -> list[tuple[str | None, int | None]]:
-    """The hours requested, in order."""
+    """Date and hour of each request, in order."""
     return [(request.date, request.hour) for request in simulator.requests]
 
 

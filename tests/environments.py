@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Run a command that has to succeed, and return its output."""
+    """Run a command, which must succeed, and return its output."""
     done = subprocess.run(command, cwd=cwd, env=env, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that one worker fills, and that all use."""
+    """A folder that one worker fills and all workers share."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
@@ -43,8 +43,6 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 class Environment:
-    """A virtual environment with some packages."""
-
     def __init__(self, root: Path) -> None:
         self._bin = root / "bin"
 
@@ -52,13 +50,13 @@ class Environment:
         return str(self._bin / name)
 
     def evaluate(self, code: str, *arguments: object) -> Any:
-        """Run code in its Python, and return what it prints, as JSON."""
+        """Run Python code in the environment and parse its output as JSON."""
         return json.loads(run(self.program("python"), "-c", code, *map(str, arguments)))
 
 
 @pytest.fixture(scope="session")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
-    """A function that installs packages into an environment, once."""
+    """A function that installs packages into an environment, once for all tests."""
 
     def installed(*packages: str) -> Environment:
         def make(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""A model of a run: plain sets of hours, from clocks looked at minute by minute."""
+"""A model of a run that uses only sets of hours and sampled clocks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 MAX_FAILURES = 5
 
 
-def content(leg: Leg) -> dict[str, Any]:
-    """The fields of a record in which the legs of these tests differ."""
+def varying_fields(leg: Leg) -> dict[str, Any]:
+    """The fields that differ between the legs of these tests."""
     return {
         "CallRecordId": leg.call_record_id,
         "Leg": leg.leg,
@@ -26,8 +26,8 @@ def content(leg: Leg) -> dict[str, Any]:
     }
 
 
-def hours_claimed(bookmark: dict[str, Any], clocks: Clocks, start: datetime) -> set[datetime]:
-    """The hours that a bookmark counts as read; `start` is the first hour of interest."""
+def bookmark_hours(bookmark: dict[str, Any], clocks: Clocks, start: datetime) -> set[datetime]:
+    """The hours that a bookmark marks as read. Without ranges, they begin at `start`."""
     if not (value := bookmark.get("replication_key_value")):
         return set()
     until = datetime.fromisoformat(value)
@@ -42,7 +42,7 @@ def hours_claimed(bookmark: dict[str, Any], clocks: Clocks, start: datetime) -> 
 
 
 class Step(NamedTuple):
-    """An hour that was read or failed: its records, and all hours read by then."""
+    """An hour that was read or failed: its records, and all hours read so far."""
 
     records: list[dict[str, Any]]
     read: frozenset[datetime]
@@ -84,7 +84,6 @@ class RunModel:
         return self.due(now) - self.read - {*self.failed}
 
     def next_hour(self, now: datetime) -> datetime | None:
-        """The hour to request next."""
         left = len(self.hours) + 2 if self.limit is None else self.limit
         left -= len(self.hours) + len(self.failed)
         # A run reads one hour at least, however many fail before it.
@@ -92,17 +91,17 @@ class RunModel:
         if (self.limit and left <= 0) or self.failed_in_a_row == MAX_FAILURES:
             return None
         wanted = unread = self.unread(now)
-        # The last hour of a run is kept for history.
+        # The last hour of a limited run is one that was never read.
         if not unread or not self.limit or left != 1:
             wanted = unread | (self.again & self.due(now))
         return (max if self.newest_first else min)(wanted, default=None)
 
     def answer(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
-        """The PBX answers with the legs of an hour. `date` is the time by the PBX's clock."""
+        """Record a response with the legs of an hour. `date` is the time on the PBX's clock."""
         if date < self.clocks.end(hour) + self.settle - MINUTE:
             self.skew = now - date
             return
-        records = [content(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
+        records = [varying_fields(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
         self.hours.append(hour)
         self.read.add(hour)
         self.again.discard(hour)
@@ -110,14 +109,14 @@ class RunModel:
         self.steps.append(Step(records, frozenset(self.read)))
 
     def fail(self, hour: datetime) -> None:
-        """The response for an hour cannot be read."""
+        """Record that an hour's response cannot be read."""
         adjacent = self.failed and abs(hour - self.failed[-1]) == timedelta(hours=1)
         self.failed_in_a_row = self.failed_in_a_row + 1 if adjacent else 1
         self.failed.append(hour)
         self.again.discard(hour)
 
     def messages(self) -> list[Any]:
-        """The records that the run must write, and as a STATE the hours that it must claim."""
+        """The expected messages: each record, and for each STATE its set of hours."""
         found: list[Any] = [self.read_before]
         for step in self.steps:
             found += [*step.records, step.read]

@@ -1,4 +1,4 @@
-"""Code blocks of the pages."""
+"""Code blocks in the documentation."""
 
 from __future__ import annotations
 

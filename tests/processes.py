@@ -1,7 +1,7 @@
 """The tap in another process.
 
-Importing the SDK takes most of a short run's time. So a server imports it once and forks for each
-run. Where it matters how Python starts, use `command`.
+Importing the SDK takes most of a short run's time, so a server imports it once and forks for each
+run. Use `command` where it matters how Python starts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TIMEOUT = 120
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This environment without the tap's settings, and with these variables."""
+    """This process's environment without the tap's settings, plus these variables."""
     drop = ("TAP_NOOJEE_", "LOGLEVEL", "PYTHONUNBUFFERED")
     rest = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
     return rest | more
@@ -49,11 +49,11 @@ def arguments(
     """The tap's arguments for these settings and this state."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(settings(simulator, **config)))
-    words = ["--config", str(path), *options]
+    argv = ["--config", str(path), *options]
     if state is not None:
         (tmp_path / "state.json").write_text(json.dumps(state))
-        words += ["--state", str(tmp_path / "state.json")]
-    return words
+        argv += ["--state", str(tmp_path / "state.json")]
+    return argv
 
 
 def command(*args: Any, **config: Any) -> list[str]:
@@ -66,13 +66,13 @@ class Process:
 
     def __init__(
         self,
-        words: Iterable[str],
+        argv: Iterable[str],
         *,
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
         stdout: int | None = subprocess.PIPE,
     ) -> None:
-        """Start the run. With stdout None, it has no standard output."""
+        """Start the run. If `stdout` is None, it has no standard output."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
         self.stdout: IO[bytes] | None = None
         writer = stdout
@@ -80,7 +80,7 @@ class Process:
             reader, writer = os.pipe()
             self.stdout = os.fdopen(reader, "rb")
         files = [None if fd is None else _Descriptor(fd) for fd in (self._log.fileno(), writer)]
-        args = [*words], env or environment(), cwd or Path.cwd(), *files
+        args = [*argv], env or environment(), cwd or Path.cwd(), *files
         self._process = _FORKS.Process(target=_become, args=args, daemon=True)
         self._process.start()
         if writer is not None and self.stdout:
@@ -91,14 +91,14 @@ class Process:
         os.kill(self.pid, signum)
 
     def poll(self) -> int | None:
-        """The exit code, or None while the run goes on."""
+        """The exit code, or None while the run continues."""
         return self._process.exitcode
 
     returncode = property(poll)
 
     def wait(self) -> int:
         self._process.join(TIMEOUT)
-        assert self.returncode is not None, "the run does not end"
+        assert self.returncode is not None, f"still running after {TIMEOUT} s"
         return int(self.returncode)
 
     @property
@@ -118,9 +118,9 @@ class Process:
         return Run(output.decode()), self
 
 
-def finished(words: Iterable[str], **more: Any) -> tuple[Run, Process]:
+def run_to_end(argv: Iterable[str], **more: Any) -> tuple[Run, Process]:
     """Run the tap with these arguments until it ends."""
-    return Process(words, **more).end()
+    return Process(argv, **more).end()
 
 
 def last_line(log: str) -> str:
@@ -128,13 +128,13 @@ def last_line(log: str) -> str:
     return log.splitlines()[-1].split(" | ", 3)[-1]
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait until something becomes true, for at most a minute."""
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait at most a minute for a condition to hold."""
     for _ in range(3000):
         if condition():
             return
         time.sleep(0.02)
-    raise AssertionError("it did not happen")
+    raise AssertionError("the condition still does not hold after a minute")
 
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -149,9 +149,7 @@ class _Descriptor(int):
         return methodcaller("detach"), (DupFd(self),)
 
 
-def _become(
-    words: list[str], env: dict[str, str], cwd: Path, log: int, output: int | None
-) -> None:
+def _become(argv: list[str], env: dict[str, str], cwd: Path, log: int, output: int | None) -> None:
     """Turn this process into a run of the tap."""
     os.dup2(log, 2)
     if output is None:
@@ -163,5 +161,5 @@ def _become(
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    sys.argv = ["tap-noojee", *words]
+    sys.argv = ["tap-noojee", *argv]
     TapNoojee.cli()

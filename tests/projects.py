@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 pytest_plugins = ["postgres"]
 
 _IGNORED = ("TAP_NOOJEE_", "TARGET_", "MELTANO_", "LOGLEVEL", "VIRTUAL_ENV", "UV_PROJECT", "PG")
-"""Beginnings of the names of variables that would change what the programs do."""
+"""Prefixes of variables that would change how the programs behave."""
 
 _GIT = ("git", "-c", "user.name=Nobody", "-c", "user.email=nobody@example.com")
 
 
 @dataclasses.dataclass
 class Project:
-    """A Meltano project, in which the test has read nothing yet."""
+    """A Meltano project and the environment of its commands."""
 
     root: Path
     environment: dict[str, str]
     bin: Path
-    """Where Meltano is."""
+    """The folder of the program `meltano`."""
 
     @property
     def content(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Project:
         return dict(found)
 
     def read(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
-        """Set which hours of which PBX to read."""
+        """Set the PBX and the hours to read."""
         self.environment |= {
             "TAP_NOOJEE_API_URL": pbx.url,
             "TAP_NOOJEE_API_KEY": pbx.api_key,
@@ -78,7 +78,7 @@ class Project:
         } | more
 
     def load_into(self, server: Postgres, schema: str = "tap_noojee") -> None:
-        """Let target-postgres write to this server, and drop what is in the schema."""
+        """Point target-postgres at this server, and drop the schema."""
         server.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         for name in ("host", "port", "user", "password", "database"):
             self.environment[f"TARGET_POSTGRES_{name.upper()}"] = str(getattr(server, name))
@@ -89,7 +89,7 @@ class Project:
             [self.bin / "meltano", *arguments],
             cwd=self.root,
             env=self.environment,
-            stdin=subprocess.DEVNULL,  # a question would be an error
+            stdin=subprocess.DEVNULL,  # a prompt fails
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -97,14 +97,14 @@ class Project:
         )
 
     def meltano(self, *arguments: str, status: int = 0) -> str:
-        """Run Meltano to its end, and return all output."""
+        """Run Meltano and return all output."""
         with self.start(*arguments) as process:
             printed, _ = process.communicate()
         assert process.returncode == status, printed
         return printed
 
     def shell(self, text: str, answer: str = "", **more: str) -> str:
-        """Run a page's commands in a shell that finds Meltano, and return all output."""
+        """Run a page's commands in a shell with Meltano on its path; return all output."""
         path = f"{self.bin}{os.pathsep}{self.environment['PATH']}"
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
@@ -120,7 +120,7 @@ class Project:
         return done.stdout
 
     def state_id(self, name: str = "dev:tap-noojee-to-target-postgres") -> str:
-        """The state id in this test."""
+        """The state id with this test's suffix."""
         return f"{name}:{self.environment['MELTANO_RUN_STATE_ID_SUFFIX']}"
 
     def bookmark(self, state_id: str) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _hub(folder: Path, loader: dict[str, Any]) -> Iterator[str]:
 
 @dataclasses.dataclass
 class FirstSteps:
-    """The project that the README's commands created, and their effect."""
+    """The project that the README's commands create, their output, and the PBX's responses."""
 
     project: Project
     printed: str
@@ -209,7 +209,7 @@ class FirstSteps:
 
 @pytest.fixture(scope="session")
 def first_steps(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> FirstSteps:
-    """Run the README's commands for a new project as they are, but for the PBX's address."""
+    """Run the README's commands for a new project; only the PBX's address differs."""
     folder = clone.parent
     meltano = clone / ".venv" / "bin"
     run(meltano / "meltano", "init", "own", "--no-usage-stats", cwd=folder, env=_environment())
@@ -232,7 +232,7 @@ def first_steps(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> FirstS
 
 @pytest.fixture(scope="session")
 def own_root(first_steps: FirstSteps, clone: Path) -> Path:
-    """Add what the recipes add, and target-jsonl."""
+    """Add the recipes' plugins and target-jsonl."""
     project = first_steps.project
     content = project.content
     plugins = content["plugins"]

@@ -1,4 +1,4 @@
-"""Servers that send any bytes, and everything that a run against one logs."""
+"""Servers that send arbitrary bytes, and a search of the log for the key."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def serving(respond: Respond, context: ssl.SSLContext | None = None) -> Iterator
 
 
 def at_once(response: bytes, targets: list[str] | None = None) -> Respond:
-    """Send a whole response, and note the target of its request."""
+    """Send a whole response, and add the request's target to `targets`."""
 
     def respond(connection: socket.socket, target: str) -> None:
         if targets is not None:
@@ -73,7 +73,7 @@ def at_once(response: bytes, targets: list[str] | None = None) -> Respond:
 
 
 def endless(start: bytes, piece: bytes, pause: float = 0) -> Respond:
-    """Send the start, and then the same piece forever."""
+    """Send the start, then the same piece forever."""
 
     def respond(connection: socket.socket, _target: str) -> None:
         connection.sendall(start)

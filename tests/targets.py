@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def loader(heading: str) -> dict[str, Any]:
-    """The definition that the page gives under a heading."""
+    """The definition under a heading of the page."""
     text = (ROOT / "docs" / "targets.md").read_text("utf-8")
     (found,) = re.findall(
         rf"^## {re.escape(heading)}\n[^#]*?```yaml\n(.*?)```", text, re.MULTILINE | re.DOTALL
@@ -46,11 +46,11 @@ def start(
     state: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[str]]]:
-    """Start `tap | target` in a folder; the log of both is in the file `log`."""
+    """Start `tap | target` in a folder; both log to the file `log`."""
     path = tmp_path / "target.json"
     path.write_text(json.dumps(config))
     with (
-        (tmp_path / "log").open("w") as log,  # a pipe would have to be read at once
+        (tmp_path / "log").open("w") as log,  # a pipe could fill up
         subprocess.Popen(
             command(tmp_path, pbx, state=state, **settings),
             stdout=subprocess.PIPE,
@@ -102,4 +102,4 @@ def query_postgres(server: Postgres, *sql: str) -> list[dict[str, Any]]:
     *statements, query = sql
     for statement in statements:
         server.execute(statement)
-    return [row for (row,) in server.query(f"SELECT row_to_json(r) FROM ({query}) r")]  # noqa: S608 - of the tests
+    return [row for (row,) in server.query(f"SELECT row_to_json(r) FROM ({query}) r")]  # noqa: S608 - the tests' own SQL

@@ -1,4 +1,4 @@
-"""The reports of docs/analysis.md are what Python counts, in Postgres and in DuckDB."""
+"""The views of docs/sql agree with Python's own counts, in Postgres and in DuckDB."""
 
 # ruff: noqa: S608 - the SQL has no input
 
@@ -71,7 +71,7 @@ def test_calls_add_up_the_legs_of_a_unique_id(db: Database, calls: list[Call]) -
 
 
 @pytest.mark.parametrize("zone", [MELBOURNE, "Australia/Lord_Howe", "Europe/London"])
-def test_hours_are_those_of_the_clock(db: Database, calls: list[Call], zone: str) -> None:
+def test_calls_are_counted_by_wall_clock_hour(db: Database, calls: list[Call], zone: str) -> None:
     def hour(instant: datetime) -> tuple[datetime, str]:
         offset = str(instant.astimezone(ZoneInfo(zone)).utcoffset())
         return wall_hour(instant, zone), offset.rjust(8, "0")
@@ -143,14 +143,16 @@ def test_repeat_callers_have_several_inbound_calls(db: Database, calls: list[Cal
     db.check(columns, "repeat_callers", rows)
 
 
-def test_a_tag_finds_its_calls(db: Database, legs: list[Leg], calls: list[Call]) -> None:
+def test_tag_finds_its_calls(db: Database, legs: list[Leg], calls: list[Call]) -> None:
     tags = {(leg.unique_id, leg.tag) for leg in legs if leg.tag}
     by_id = {call.unique_id: call for call in calls}
     rows = [(tag, *by_id[name]) for name, tag in tags if name]
     db.check(f"tag, {CALL}", "calls_by_tag", rows)
 
 
-def test_recordings_near_deletion_reach_their_age_soon(db: Database, legs: list[Leg]) -> None:
+def test_recordings_near_deletion_are_those_of_the_next_week(
+    db: Database, legs: list[Leg]
+) -> None:
     age = timedelta(days=(datetime.now(UTC) - views.MONDAY).days + 3)
     with db.changed("90 AS", f"{age.days} AS"):
         query = f"SELECT now(), deleted_at, {LEG} FROM recordings_near_deletion"
@@ -173,7 +175,7 @@ def test_recordings_near_deletion_reach_their_age_soon(db: Database, legs: list[
         ("America/Asuncion", END, {"2021-03-27T23": True}),
     ],
 )
-def test_an_hour_without_calls_was_read_and_is_usually_busy(
+def test_hours_without_calls_were_read_and_are_usually_busy(
     db: Database, legs: list[Leg], zone: str, until: str, listed: dict[str, bool]
 ) -> None:
     db.save(bookmark(until, zone))
@@ -235,7 +237,7 @@ def test_freshness_has_the_last_success_and_failure(
         postgres.check("*", "freshness", [])
 
 
-def test_a_saved_state_serves_if_meltano_has_another_database(
+def test_saved_state_is_used_if_meltano_has_another_database(
     warehouse: Postgres, tmp_path: Path
 ) -> None:
     elsewhere = views.database(warehouse, "elsewhere")
@@ -262,7 +264,7 @@ def test_both_files_end_in_the_same_views() -> None:
     assert "VIEW freshness" in first
 
 
-def test_the_page_explains_each_view_and_its_queries_have_rows(db: Database) -> None:
+def test_page_explains_each_view_and_its_queries_have_rows(db: Database) -> None:
     db.save(bookmark(END))
     text = (ROOT / views.PAGE).read_text("utf-8")
     assert all(map(db.query, re.findall(r"```sql\n(SELECT.*?);\n```", text, re.DOTALL)))
@@ -271,7 +273,7 @@ def test_the_page_explains_each_view_and_its_queries_have_rows(db: Database) -> 
 
 
 @pytest.mark.parametrize("draw", [pictures.volume, pictures.weekdays, pictures.lengths])
-def test_a_picture_shows_its_query(
+def test_picture_shows_its_query(
     db: Database, tmp_path: Path, draw: Callable[[list[Row]], str]
 ) -> None:
     new, committed = (folder / f"{draw.__name__}.svg" for folder in (tmp_path, ROOT / "docs"))
@@ -281,7 +283,7 @@ def test_a_picture_shows_its_query(
     assert committed.read_text("utf-8") == new.read_text("utf-8"), f"cp {new} {committed}"
 
 
-def test_legs_are_those_that_the_duckdb_target_loads(install: Install, tmp_path: Path) -> None:
+def test_views_work_on_what_target_duckdb_loads(install: Install, tmp_path: Path) -> None:
     plugin = loader("target-duckdb")
     config = plugin["config"]
     env = install(*plugin["pip_url"].split())
@@ -293,9 +295,7 @@ def test_legs_are_those_that_the_duckdb_target_loads(install: Install, tmp_path:
     db.check(LEG, "legs", map(leg_row, ODD))
 
 
-def test_legs_and_freshness_are_those_of_a_real_meltano(
-    project: Project, warehouse: Postgres
-) -> None:
+def test_views_work_on_what_a_real_meltano_loads(project: Project, warehouse: Postgres) -> None:
     server = views.database(warehouse, "meltano")
     pip = (find_uv_bin(), "pip", "install", "--python", str(project.bin / "python"))
     subprocess.run([*pip, "psycopg[binary]"], check=True)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from times import CHANGES, HOUR, at, watch
+from times import CHANGES, HOUR, at, clocks_around
 
 from tap_noojee.bookmarks import (
     Backlog,
@@ -31,12 +31,12 @@ TICK = timedelta(microseconds=1)
 
 
 def hour(number: int) -> datetime:
-    """An hour of the day, or of a later one."""
+    """The hour with this number, counted from the start of the day."""
     return DAY + number * HOUR
 
 
 def spans(*bounds: tuple[int, int]) -> Hours:
-    """Ranges of hours by their numbers, the second of each exclusive."""
+    """Ranges of hours by number, each with an exclusive end."""
     return Hours.merge((hour(first), hour(end)) for first, end in bounds)
 
 
@@ -56,7 +56,7 @@ RANGES = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=5)
 
 @quick
 @given(RANGES, RANGES, st.integers(0, 25))
-def test_hours_are_a_set(
+def test_hours_behave_like_a_set(
     first: list[tuple[int, int]], second: list[tuple[int, int]], n: int
 ) -> None:
     a, b = spans(*first), spans(*second)
@@ -79,7 +79,7 @@ def load(bookmark: dict[str, Any], start: int = 0, now: datetime = NOW) -> Hours
 
 
 def written(*bounds: tuple[int, int]) -> dict[str, Any]:
-    """A bookmark as a state file has it."""
+    """A bookmark as it is stored in a state file."""
     return dict(json.loads(json.dumps(make_bookmark(spans(*bounds), SOURCE, "callend"))))
 
 
@@ -97,15 +97,15 @@ def test_bookmark_has_the_documented_form() -> None:
     assert "replication_key_value" not in written()
 
 
-def test_bookmarks_are_read_as_they_were_written() -> None:
+def test_bookmarks_survive_a_round_trip() -> None:
     for bounds in ([], [(0, 1)], [(0, 5), (7, 24)], [(-9000, 3)]):
         assert load(written(*bounds)) == spans(*bounds), bounds
 
 
-def test_every_bookmark_near_a_change_is_read_as_it_was_written() -> None:
-    """Also the hours that clocks skip after it, so that ranges join in the next run."""
+def test_bookmarks_near_clock_changes_survive_a_round_trip() -> None:
+    """Skipped hours after the last one are marked as well, so that ranges join in the next run."""
     for key, change in CHANGES:
-        clocks = watch(key, change)
+        clocks = clocks_around(key, change)
         source = Source("pbx", clocks.zone)
         hours = clocks.whole_hours()
         for last in hours[1:]:
@@ -117,8 +117,8 @@ def test_every_bookmark_near_a_change_is_read_as_it_was_written() -> None:
             assert found == backlog.read, (clocks, last)
 
 
-def test_range_that_ends_with_a_skipped_hour_has_the_end_of_the_hour_before() -> None:
-    """Someone may have edited the state."""
+def test_skipped_hour_at_the_end_of_a_range_does_not_move_the_value() -> None:
+    """Such a range comes from an edited state."""
     start = datetime.fromisoformat("2021-10-03T00")
     bookmark = make_bookmark(Hours(((start, start + 3 * HOUR),)), SOURCE, "callend")
     assert at(bookmark["replication_key_value"]) == at("2021-10-03T02:00+10:00")
@@ -131,7 +131,7 @@ def test_value_alone_stands_for_all_hours_from_start_date() -> None:
     assert not load({"replication_key_value": "2021-09-14T05:00:00+00:00"}, start=15)
 
 
-def test_no_value_means_that_nothing_was_read() -> None:
+def test_no_value_means_nothing_was_read() -> None:
     assert not load({"replication_key": "callend"})
     # Meltano merges the state of a full refresh into the one before.
     assert not load(written((0, 5)) | written())
@@ -167,14 +167,14 @@ def test_state_of_another_pbx_or_zone_is_rejected() -> None:
                 assert part in str(error.value), part
 
 
-def test_missing_pbx_and_zone_and_keys_of_the_sdk_are_accepted() -> None:
+def test_missing_pbx_and_zone_and_extra_sdk_keys_are_accepted() -> None:
     bookmark = written((0, 5)) | {"progress_markers": {"Note": ""}}
     bookmark |= dict.fromkeys(("starting_replication_value", "replication_key_signpost"), "x")
     del bookmark["pbx"], bookmark["timezone"]
     assert load(bookmark) == spans((0, 5))
 
 
-def test_state_may_be_an_hour_ahead_of_the_clock() -> None:
+def test_state_may_be_at_most_an_hour_ahead_of_the_clock() -> None:
     bookmark = written((0, 5))
     end = at("2021-09-14T05:00+10:00")
     assert load(bookmark, now=end - HOUR) == spans((0, 5))
@@ -204,7 +204,7 @@ UNREADABLE: list[dict[str, Any]] = [
 ]
 
 
-def test_unreadable_bookmark_is_an_error_in_one_line() -> None:
+def test_unreadable_bookmark_is_a_one_line_error() -> None:
     for change in UNREADABLE:
         with pytest.raises(StateError) as error:
             load(written((0, 5)) | change)
@@ -266,13 +266,6 @@ def request_all(made: Backlog, last_due: datetime = LAST, *, limit: int = 99) ->
     return requested
 
 
-def test_gaps_are_filled_in_either_order() -> None:
-    read = spans((2, 4), (6, 8))
-    gaps = [0, 1, 4, 5, 8, 9, 10, 11]
-    assert request_all(backlog(read)) == gaps
-    assert request_all(backlog(read, newest_first=True)) == gaps[::-1]
-
-
 def test_hours_outside_the_bounds_are_not_wanted() -> None:
     assert request_all(backlog(Hours(), 3, 5)) == [3, 4, 5]
     assert request_all(backlog(spans((3, 5)), 3, 5)) == [5]
@@ -280,7 +273,7 @@ def test_hours_outside_the_bounds_are_not_wanted() -> None:
     assert request_all(backlog(Hours(), 5, 3)) == []
 
 
-def test_only_hours_that_are_due_are_wanted() -> None:
+def test_only_due_hours_are_wanted() -> None:
     made = backlog(Hours())
     assert request_all(made, hour(3)) == [0, 1, 2, 3]
     assert made.next_hour(hour(3)) is None
@@ -289,7 +282,7 @@ def test_only_hours_that_are_due_are_wanted() -> None:
     assert [made.next_hour(hour(due)) for due in (3, 4)] == [hour(2), hour(4)]
 
 
-def test_newest_hours_are_read_again_once() -> None:
+def test_lookback_reads_the_newest_hours_again_once() -> None:
     read = spans((0, 4), (6, 10))
     assert request_all(backlog(read, again=5)) == [3, 4, 5, 6, 7, 8, 9, 10, 11]
     assert request_all(backlog(read, again=5, newest_first=True)) == [11, 10, 9, 8, 7, 6, 5, 4, 3]
@@ -301,14 +294,14 @@ def test_newest_hours_are_read_again_once() -> None:
     assert not backlog(Hours(), again=3).again
 
 
-def test_hour_to_read_again_must_be_due_as_well() -> None:
+def test_lookback_hours_must_be_due() -> None:
     """The PBX's clock may turn out to be behind; without this, the run would never end."""
     made = backlog(spans((0, 12)), again=3)
     assert request_all(made, hour(10)) == [9, 10]
     assert made.next_hour(hour(11)) == hour(11)
 
 
-def test_last_hour_of_a_run_is_one_that_was_never_read() -> None:
+def test_last_hour_of_a_limited_run_is_an_unread_one() -> None:
     read = spans((3, 9))
     for newest_first, expected in ((False, [0, 1, 2]), (True, [8, 7, 2])):
         made = backlog(read, 0, 8, again=2, newest_first=newest_first)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 ZONE = ZoneInfo("Australia/Melbourne")
 KEY = "the-key-01"
-NOON = "2021-09-14T15:00"
+AFTERNOON = "2021-09-14T15:00"
 AUTUMN = "2021-04-04T02:00"
-"""An hour that clocks repeat in Melbourne."""
+"""A repeated hour in Melbourne."""
 
 
 def check(
@@ -49,13 +49,13 @@ def text(findings: list[Finding]) -> str:
     return finding.text
 
 
-def test_an_ordinary_hour_has_no_findings() -> None:
-    assert check(NOON) == []
+def test_ordinary_hour_has_no_findings() -> None:
+    assert check(AFTERNOON) == []
     leg = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "UniqueId": "1631595787.5"}
-    assert check(NOON, leg, leg | {"Leg": "2"}) == []
+    assert check(AFTERNOON, leg, leg | {"Leg": "2"}) == []
 
 
-def test_peculiarities_are_logged_once_a_run_or_once_an_hour(
+def test_findings_are_logged_once_a_run_or_once_an_hour(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     leg = '[{"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "1", "Leg": "1", %s}]'
@@ -81,25 +81,25 @@ def test_peculiarities_are_logged_once_a_run_or_once_an_hour(
         assert sum(part in line for line in warnings) == count, part
 
 
-def test_two_calls_with_one_key_are_a_warning() -> None:
+def test_two_calls_with_one_key_cause_a_warning() -> None:
     one = {"CallRecordId": "7", "UniqueId": "1.1"}
-    assert check(NOON, one, one) == []
-    assert check(NOON, one, one | {"Leg": "2", "UniqueId": "2.1"}) == []
-    assert check(NOON, one, one | {"CallRecordId": "8", "UniqueId": "2.1"}) == []
-    finding = text(check(NOON, one, one | {"UniqueId": "2.1"}, one | {"UniqueId": "3.1"}))
+    assert check(AFTERNOON, one, one) == []
+    assert check(AFTERNOON, one, one | {"Leg": "2", "UniqueId": "2.1"}) == []
+    assert check(AFTERNOON, one, one | {"CallRecordId": "8", "UniqueId": "2.1"}) == []
+    finding = text(check(AFTERNOON, one, one | {"UniqueId": "2.1"}, one | {"UniqueId": "3.1"}))
     assert finding.startswith("2021-09-14 15:00: ")
     assert "share 1 key " in finding
     assert "'7', 1" in finding
     leaky = one | {"CallRecordId": f"id-{KEY}"}
-    assert KEY not in text(check(NOON, leaky, leaky | {"UniqueId": "2.1"}))
+    assert KEY not in text(check(AFTERNOON, leaky, leaky | {"UniqueId": "2.1"}))
     two = [one | {"Leg": leg, "UniqueId": f"{n}.1"} for leg in "12" for n in "12"]
-    assert "2 keys" in text(check(NOON, *two))
+    assert "2 keys" in text(check(AFTERNOON, *two))
 
 
 # --- Repeated hours ---------------------------------------------------------------------------
 
 
-def test_a_repeated_hour_with_legs_of_one_pass_is_a_warning() -> None:
+def test_repeated_hour_with_legs_of_one_pass_causes_a_warning() -> None:
     first, second = (f"Sun Apr 04 02:30:00 {name} 2021" for name in ("AEDT", "AEST"))
     plain = "2021-04-04 02:30:00.0"
     for ends, part in [
@@ -133,7 +133,7 @@ CREATED = 1631595600
 
 
 def calls(*lags: float, name: str = "") -> list[dict[str, Any]]:
-    """Calls that start so many minutes after the time in their UniqueId."""
+    """Calls that start this many minutes after the time in their UniqueId."""
     start = f"Tue Sep 14 15:00:00 {name} 2021" if name else "2021-09-14 15:00:00"
     return [
         {"Start": start, "callend": start, "UniqueId": f"{CREATED - int(lag * 60)}.{number}"}
@@ -141,7 +141,7 @@ def calls(*lags: float, name: str = "") -> list[dict[str, Any]]:
     ]
 
 
-def test_calls_that_start_when_they_were_not_created_are_a_doubt() -> None:
+def test_starts_far_from_the_time_in_unique_id_cast_doubt_on_the_zone() -> None:
     for lags, direction in [
         ((0, 0, 0), None),
         ((20, 20, 20), None),
@@ -154,7 +154,7 @@ def test_calls_that_start_when_they_were_not_created_are_a_doubt() -> None:
         ((120, 120, 0, 0, 0), None),
         ((120, 0, -120), None),
     ]:
-        findings = check(NOON, *calls(*lags))
+        findings = check(AFTERNOON, *calls(*lags))
         assert len(findings) == (direction is not None), lags
         if direction:
             assert f" {direction} " in findings[0].text
@@ -162,10 +162,10 @@ def test_calls_that_start_when_they_were_not_created_are_a_doubt() -> None:
             assert findings[0].key == "zone"
 
 
-def test_only_first_legs_with_an_asterisk_id_count() -> None:
+def test_zone_doubt_uses_only_first_legs_with_an_asterisk_id() -> None:
     good = calls(120, 120)
     third = good[0] | {"UniqueId": f"{CREATED - 7200}.9"}
-    assert len(check(NOON, *good, third)) == 1
+    assert len(check(AFTERNOON, *good, third)) == 1
     for change in (
         {"Leg": "2"},
         {"Start": None},
@@ -175,18 +175,18 @@ def test_only_first_legs_with_an_asterisk_id_count() -> None:
         {"UniqueId": f"{CREATED - 7200}.9-pbx"},
         {"UniqueId": str(CREATED)},
     ):
-        assert check(NOON, *good, third | change) == []
+        assert check(AFTERNOON, *good, third | change) == []
 
 
 def test_dates_that_name_the_zone_leave_no_doubt() -> None:
     for name in ("AEST", "GMT+10:00"):
-        assert check(NOON, *calls(120, 120, 120, name=name)) == []
-    old_jvm, zone = check(NOON, *calls(120, 120, 120, name="EST"))
+        assert check(AFTERNOON, *calls(120, 120, 120, name=name)) == []
+    old_jvm, zone = check(AFTERNOON, *calls(120, 120, 120, name="EST"))
     assert "EST" in old_jvm.text
     assert old_jvm.key == "EST"
     assert zone.key == "zone"
 
 
-def test_a_repeated_hour_is_no_reason_to_doubt_the_zone() -> None:
+def test_repeated_hour_is_no_reason_to_doubt_the_zone() -> None:
     legs = [leg | {"callend": "2021-04-04 02:30:00"} for leg in calls(120, 120, 120)]
     assert "assumes the first" in text(check(AUTUMN, *legs))

@@ -23,7 +23,6 @@ from typing_extensions import override
 
 from tap_noojee.errors import ClockError, FailedHoursError, RequestError
 from tap_noojee.simulator import Failure, Simulator
-from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,11 +51,10 @@ class Case:
     """A distinctive part of the message."""
     attempts: int = 1
     only_the_hour: bool = False
-    """Whether the run goes on with the next hour."""
+    """Whether the run continues with the next hour."""
 
 
 def status(number: int, body: bytes | None = None) -> Failure:
-    """A response with a status."""
     return Failure("status", status=number, body=body)
 
 
@@ -101,13 +99,12 @@ CASES = [
 
 
 def name_of(case: Case) -> str:
-    """A readable id."""
     failure = case.failure
     return f"{failure.kind}-{failure.status or ''}-{(failure.body or b'')[:20].decode()}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
-def test_failures_are_retried_fatal_or_only_the_hours(
+def test_each_failure_is_retried_ends_the_run_or_fails_its_hour(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = ImpatientClock() if case.failure.kind == "stall" else FakeClock()
@@ -171,15 +168,6 @@ def test_each_kind_of_failure_keeps_its_own_limit(
         assert written_rows(run) == expected
 
 
-def test_connection_test_never_retries() -> None:
-    for number in (401, 403, 429, 500):
-        with Simulator(failures=[status(number)]) as pbx:
-            run = run_tap(pbx, sync=TapNoojee.run_connection_test)
-        assert len(pbx.requests) == 1
-        assert f"status {number}" in str(run.error)
-        assert "attempts" not in str(run.error)
-
-
 def test_request_is_as_documented(requests_mock: Mocker) -> None:
     requests_mock.post(URL, json=[])
     run = run_tap(
@@ -203,7 +191,7 @@ def test_request_is_as_documented(requests_mock: Mocker) -> None:
 
 
 class SlowClock(FakeClock):
-    """A clock that each request moves by some seconds."""
+    """A clock on which each request takes `latency` seconds."""
 
     def __init__(self, latency: float) -> None:
         super().__init__()
@@ -255,7 +243,7 @@ def test_after_a_failure_the_interval_counts_from_its_end() -> None:
         (Failure("empty"), once),
         (Failure("cut"), once),
         (body(b"[1,]"), once),
-        # The response is good, and only one of its legs is not.
+        # The response is good, but one of its legs is not.
         (body(b"[1]"), [60.5] * 4),
         # Rejected although the tap keeps the interval.
         (Failure("rate"), to_the_end),
@@ -270,7 +258,7 @@ def test_after_a_failure_the_interval_counts_from_its_end() -> None:
 
 @pytest.fixture
 def _far_local_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This machine's zone is far from UTC."""
+    """Set this machine's zone far from UTC."""
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     yield
@@ -309,11 +297,11 @@ def test_retry_after_is_honoured_up_to_an_hour(requests_mock: Mocker) -> None:
 
 LEG = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "1", "Leg": "1"}
 NOW = "2021-09-14T06:06:00+00:00"
-"""16:06 in Melbourne, so 15:00 is due, since 16:05."""
+"""16:06 in Melbourne: the hour 15:00 has been due since 16:05."""
 
 
 def run_with_date(requests_mock: Mocker, date: str, **config: Any) -> Any:
-    """Read the hours from 14:00 at 16:06, from a PBX with this Date header."""
+    """At 16:06, read the hours from 14:00 from a PBX that sends this Date header."""
     headers = {"Date": date} if date else {}
     requests_mock.post(URL, json=[LEG] * 2, headers=headers)
     config = {"api_url": PBX, "start_date": "2021-09-14T14:00"} | config
@@ -336,7 +324,7 @@ def run_with_date(requests_mock: Mocker, date: str, **config: Any) -> Any:
         ("Fri, 31 Dec 9999 23:59:59 -2359", 2),
     ],
 )
-def test_an_hour_is_read_only_if_it_is_due_by_the_date_header(
+def test_hour_is_read_only_if_it_is_due_by_the_date_header(
     date: str, hours: int, requests_mock: Mocker, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = run_with_date(requests_mock, date)
@@ -351,7 +339,7 @@ def test_an_hour_is_read_only_if_it_is_due_by_the_date_header(
         assert "2021-09-14T06:06:00+00:00" in warning
 
 
-def test_a_skipped_hour_does_not_hold_up_older_ones(requests_mock: Mocker) -> None:
+def test_skipped_hour_does_not_hold_up_older_ones(requests_mock: Mocker) -> None:
     date, start = "Tue, 14 Sep 2021 06:00:00 GMT", "2021-09-14T11:00"
     run = run_with_date(requests_mock, date, start_date=start, backfill_order="newest_first")
     hours = [request.qs["hour"][0] for request in requests_mock.request_history]
@@ -359,7 +347,7 @@ def test_a_skipped_hour_does_not_hold_up_older_ones(requests_mock: Mocker) -> No
     assert hours_read(run) == [("2021-09-14T11:00", "2021-09-14T15:00")]
 
 
-def test_a_date_header_more_than_12_hours_behind_is_an_error(requests_mock: Mocker) -> None:
+def test_date_header_more_than_12_hours_behind_is_an_error(requests_mock: Mocker) -> None:
     for date in ("Mon, 13 Sep 2021 18:05:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"):
         run = run_with_date(requests_mock, date, start_date="2021-09-13")
         assert isinstance(run.error, ClockError)

@@ -15,7 +15,7 @@ from tap_noojee.clock import SAME_REQUEST, Clock
 from tap_noojee.errors import Interrupted
 
 LONG = 60
-"""Seconds that no test takes."""
+"""Longer than any test takes, in seconds."""
 
 
 def test_now_is_the_present_in_utc() -> None:
@@ -24,7 +24,7 @@ def test_now_is_the_present_in_utc() -> None:
     assert abs(now.timestamp() - time.time()) < LONG
 
 
-def test_sleep_waits_as_long_as_told() -> None:
+def test_sleep_waits_for_the_given_time() -> None:
     clock = Clock()
     began = time.monotonic()
     clock.sleep(0.2)
@@ -33,7 +33,7 @@ def test_sleep_waits_as_long_as_told() -> None:
     clock.sleep(0)
 
 
-def test_a_signal_interrupts_every_wait() -> None:
+def test_signal_interrupts_every_wait() -> None:
     for wait in (
         lambda clock: clock.sleep(LONG),
         lambda clock: clock.run_in_thread(threading.Event().wait, LONG),
@@ -61,7 +61,7 @@ def test_nothing_starts_after_a_signal() -> None:
     assert not started.is_set()
 
 
-def test_a_second_signal_exits_unless_it_doubles_the_first(
+def test_second_signal_exits_unless_within_a_second_of_the_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exits: list[int] = []
@@ -82,7 +82,7 @@ def test_a_second_signal_exits_unless_it_doubles_the_first(
     assert interrupted.value.signum == signal.SIGINT
 
 
-def test_a_task_returns_its_result_or_raises_its_error() -> None:
+def test_task_returns_its_result_or_raises_its_error() -> None:
     def fail() -> None:
         raise LookupError("no such host")
 
@@ -93,7 +93,7 @@ def test_a_task_returns_its_result_or_raises_its_error() -> None:
         clock.run_in_thread(fail, LONG)
 
 
-def test_an_abandoned_task_affects_no_later_wait() -> None:
+def test_abandoned_task_affects_no_later_wait() -> None:
     clock = Clock()
     late, finished, done = threading.Event(), threading.Event(), threading.Event()
 
@@ -120,5 +120,5 @@ def test_an_abandoned_task_affects_no_later_wait() -> None:
     assert time.monotonic() - began >= 0.3
 
 
-def test_an_abandoned_task_does_not_keep_the_process() -> None:
+def test_abandoned_task_does_not_keep_the_process_alive() -> None:
     assert Clock().run_in_thread(lambda: threading.current_thread().daemon, LONG)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_run_ends_with_0_and_state(pbx: Simulator, tmp_path: Path) -> None:
+def test_successful_run_exits_0_and_ends_with_state(pbx: Simulator, tmp_path: Path) -> None:
     done = run_with(pbx, tmp_path)
     assert (done.code, done.logged("WARNING", "ERROR")) == (0, [])
     assert (len(done.records), done.messages[-1]["type"]) == (4, "STATE")
@@ -36,7 +36,7 @@ def test_state_file_continues_the_run(pbx: Simulator, tmp_path: Path) -> None:
     assert requested_hours(pbx) == [("2021-09-14", 15), ("2021-09-14", 16)]
 
 
-def test_failure_ends_with_1_and_its_line_last(pbx: Simulator, tmp_path: Path) -> None:
+def test_failed_run_exits_1_and_logs_the_error_last(pbx: Simulator, tmp_path: Path) -> None:
     pbx.failures.append(Failure("status", status=403, times=2))
     done = run_with(pbx, tmp_path)
     assert done.code == 1
@@ -47,13 +47,14 @@ def test_failure_ends_with_1_and_its_line_last(pbx: Simulator, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("env", [{}, {"TAP_NOOJEE_TIMEZONE": "Mars"}])
-def test_looking_around_needs_no_settings(env: dict[str, str]) -> None:
+def test_discover_about_version_and_help_need_no_settings(env: dict[str, str]) -> None:
     catalog = json.loads(run_command("--discover", env=env).output)
     (stream,) = catalog["streams"]
     assert stream["tap_stream_id"] == "recordings"
     assert stream["key_properties"] == ["CallRecordId", "Leg"]
     assert (stream["replication_method"], stream["replication_key"]) == ("INCREMENTAL", "callend")
     about = json.loads(run_command("--about", "--format=json", env=env).output)
+    assert (about["name"], about["version"]) == ("tap-noojee", version("tap-noojee"))
     assert about["settings"]["required"] == ["api_url", "api_key", "start_date"]
     assert version("tap-noojee") in run_command("--version", env=env).output
     assert "--discover" in run_command("--help", env=env).output
@@ -66,10 +67,13 @@ def test_connection_test_makes_one_request(pbx: Simulator, tmp_path: Path) -> No
         pbx.failures.append(Failure("status", status=status))
         done = run_with(pbx, tmp_path, "--test", request_interval=60)
         assert (done.code, len(requested_hours(pbx))) == (1, count), status
-        assert done.log.rstrip().endswith(done.logged("ERROR")[-1])
+        line = done.logged("ERROR")[-1]
+        assert done.log.rstrip().endswith(line)
+        assert f"status {status}" in line
+        assert "attempts" not in line
 
 
-def test_unreadable_settings_file_is_one_line(tmp_path: Path) -> None:
+def test_unreadable_settings_file_is_a_one_line_error(tmp_path: Path) -> None:
     paths = [tmp_path, tmp_path / "missing.json"]
     for number, content in enumerate((b"", b"{", b'{"api_key": "\xff"}', b'{"a": nan}')):
         paths.append(tmp_path / f"{number}.json")
@@ -83,13 +87,15 @@ def test_unreadable_settings_file_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [["--state", "missing"], ["--catalog", "missing"], ["--more"], ["more"]]
 )
-def test_wrong_usage_ends_with_2(pbx: Simulator, tmp_path: Path, options: list[str]) -> None:
+def test_usage_error_exits_2(pbx: Simulator, tmp_path: Path, options: list[str]) -> None:
     done = run_with(pbx, tmp_path, *options)
     assert (done.code, done.output) == (2, "")
     assert options[-1] in done.log.splitlines()[-1]
 
 
-def test_later_settings_file_wins_and_the_environment_last(pbx: Simulator, tmp_path: Path) -> None:
+def test_later_files_and_then_the_environment_override_settings(
+    pbx: Simulator, tmp_path: Path
+) -> None:
     files = tmp_path / "first.json", tmp_path / "second.json"
     files[0].write_text(json.dumps(settings(pbx, **HOUR, timezone="Mars")))
     files[1].write_text(json.dumps({"timezone": "Venus"}))
@@ -99,7 +105,7 @@ def test_later_settings_file_wins_and_the_environment_last(pbx: Simulator, tmp_p
     assert run_command(*options, "--config", "ENV", env=env).code == 0
 
 
-def test_unusable_state_is_one_line(pbx: Simulator, tmp_path: Path) -> None:
+def test_unusable_state_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     states: list[tuple[dict[str, Any], str]] = [
         ({"bookmarks": []}, "not an object with an object"),
@@ -127,7 +133,7 @@ def test_unusable_state_is_one_line(pbx: Simulator, tmp_path: Path) -> None:
         (SingerSDKError(), "SingerSDKError"),
     ],
 )
-def test_expected_error_is_one_line(
+def test_known_error_is_logged_in_one_line(
     monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
 ) -> None:
     _fail(monkeypatch, error)

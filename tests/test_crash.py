@@ -1,4 +1,4 @@
-"""However and whenever a run ends, the next one completes it."""
+"""After a crash, a signal or a closed pipe, the next run reads the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from conftest import (
     settings,
     written_rows,
 )
-from processes import Process, arguments, last_line, until
+from processes import Process, arguments, last_line, wait_until
 from times import every, local
 from typing_extensions import override
 
@@ -85,13 +85,13 @@ def check_next_run(simulator: Simulator, output: Run, **config: Any) -> None:
     again = requested_hours(simulator)
     assert len(again) == len(set(again))
     assert set(again) == ALL_HOURS - read
-    # Only the legs of an hour that was being written come twice.
+    # Only the hour that was being written may have its legs twice.
     twice = {*written_rows(output)} & {*written_rows(rest)}
     assert len({callend[:13] for _, _, callend, _ in twice}) <= 1
 
 
 @pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
-def test_a_crash_anywhere_loses_no_leg(pbx: Simulator, order: str) -> None:
+def test_crash_at_any_write_loses_no_leg(pbx: Simulator, order: str) -> None:
     config = HOURS | {"backfill_order": order}
     crashed, n = True, 0
     while crashed:
@@ -105,7 +105,7 @@ def test_a_crash_anywhere_loses_no_leg(pbx: Simulator, order: str) -> None:
     ("signum", "order"),
     [(signal.SIGKILL, "newest_first"), (signal.SIGTERM, "oldest_first")],
 )
-def test_a_signal_at_any_request_leaves_whole_lines(
+def test_signal_at_any_request_leaves_whole_lines(
     tmp_path: Path, signum: signal.Signals, order: str
 ) -> None:
     config = HOURS | {"backfill_order": order}
@@ -113,7 +113,7 @@ def test_a_signal_at_any_request_leaves_whole_lines(
     for n in range(1, 5):
         with Simulator(latency=0.02) as pbx, path.open("wb") as file:
             process = Process(arguments(tmp_path, pbx, **config), stdout=file.fileno())
-            until(lambda: len(pbx.requests) >= n)  # noqa: B023 - called at once
+            wait_until(lambda: len(pbx.requests) >= n)  # noqa: B023 - called at once
             process.send_signal(signum)
             assert process.status == 128 + signum
             output = path.read_text()
@@ -125,7 +125,7 @@ def test_a_signal_at_any_request_leaves_whole_lines(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_any_wait_with_a_state(
+def test_signal_ends_any_wait_and_state_comes_last(
     pbx: Simulator, tmp_path: Path, signum: signal.Signals
 ) -> None:
     """The pace and the server would make each of these runs last longer than any test."""
@@ -136,14 +136,14 @@ def test_a_signal_ends_any_wait_with_a_state(
         interval = 0 if kind else 600
         process = Process(arguments(tmp_path, pbx, **HOURS, request_interval=interval))
         last = ("2021-09-14", 8 if kind else 6)
-        until(lambda: last in requested_hours(pbx))  # noqa: B023 - called at once
+        wait_until(lambda: last in requested_hours(pbx))  # noqa: B023 - called at once
         process.send_signal(signum)
         run, _ = process.end()
         assert process.returncode == 128 + signum
         assert signum.name in process.log
         assert "Traceback" not in process.log
         assert run.messages[-1]["type"] == "STATE"
-        # The only response without a failure may be just on its way.
+        # Without a failure, the signal may come before or after the first response.
         assert hours_read(run) in (
             [[("2021-09-14T06:00", "2021-09-14T08:00")]]
             if kind
@@ -160,19 +160,19 @@ def busy_hour(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
         config = HOURS | {"end_date": request.param}
         process = Process(arguments(tmp_path, pbx, **config))
         # A pipe has room for 64 KiB.
-        until(lambda: waiting_bytes(process) > 60 * 1024)
+        wait_until(lambda: waiting_bytes(process) > 60 * 1024)
         yield process, legs, pbx
         process.end()
 
 
 def waiting_bytes(process: Process) -> int:
-    """The bytes in the pipe that nobody has read."""
+    """The number of unread bytes in the pipe."""
     assert process.stdout
     (count,) = unpack("i", ioctl(process.stdout, FIONREAD, b"\0" * 4))
     return int(count)
 
 
-def test_a_signal_in_mid_hour_lets_the_hour_finish(busy_hour: Any) -> None:
+def test_signal_in_mid_hour_lets_the_hour_finish(busy_hour: Any) -> None:
     """A terminal's Ctrl-C may reach the tap twice."""
     process, legs, pbx = busy_hour
     process.send_signal(signal.SIGINT)
@@ -185,7 +185,7 @@ def test_a_signal_in_mid_hour_lets_the_hour_finish(busy_hour: Any) -> None:
     assert len(pbx.requests) == 1
 
 
-def test_a_second_signal_ends_the_process_in_mid_hour(busy_hour: Any) -> None:
+def test_second_signal_ends_the_process_in_mid_hour(busy_hour: Any) -> None:
     process, _, _ = busy_hour
     process.send_signal(signal.SIGTERM)
     # Signals within a second of the first one count as the same request.
@@ -196,12 +196,14 @@ def test_a_second_signal_ends_the_process_in_mid_hour(busy_hour: Any) -> None:
             process.send_signal(signal.SIGINT)
         return process.poll() is not None
 
-    until(ended)
+    wait_until(ended)
     assert process.returncode == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize("lines", [1, 2, 60])
-def test_a_target_that_goes_away_loses_no_leg(pbx: Simulator, tmp_path: Path, lines: int) -> None:
+def test_target_that_closes_the_pipe_loses_no_leg(
+    pbx: Simulator, tmp_path: Path, lines: int
+) -> None:
     pbx.volume = 8
     process = Process(arguments(tmp_path, pbx, **HOURS))
     assert process.stdout

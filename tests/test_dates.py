@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
-from times import CHANGES, at, java, wall_time, watch
+from times import CHANGES, at, clocks_around, java, wall_time
 
 from tap_noojee.dates import Reading, parse_date, parse_instant
 from tap_noojee.errors import DateError, ZoneError
@@ -27,7 +27,7 @@ def reading(
     abbreviation: str = "",
     confirmed: bool = True,
 ) -> Reading:
-    """The reading of a date at this instant; an old JVM's abbreviation confirms no zone."""
+    """The expected reading; an old JVM's abbreviation does not confirm the zone."""
     if isinstance(instant, str):
         instant = at(instant)
     iso = instant.astimezone(UTC).isoformat()
@@ -49,11 +49,11 @@ NAMES = {
     "America/St_Johns": (("-03:30", "NST"), ("-02:30", "NDT")),
     "Etc/GMT-10": (("+10:00", "GMT+10:00"), ("+10:00", "GMT+10:00")),
 }
-"""Offset and abbreviation that JDK 11 to 21 print in January, and in July."""
+"""Offset and abbreviation in January and in July, as JDK 11 to 21 print them."""
 
 
 def test_abbreviations_and_offsets_are_read_in_every_form() -> None:
-    """`GMT+10:00` is how JDK 25 prints many zones, and a JVM with CLDR names all of them."""
+    """JDK 25 prints `GMT+10:00` for many zones, and a JVM with CLDR names for all."""
     for key, (january, july) in NAMES.items():
         for day, (offset, abbreviation) in (("01-15", january), ("07-15", july)):
             wall = datetime.fromisoformat(f"2022-{day}T12:34:56")
@@ -79,15 +79,15 @@ MISLEADING = {
     *("GMT-03:00 -0400", "MDT -0700", "MSK +0200", "MST -0600", "MST -0800", "TRT +0200"),
     "WAT +0200",
 }
-"""Abbreviations that belong to another offset elsewhere, or did at another time. To accept them
-would hide a wrong `timezone`."""
+"""Abbreviations that mean another offset elsewhere, or once did. Accepting them would hide a wrong
+`timezone`."""
 
 
 def abbreviation_and_offset(zone: str, instant: str, text: str) -> str:
     return f"{text.split()[4]} {at(instant).astimezone(ZoneInfo(zone)):%z}"
 
 
-def test_every_date_that_a_jdk_prints_is_read_as_its_instant() -> None:
+def test_every_date_that_a_jdk_prints_is_read_or_misleading() -> None:
     for key, instant, text in PRINTED:
         if abbreviation_and_offset(key, instant, text) in MISLEADING:
             with pytest.raises(ZoneError, match="contradicts"):
@@ -96,7 +96,7 @@ def test_every_date_that_a_jdk_prints_is_read_as_its_instant() -> None:
             assert parse_date(text, ZoneInfo(key)) == reading(instant), (key, text)
 
 
-def test_no_abbreviation_has_an_offset_at_which_no_jdk_prints_it() -> None:
+def test_every_accepted_abbreviation_and_offset_is_printed_by_a_jdk() -> None:
     """Except WST for Perth, from before 2014."""
     midnight = datetime(2021, 1, 1, tzinfo=UTC)
     understood = {
@@ -162,10 +162,10 @@ FORMATS: dict[str, Callable[[datetime], str]] = {
 }
 
 
-def test_printed_instants_are_read_as_themselves_at_every_change() -> None:
-    """A date without an offset is the first time that clocks show it, and may be ambiguous."""
+def test_every_format_is_read_correctly_around_clock_changes() -> None:
+    """A date without an offset is the first pass, and ambiguous if there are two."""
     for key, change in CHANGES:
-        clocks = watch(key, change)
+        clocks = clocks_around(key, change)
         for minute in clocks.instants[420:780:4]:
             instant = minute.replace(second=minute.minute)
             shown = clocks.shown[wall_time(minute, clocks.zone)]
@@ -194,7 +194,7 @@ def test_abbreviation_selects_the_pass_of_a_repeated_hour() -> None:
     assert parse_date("Sun Apr 04 02:30:15 EST 2021", MELBOURNE) == expected
 
 
-def test_time_that_clocks_skip_contradicts_the_setting() -> None:
+def test_skipped_time_contradicts_the_setting() -> None:
     printed = [f"Sun Oct 03 02:{text} 2021" for text in ("30:00 AEST", "00:00 AEDT", "59:59 EST")]
     for text in [*printed, "2021-10-03 02:30:00.0"]:
         with pytest.raises(ZoneError, match="Australia/Melbourne skip: set `timezone`"):
@@ -235,7 +235,7 @@ def test_other_formats_are_rejected() -> None:
         parse_date("Wed Sep 14 15:03:34 AEST 2021", MELBOURNE)
 
 
-def test_epoch_is_no_date_in_any_zone() -> None:
+def test_epoch_is_rejected_in_every_zone() -> None:
     """Servers print a missing date as the epoch."""
     epoch = datetime.fromtimestamp(0, UTC)
     for key in ("Australia/Melbourne", "Europe/London", "America/New_York"):
@@ -261,13 +261,13 @@ def test_years_are_limited() -> None:
 # Settings and state
 
 
-def test_setting_is_in_the_zone_unless_it_has_an_offset() -> None:
+def test_date_setting_without_an_offset_is_in_the_zone() -> None:
     cases = [
         ("2021-09-14", "2021-09-14T00:00:00+10:00"),
         ("2021-09-14T15:00:00", "2021-09-14T15:00:00+10:00"),
         ("2021-09-14T15:00:00-03:30", "2021-09-14T15:00:00-03:30"),
         ("2021-04-04T02:30:00+10:00", "2021-04-04T02:30:00+10:00"),
-        # Shown twice.
+        # In a repeated hour: the first pass.
         ("2021-04-04T02:30", "2021-04-04T02:30+11:00"),
     ]
     for text, instant in cases:
@@ -282,7 +282,7 @@ def test_setting_is_in_the_zone_unless_it_has_an_offset() -> None:
         assert parse_instant(text, ZoneInfo(key)) == at(f"{text}{offset}")
 
 
-def test_setting_that_is_no_date_gets_an_example() -> None:
+def test_error_for_an_invalid_date_setting_gives_an_example() -> None:
     for text in (
         "",
         "yesterday",

@@ -1,4 +1,4 @@
-"""The pages: their links, and what can be tried without Meltano."""
+"""The pages: their links, and their facts and examples that need no Meltano."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def stream_maps(containing: str, page: str = PRIVACY) -> Any:
 
 
 def with_sources(pbx: Simulator, *sources: str | None) -> None:
-    """Let the PBX have a leg for each of these phone numbers."""
+    """Give the PBX one leg for each phone number."""
     leg = expected_legs(pbx, "2021-09-14T15:03", "2021-09-14T15:04")[0]
     pbx.legs = [
         dataclasses.replace(leg, call_record_id=str(n), source=source, destination=source, did="")  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def with_sources(pbx: Simulator, *sources: str | None) -> None:
 # All pages
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_resolve() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
             if "://" in link:
@@ -86,7 +86,7 @@ def test_pages_agree_on_state_ids() -> None:
 # Facts about the stream
 
 
-def test_record_in_the_readme_is_the_documented_one(pbx: Simulator) -> None:
+def test_readme_shows_a_record_as_the_tap_writes_it(pbx: Simulator) -> None:
     run = run_tap(pbx, **HOUR)
     assert json.loads(block("README.md", '"callend"', "json")) == run.records[-1]
 
@@ -101,7 +101,7 @@ def test_tables_list_all_fields() -> None:
     assert set(names) == set(SCHEMA["properties"])
 
 
-def test_page_on_operation_describes_the_stream(pbx: Simulator) -> None:
+def test_operation_page_describes_the_stream(pbx: Simulator) -> None:
     glance = table(OPERATION, "", "")
     keys = re.findall(r"`(\w+)`", glance["Primary key"][0])
     assert tuple(keys) == RecordingsStream.primary_keys
@@ -143,7 +143,7 @@ def test_masked_numbers_keep_all_but_four_digits(pbx: Simulator) -> None:
 
 
 @pytest.mark.parametrize("page", [PRIVACY, "docs/recipes.md"])
-def test_one_number_has_one_hash(pbx: Simulator, page: str) -> None:
+def test_all_forms_of_a_number_have_the_same_hash(pbx: Simulator, page: str) -> None:
     text = block(page, "sha256", "yaml")
     expressions = re.findall(r"^ +(Source|Destination|DID): (.*)$", text, re.MULTILINE)
     with_sources(pbx, "0412345678", "+61412345678", "0412 345 678", "500", None)
@@ -157,7 +157,9 @@ def test_one_number_has_one_hash(pbx: Simulator, page: str) -> None:
 
 
 @pytest.mark.parametrize("config", [{"salt": "fifteen are few"}, {"salt": ""}, {}])
-def test_hash_without_a_long_salt_writes_nothing(pbx: Simulator, config: dict[str, str]) -> None:
+def test_hashing_without_a_long_salt_writes_nothing(
+    pbx: Simulator, config: dict[str, str]
+) -> None:
     run = run_tap(pbx, **HOUR, stream_maps=stream_maps("sha256"), stream_map_config=config)
     assert run.error is not None
     assert not run.records
@@ -184,7 +186,7 @@ def test_erasure_and_retention_delete_the_right_rows(server: Postgres) -> None:
     numbers = ["0412345678", "+61412345678", "0412 345 678", "0412345679", "500", hashed, "", None]
 
     def left(delete: str, ages: tuple[int, ...] = (1,)) -> list[str | None]:
-        """The numbers of the rows that are left, with each number as source and destination."""
+        """The numbers in the rows that are left; each number was a source and a destination."""
         server.execute("DROP SCHEMA IF EXISTS tap_noojee CASCADE")
         server.execute("CREATE SCHEMA tap_noojee")
         server.execute(

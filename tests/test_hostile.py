@@ -70,11 +70,11 @@ DATE_FORMS = {
     "Mon Sep 14 15:03:34 AEST 2021": None,
     "Tue Sep 14 15:03:34 XYZT 2021": None,
 }
-"""Dates and their instants. The tests of dates have more of them."""
+"""Dates and their instants; `test_dates.py` has more."""
 
 
 def whole_number(text: str) -> int | None:
-    """A whole number, in any form."""
+    """The value of a whole number in any form, or None."""
     if not re.fullmatch("[+-]?[0-9]{1,20}([.][0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text):
         return None
     number = Fraction(text)
@@ -130,7 +130,7 @@ field_values = {
 
 @st.composite
 def odd_legs(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Legs of which each has an odd field, or several, or lacks one."""
+    """Legs with some odd fields, and sometimes without one."""
     legs = []
     for number in range(draw(st.integers(0, 4))):
         leg = GOOD | {"CallRecordId": str(number)}
@@ -235,7 +235,7 @@ def test_any_response_is_read_or_refused(
 
 @quick
 @given(body=damaged_bodies() | odd_legs().map(lambda legs: json.dumps(legs).encode()))
-def test_a_run_survives_any_response(body: bytes) -> None:
+def test_run_survives_any_response(body: bytes) -> None:
     failure = Failure("body", body=body, at=("2021-09-14", 15), times=None)
     with Simulator(volume=0, failures=[failure]) as pbx:
         run = run_tap(pbx, start_date="2021-09-14T14:00", end_date="2021-09-14T16:00")
@@ -285,13 +285,12 @@ def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
 
 
 def response(body: bytes, *headers: bytes) -> bytes:
-    """A complete response."""
     return b"\r\n".join([OK + b"Content-Length: %d" % len(body), *headers, b"", body])
 
 
 MIB = 2**20
 WAVE = "\U0001f44b".encode()
-"""One character beyond the BMP, and Python takes four bytes for each of the string."""
+"""One character beyond the BMP makes Python use four bytes for each character of a string."""
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "nested objects": lambda: (
@@ -332,7 +331,7 @@ def test_legs_take_little_memory(tmp_path: Path, count: int, limit: int) -> None
 
 
 @pytest.mark.slow
-def test_a_compressed_response_cannot_grow_without_bounds(tmp_path: Path) -> None:
+def test_compressed_response_cannot_grow_without_bounds(tmp_path: Path) -> None:
     inner = zlib.compressobj(1, zlib.DEFLATED, 31)
     zeros = bytes(2**24)
     packed = b"".join(inner.compress(zeros) for _ in range(128)) + inner.flush()

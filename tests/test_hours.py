@@ -1,4 +1,4 @@
-"""Hours of the PBX's clock, compared with clocks looked at minute by minute."""
+"""Hours of the PBX's clock, compared with clocks sampled minute by minute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
-from times import CHANGES, HOUR, MINUTE, Clocks, at, wall_time, watch
+from times import CHANGES, HOUR, MINUTE, Clocks, at, clocks_around, wall_time
 
 from tap_noojee.bookmarks import hours_between
 from tap_noojee.hours import (
@@ -29,13 +29,13 @@ def hour(text: str) -> datetime:
 
 
 def walls(clocks: Clocks) -> list[datetime]:
-    """All hours between the first whole one and the last, also those that clocks skip."""
+    """All hours from the first whole one to the last, including skipped ones."""
     first, *_, last = clocks.whole_hours()
     return [first + k * HOUR for k in range((last - first) // HOUR + 1)]
 
 
 def check(clocks: Clocks) -> None:
-    """Compare every function with what the clocks show."""
+    """Compare every function with the sampled clocks."""
     zone, existing = clocks.zone, clocks.whole_hours()
     for wall in walls(clocks):
         exists = wall in clocks.hours
@@ -59,14 +59,14 @@ def check(clocks: Clocks) -> None:
             assert last_due(due - TICK, settle, zone) == existing[n], (clocks, wall)
 
 
-def test_hours_are_what_clocks_show_at_changes_of_every_kind() -> None:
+def test_hours_match_sampled_clocks_around_each_kind_of_change() -> None:
     for key, change in CHANGES:
-        check(watch(key, change))
+        check(clocks_around(key, change))
 
 
 @pytest.mark.slow
-def test_hours_are_what_clocks_show_at_every_change_on_earth() -> None:
-    """From 2014 to 2030, a day of each kind: with its own offsets, looked at each quarter."""
+def test_hours_match_sampled_clocks_around_every_change_since_2014() -> None:
+    """Up to 2030: one day for each sequence of offsets, which are compared every 15 minutes."""
     first, last = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2014, 2031))
     kinds: dict[tuple[object, ...], Clocks] = {}
     # Casey's clocks changed at one minute past the hour.
@@ -86,8 +86,8 @@ def test_hours_are_what_clocks_show_at_every_change_on_earth() -> None:
         check(clocks)
 
 
-def test_documented_changes() -> None:
-    """Against literal values, so that no mistake is shared with the clocks of the other tests."""
+def test_known_clock_changes() -> None:
+    """Literal values, so that a mistake in the sampled clocks cannot hide one here."""
     cases = [
         ("Australia/Melbourne", "2021-09-14T15", "2021-09-14T16:00+10:00", False),
         ("Australia/Melbourne", "2021-04-04T02", "2021-04-04T03:00+10:00", True),
@@ -104,8 +104,8 @@ def test_documented_changes() -> None:
         assert is_repeated(hour(text), zone) == repeated, (key, text)
 
 
-def test_a_year_has_the_hours_that_its_clocks_show() -> None:
-    """A repeated hour counts once; one that clocks skip only in part counts as well."""
+def test_year_counts_repeated_hours_once_and_skipped_hours_not_at_all() -> None:
+    """A partly skipped hour counts."""
     years = [
         *(("Australia/Brisbane", 8760), ("Australia/Melbourne", 8759), ("America/Santiago", 8759)),
         *(("Australia/Lord_Howe", 8760), ("Pacific/Chatham", 8760), ("Antarctica/Troll", 8758)),
@@ -124,12 +124,12 @@ def test_skipped_hours_are_found_in_every_year_and_within_both_bounds() -> None:
     assert not list(skipped_hours(skipped[-1], skipped[0], zone))
 
 
-def test_the_last_day_of_a_year_may_have_skipped_hours() -> None:
+def test_last_day_of_a_year_may_have_skipped_hours() -> None:
     """Kiritimati skipped all of 31 December 1994."""
     zone = ZoneInfo("Pacific/Kiritimati")
     skipped = list(skipped_hours(hour("1994-01-01"), hour("1995-12-31T23"), zone))
     assert skipped == [hour("1994-12-31") + k * HOUR for k in range(24)]
 
 
-def test_an_hour_has_a_name_with_date_and_time() -> None:
+def test_hour_name_has_date_and_time() -> None:
     assert name_of(hour("2021-09-04T03")) == "2021-09-04 03:00"

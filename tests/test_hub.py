@@ -50,7 +50,7 @@ def kind(prop: dict[str, Any]) -> str:
 
 
 def own_definition(name: str) -> dict[str, Any]:
-    """A setting of the tap as the definitions have it, without its label."""
+    """A setting of the tap as the definitions must list it, without its label."""
     prop = PROPERTIES[name]
     definition = {"name": name, "kind": kind(prop), "description": prop["description"]}
     if "default" in prop and name != "user_agent":  # Its default depends on the version.
@@ -70,7 +70,7 @@ def test_definition_has_the_settings_of_the_tap(definition: dict[str, Any]) -> N
     own = own_settings()
     for name in own:
         assert own_definition(name) == {k: v for k, v in listed[name].items() if k != "label"}
-    # What the definition lists of the SDK's settings.
+    # The SDK's settings that the definition lists.
     for name in listed.keys() - set(own):
         parent, _, part = name.partition(".")
         prop = PROPERTIES[parent]
@@ -168,8 +168,7 @@ def test_empty_project_gets_the_whole_definition(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_meltano_hides_the_key_and_the_salt(project: Path) -> None:
-    """Numbers arrive as numbers, and dates as they are."""
+def test_meltano_hides_secrets_and_passes_numbers_and_dates(project: Path) -> None:
     environment = {
         "TAP_NOOJEE_API_KEY": "the-secret-key",
         "TAP_NOOJEE_STREAM_MAP_CONFIG": '{"salt": "the-secret-salt"}',

@@ -95,7 +95,7 @@ UNREADABLE: list[tuple[str, Any, str]] = [
 ]
 
 
-def test_an_unreadable_value_becomes_null_or_if_it_is_required_fails_the_hour() -> None:
+def test_unreadable_value_becomes_null_or_fails_the_hour_if_required() -> None:
     for field, value, reason in UNREADABLE:
         if field in REQUIRED:
             with pytest.raises(HourError) as raised:
@@ -112,7 +112,7 @@ def test_an_unreadable_value_becomes_null_or_if_it_is_required_fails_the_hour() 
         assert len(message) < 400
 
 
-def test_a_date_that_contradicts_the_zone_ends_the_run() -> None:
+def test_date_that_contradicts_the_zone_ends_the_run() -> None:
     for date in ("15:03:34 AWST", "15:03:34 GMT+11:00"):
         for field in ("callend", "Start"):
             with pytest.raises(ZoneError) as raised:
@@ -121,7 +121,7 @@ def test_a_date_that_contradicts_the_zone_ends_the_run() -> None:
             assert "`timezone`" in str(raised.value)
 
 
-def test_ten_warnings_are_enough() -> None:
+def test_warnings_about_values_stop_after_ten() -> None:
     for count, more in ((10, []), (12, ["2021-09-14 15:00: further values written as null: 2"])):
         warnings = read(*({"Duration": f"x{number}"} for number in range(count))).warnings
         assert len(warnings) == 10 + len(more)

@@ -138,10 +138,8 @@ def test_killed_run_loses_nothing(project: Project, pbx: Simulator, server: Post
     assert database_rows(server) == sorted(as_rows(expected_legs(pbx, *DAY)))
 
 
-def test_secrets_are_in_nothing_that_meltano_prints_or_keeps(
-    project: Project, pbx: Simulator
-) -> None:
-    """After a run at debug level that fails."""
+def test_meltano_neither_prints_nor_stores_secrets(project: Project, pbx: Simulator) -> None:
+    """Not even after a failed run at debug level."""
     pbx.api_key, salt = secrets.token_hex(), secrets.token_hex()
     pbx.failures.append(Failure("status", NOON, status=401))
     project.read(pbx, "2021-09-14T11:00:00", "2021-09-15")
@@ -159,7 +157,7 @@ def test_secrets_are_in_nothing_that_meltano_prints_or_keeps(
         assert not files_with(secret, project.root)
 
 
-def test_page_on_privacy_removes_fields(project: Project, pbx: Simulator) -> None:
+def test_settings_on_the_privacy_page_remove_fields(project: Project, pbx: Simulator) -> None:
     project.read(pbx, "2021-09-14T15:00:00", "2021-09-14T16:00:00")
     select = yaml.safe_load(block("docs/privacy.md", "select:", "yaml"))["select"]
     select.remove("!recordings.Username")  # the stream map removes it
@@ -174,7 +172,7 @@ def test_page_on_privacy_removes_fields(project: Project, pbx: Simulator) -> Non
 
 
 def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) -> None:
-    """Also the relative one on the page on privacy, which is in UTC, without an offset."""
+    """Including the privacy page's relative date, which is in UTC, without an offset."""
     (relative,) = re.findall("start_date '(.*)'", block("docs/privacy.md", "start_date", "sh"))
 
     def dates(start: str, end: str) -> tuple[datetime, datetime]:

@@ -64,17 +64,17 @@ def tools(own: Project, tmp_path: Path) -> dict[str, str]:
     }
 
 
-def test_readme_commands_end_in_one_answered_request(first_steps: FirstSteps) -> None:
+def test_readme_commands_make_one_successful_request(first_steps: FirstSteps) -> None:
     """The simulator answers 401 to any key but the README's."""
     assert first_steps.statuses == [200], first_steps.printed
     content = (first_steps.project.root / "meltano.yml").read_text("utf-8")
     assert str(first_steps.project.root.parent) not in content
 
 
-def test_calls_arrive_and_come_again_on_request(
+def test_nightly_lookback_and_edited_state_read_hours_again(
     own: Project, pbx: Simulator, server: Postgres
 ) -> None:
-    """By the README's run, the nightly run with lookback, and the recipe for some hours."""
+    """After the README's run: the nightly run, then the recipe that edits the state."""
     own.read(pbx, "2021-09-14", HOUR[1])
     own.load_into(server)
     text = block("README.md", "meltano add target-postgres", "sh")
@@ -115,7 +115,7 @@ def test_rehearsal_does_not_spoil_the_real_load(
     assert ends(server, "rehearsal.recordings") == expected_ends(pbx)
     assert own.bookmark(own.state_id()) == {}
 
-    # By mistake in the same environment.
+    # In the same environment, by mistake.
     own.read(pbx, *HOUR)
     own.meltano(*INTO_POSTGRES)
     own.environment["TAP_NOOJEE_API_URL"] = pbx.url.replace("127.0.0.1", "localhost")
@@ -223,20 +223,20 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator) -> No
     assert [record["Source"] for record in own.records] == [hashed] * 4
 
 
-HANDS_OVER_SOON = """#!{python}
+IMPATIENT_TARGET = """#!{python}
 from target_postgres.target import TargetPostgres
 TargetPostgres._MAX_RECORD_AGE_IN_MINUTES = 0
 TargetPostgres.cli()
 """
-"""target-postgres with nothing changed but the five minutes."""
+"""target-postgres that hands over STATE at once, not every five minutes."""
 
 
-def test_interrupted_run_keeps_the_last_state_that_an_sdk_target_handed_over(
+def test_interrupted_run_keeps_the_last_state_from_the_target(
     own: Project, server: Postgres, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
     python = own.root / ".meltano" / "loaders" / "target-postgres" / "venv" / "bin" / "python"
-    target.write_text(HANDS_OVER_SOON.format(python=python))
+    target.write_text(IMPATIENT_TARGET.format(python=python))
     target.chmod(0o755)
     content = own.content
     named(content["plugins"]["loaders"], "target-postgres")["executable"] = str(target)
@@ -286,8 +286,10 @@ def test_upgrade_installs_the_new_version(own: Project, tmp_path: Path) -> None:
     assert "v99" in run(installed, "--version")
 
 
-def test_readme_runs_without_meltano(own: Project, pbx: Simulator, tools: dict[str, str]) -> None:
-    """A run that fails keeps its progress, and one that fails at once keeps the state."""
+def test_readme_commands_work_without_meltano(
+    own: Project, pbx: Simulator, tools: dict[str, str]
+) -> None:
+    """A failed run keeps its progress, and a run that fails at once keeps the old state."""
     folder = own.root.parent / "plain"
     folder.mkdir()
     readme = "README.md"

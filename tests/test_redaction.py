@@ -35,7 +35,7 @@ HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-1
 
 def test_excerpts_have_one_line_of_200_characters_without_the_key() -> None:
     for text, excerpt in {
-        "as it came": "as it came",
+        "short text": "short text",
         "one\ntwo\x00three\u2028": "one two three ",
         "x" * 200: "x" * 200,
         "x" * 201: "x" * 200 + "…",
@@ -55,7 +55,7 @@ def test_excerpts_have_one_line_of_200_characters_without_the_key() -> None:
         assert safe_excerpt(text, UUID) == excerpt
 
 
-def test_a_short_key_counts_as_a_whole() -> None:
+def test_short_key_is_found_only_as_a_whole() -> None:
     for key in ("abc", "ABC", "é c", "+/=", "1234567", "12345678"):
         assert contains_key(f"x{key.lower()}x", key)
         assert contains_key(quote(key, safe=""), key)
@@ -63,7 +63,7 @@ def test_a_short_key_counts_as_a_whole() -> None:
     assert not contains_key("a text", "")
 
 
-def test_the_adapter_adds_the_encoded_key_once() -> None:
+def test_adapter_adds_the_encoded_key_once() -> None:
     request = requests.Request("POST", "https://pbx.example.com/api?date=2021/09/14&q=?").prepare()
     url = KeyAdapter("a/b&c?").request_url(request, None)
     assert url == "/api?apiKey=a%2Fb%26c%3F&date=2021/09/14&q=?"
@@ -85,7 +85,6 @@ def test_log_lines_of_urllib3_lose_the_key_and_the_cause(
 
 
 def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
-    """A response."""
     content = body.encode()
     head = (f"HTTP/1.1 {status}", f"Content-Length: {len(content)}", *headers, "\r\n")
     return "\r\n".join(head).encode() + content
@@ -106,7 +105,7 @@ def legs(**changes: Any) -> bytes:
 
 
 RESPONSES: dict[str, Callable[[str, str], bytes]] = {
-    # Responses for a key and a target, by a part of the log.
+    # A part of the log, and the response for a key and a target.
     "status 400": lambda key, _: message(quote(key, safe=""), "400 x"),
     "status 401": lambda key, _: message(key, "401 x", code=key),
     "status 403": lambda _, target: message(target, "403 x"),
@@ -169,7 +168,7 @@ def test_no_response_makes_the_tap_log_the_key(
 
 
 @pytest.mark.slow
-def test_the_command_prints_no_key_at_debug(tmp_path: Path) -> None:
+def test_command_prints_no_key_at_debug(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     env = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
     env |= {"TAP_NOOJEE_LOGLEVEL": "DEBUG", "TAP_NOOJEE_API_KEY": UUID}
@@ -189,7 +188,7 @@ def test_the_command_prints_no_key_at_debug(tmp_path: Path) -> None:
             assert ("apiKey=***" in done.stderr) is (status == 1)
 
 
-def test_leaks_would_be_found() -> None:
+def test_leaks_finds_every_form_of_the_key() -> None:
     for key in (UUID, ODD):
         encoded = [quote(key), quote(key, safe=""), quote(quote(key))]
         for form in (key, key.upper(), key[5:13], *encoded):

@@ -1,4 +1,4 @@
-"""Responses: which legs they contain, or which error they are."""
+"""Responses: the legs that they contain, or the error that they raise."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def error(
 
 
 def one_leg(**raw: str) -> bytes:
-    """An array of one leg, some of whose values are given as JSON."""
+    """An array of one leg; the given values are JSON."""
     fields = dict.fromkeys(FIELDS, '"x"') | raw
     return f"[{{{', '.join(f'{json.dumps(n)}: {v}' for n, v in fields.items())}}}]".encode()
 
@@ -68,7 +68,7 @@ def tag(value: str | bytes, content_type: str = "application/json") -> tuple[Any
     return decoded.legs[0].Tag, decoded
 
 
-# --- Responses that were seen elsewhere -------------------------------------------------------
+# --- Bodies from public reports ---------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ def test_each_body_has_an_outcome() -> None:
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
-def test_a_bad_response_costs_only_itself(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_response_costs_only_itself(name: str, caplog: pytest.LogCaptureFixture) -> None:
     outcome = OUTCOMES[name]
     failure = Failure("body", body=(FOLDER / name).read_bytes(), at=("2021-09-14", 15))
     dates: dict[str, Any] = {"start_date": "2021-09-14T14:00", "end_date": "2021-09-14T17:00"}
@@ -206,7 +206,7 @@ def test_unknown_and_missing_fields_are_named() -> None:
     assert len(many.unknown) == 20
 
 
-def test_the_last_of_two_equal_names_counts() -> None:
+def test_last_of_two_equal_names_wins() -> None:
     for raw in ('"a"', "[]", "7"):
         body = one_leg(Tag=raw)[:-2] + b', "Tag": "last"}]'
         assert decode(body).legs[0].Tag == "last"
@@ -287,7 +287,7 @@ def test_only_truncated_responses_are_called_truncated() -> None:
         assert detail in str(raised)
 
 
-def test_a_response_may_have_150_000_legs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_response_may_have_150_000_legs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_LEGS == 150_000
     monkeypatch.setattr("tap_noojee.decoding.MAX_LEGS", 100)
     leg = one_leg()[1:-1]
@@ -338,7 +338,7 @@ def test_other_words_are_not_a_rate_limit() -> None:
         assert type(error(page, status)) is RequestError
 
 
-def test_statuses_have_their_kinds() -> None:
+def test_each_status_raises_its_kind_of_error() -> None:
     longest = MAX_MESSAGE_BYTES - len(json.dumps({"Message": ""}))
     for status, body, kind, detail in [
         (500, b'{"Code": 1}', TransientError, "(status 500, Code 1: None)"),
@@ -371,8 +371,8 @@ def test_redirects_are_named_by_their_host() -> None:
         assert f"redirects to {where}" in str(error(b"", 302, {"Location": location}))
 
 
-def test_long_and_deeply_nested_messages_are_errors_of_the_tap() -> None:
-    # A nested quantifier would take minutes.
+def test_long_and_deeply_nested_messages_raise_the_taps_own_errors() -> None:
+    # A regular expression with nested quantifiers would take minutes.
     for word in (b"exceed", b"wait ", b"once ", b"every ", b"limit "):
         assert isinstance(error(word * 10_000, 400), PossibleRateLimitError)
     for depth in range(900, 1100, 20):

@@ -83,7 +83,7 @@ CATALOGS: list[tuple[dict[str, Any], set[str]]] = [
     (metadata(Tag={"inclusion": "available", "selected-by-default": False}), {"Tag"}),
     (metadata(Tag={"inclusion": "unsupported"}), {"Tag"}),
     (metadata(**dict.fromkeys(FIELDS, OFF)), FIELDS - KEYS),
-    # As Meltano does, with each field marked.
+    # Meltano marks each field.
     (
         metadata(
             **{name: {"inclusion": "available", "selected": name != "DID"} for name in FIELDS},
@@ -109,7 +109,9 @@ def test_deselected_stream_is_skipped(pbx: Simulator) -> None:
 
 
 @pytest.mark.parametrize("file", ["catalog", "state"])
-def test_unreadable_file_is_one_line(pbx: Simulator, tmp_path: Path, file: str) -> None:
+def test_unreadable_catalog_or_state_file_is_a_one_line_error(
+    pbx: Simulator, tmp_path: Path, file: str
+) -> None:
     path = tmp_path / "file.json"
     contents: dict[bytes, str] = {
         b"": "is empty",
@@ -149,13 +151,13 @@ def test_catalog_without_the_stream_is_an_error(pbx: Simulator, tmp_path: Path) 
         line = run_with(pbx, tmp_path, "--catalog", path).error_line
         assert line.startswith("catalog: has no stream 'recordings'"), content
         assert "--discover" in line
-    # The settings as a catalog.
+    # The settings file as a catalog.
     line = run_with(pbx, tmp_path, "--catalog", tmp_path / "config.json").error_line
     assert line.startswith("catalog: has no stream")
     assert requested_hours(pbx) == []
 
 
-def test_odd_catalog_is_an_error(pbx: Simulator) -> None:
+def test_malformed_catalog_is_an_error(pbx: Simulator) -> None:
     odd: list[dict[str, Any]] = [
         {"streams": None},
         {"streams": 5},
@@ -202,7 +204,7 @@ def test_odd_catalog_is_an_error(pbx: Simulator) -> None:
         ({"__else__": None}, "'recordings' is removed"),
     ],
 )
-def test_stream_map_without_effect_ends_the_run_before_any_request(
+def test_bad_stream_map_ends_the_run_before_any_request(
     pbx: Simulator, tmp_path: Path, maps: dict[str, Any], problem: str
 ) -> None:
     for options in ([], ["--test"]):
@@ -236,7 +238,9 @@ def test_stream_maps_apply(pbx: Simulator) -> None:
         assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00"
 
 
-def test_failing_expression_is_named_without_the_record(pbx: Simulator, tmp_path: Path) -> None:
+def test_error_names_the_failing_expression_but_not_the_record(
+    pbx: Simulator, tmp_path: Path
+) -> None:
     pbx.legs = [
         dataclasses.replace(leg, source=None, username="x0412345678")  # type: ignore[arg-type]
         for leg in expected_legs(pbx, HOUR["start_date"], HOUR["end_date"])

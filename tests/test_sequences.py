@@ -1,4 +1,4 @@
-"""Sequences of runs, compared with a model: nothing is lost, and nothing claimed too early."""
+"""Sequences of runs, compared with a model: no leg is lost, no hour is marked read too early."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from model import RunModel, content, hours_claimed
+from model import RunModel, bookmark_hours, varying_fields
 from times import HOUR, MINUTE, Clocks, at, wall_time
 from typing_extensions import override
 
@@ -41,7 +41,7 @@ PLACES = {
     "Australia/Adelaide": "2021-10-02T12:30Z",
     "America/Santiago": "2021-09-04T23:00Z",
 }
-"""Zones, and an instant some hours before their clocks change; Santiago's skip midnight."""
+"""Zones, and an instant some hours before a clock change; Santiago skips midnight."""
 
 
 class Trouble(NamedTuple):
@@ -65,13 +65,11 @@ TROUBLES = [
 
 
 class Kill(NamedTuple):
-    """How a run is cut short, and what the target makes of its output."""
+    """Where a run is cut short, and how much of its output the target keeps."""
 
-    at: float = 1  # the fraction of its messages that come out
-    states_lost: int = (
-        0  # the STATE that the target hands over: 0 and 1 the last, 2 the one before
-    )
-    records_lost: bool = False  # whether it does not write the records after that STATE
+    at: float = 1  # the fraction of the messages that are written
+    states_lost: int = 0  # the STATE handed over: 0 or 1 is the last one, 2 the one before
+    records_lost: bool = False  # whether the records after that STATE are lost
 
 
 KILLS = st.just(Kill()) | st.builds(Kill, st.floats(0, 1), st.integers(0, 2), st.booleans())
@@ -106,7 +104,7 @@ class RequestClock(FakeClock):
 
 
 @lru_cache
-def watch_days(zone: str) -> Clocks:
+def clocks_for(zone: str) -> Clocks:
     first = at(PLACES[zone])
     return Clocks(ZoneInfo(zone), first - 4 * HOUR, first + 80 * HOUR)
 
@@ -116,7 +114,7 @@ class TapLifecycle(RuleBasedStateMachine):
 
     @initialize(zone=st.sampled_from(sorted(PLACES)))
     def install(self, zone: str) -> None:
-        self.first, self.clocks = at(PLACES[zone]), watch_days(zone)
+        self.first, self.clocks = at(PLACES[zone]), clocks_for(zone)
         self.time = self.first + 5 * HOUR
         self.ahead = NO_TIME
         self.clock: RequestClock | None = None
@@ -124,8 +122,8 @@ class TapLifecycle(RuleBasedStateMachine):
         for n in range(LENGTH // QUARTER):
             self.add_leg(self.first + n * QUARTER + n % 3 * 7 * MINUTE)
         self.hours_read: set[datetime] = set()
-        self.late: set[str] = set()  # legs that came into an hour after it had been read
-        self.waived: set[datetime] = set()  # hours that a user has declared read
+        self.late: set[str] = set()  # legs that arrived after their hour was read
+        self.waived: set[datetime] = set()  # hours that the user marked as read
         self.target: dict[str, dict[str, Any]] = {}
         self.bookmark: dict[str, Any] = {}
         self.bookmarks: list[dict[str, Any]] = [{}]
@@ -143,7 +141,7 @@ class TapLifecycle(RuleBasedStateMachine):
     # The PBX
 
     def now(self) -> datetime:
-        """The time by the PBX's clock."""
+        """The time on the PBX's clock."""
         now = self.clock.now() - self.ahead if self.clock else self.time
         return datetime.fromtimestamp(now.timestamp(), UTC)
 
@@ -157,7 +155,7 @@ class TapLifecycle(RuleBasedStateMachine):
         now = self.now()
         return [leg for leg in self.legs if start <= leg.callend < end and leg.callend <= now]
 
-    # What happens
+    # Events
 
     @rule(hours=st.integers(1, 3), minutes=st.sampled_from([0, 6, 31]))
     def time_passes(self, hours: int, minutes: int) -> None:
@@ -187,7 +185,7 @@ class TapLifecycle(RuleBasedStateMachine):
 
     @precondition(lambda self: "hours_read" in self.bookmark)
     @rule(number=st.integers(0, 10))
-    def somebody_gives_up_an_hour(self, number: int) -> None:
+    def user_gives_up_on_an_hour(self, number: int) -> None:
         hour = self.hour_of(self.first + number * HOUR)
         item = {"from": hour.isoformat(), "to": (hour + HOUR).isoformat()}
         self.bookmark["hours_read"].append(item)
@@ -213,7 +211,7 @@ class TapLifecycle(RuleBasedStateMachine):
         self.run_and_load(config, kill, ahead=minutes * MINUTE)
 
     def run_and_load(self, config: dict[str, Any], kill: Kill, **others: Any) -> None:
-        """Run the tap, kill it, and load its output up to then."""
+        """Run the tap, kill it, and load the output before the kill."""
         messages = self.run(config, **others).messages
         messages = messages[: round(kill.at * len(messages))]
         places = [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
@@ -221,7 +219,7 @@ class TapLifecycle(RuleBasedStateMachine):
         late = [message for message in messages[kept:] if message["type"] == "RECORD"]
         self.load(messages[:kept] + ([] if kill.records_lost else late))
 
-    # What must hold
+    # Checks
 
     def run(
         self, config: dict[str, Any], ahead: timedelta = NO_TIME, trouble: Trouble | None = None
@@ -234,7 +232,7 @@ class TapLifecycle(RuleBasedStateMachine):
         start_date = self.first + start * QUARTER
         end_date = None if length is None else start_date + length * QUARTER
         start_hour = self.hour_of(start_date)
-        read = hours_claimed(self.bookmark, self.clocks, start_hour)
+        read = bookmark_hours(self.bookmark, self.clocks, start_hour)
         if "hours_read" not in self.bookmark:
             self.waived |= read
         self.ahead, self.clock = ahead, RequestClock((self.time + ahead).isoformat())
@@ -266,17 +264,17 @@ class TapLifecycle(RuleBasedStateMachine):
             self.check_requests(model, run, trouble)
             self.check_messages(model, run)
             if run.error is None and unread and ahead <= NO_TIME:
-                assert not model.read_before.issuperset(model.hours), "no progress"
+                assert not model.read_before.issuperset(model.hours), "the run read no new hour"
         self.time, self.clock = self.now(), None
         return run
 
     def check_requests(self, model: RunModel, run: Run, trouble: Trouble | None) -> None:
-        """Each request is for the hour that the model wants, and the run ends when it must."""
+        """Each request is for the model's next hour, and the run ends when the model does."""
         assert self.clock
         attempts, hour, is_fatal = 0, None, False
         for request, now in zip(self.pbx.requests, self.clock.requested, strict=True):
             asked = datetime.fromisoformat(f"{request.date}T{request.hour:02}:00")
-            assert not is_fatal, "the run went on"
+            assert not is_fatal, "the run continued after a fatal error"
             assert asked == (hour if attempts else model.next_hour(now))
             attempts, hour = attempts + 1, asked
             if request.failure:
@@ -301,47 +299,49 @@ class TapLifecycle(RuleBasedStateMachine):
             assert all(name_of(hour) in str(run.error) for hour in model.failed)
 
     def check_messages(self, model: RunModel, run: Run) -> None:
-        """Each hour's records come whole and in order, and STATE claims the hours read so far."""
+        """Each hour's records are complete and in order, and STATE has the hours read so far."""
         written: list[Any] = []
         for message in run.messages:
             if message["type"] == "RECORD":
-                written.append({name: message["record"][name] for name in content(self.legs[0])})
+                written.append(
+                    {name: message["record"][name] for name in varying_fields(self.legs[0])}
+                )
             elif message["type"] == "STATE":
                 bookmark = message["value"]["bookmarks"]["recordings"]
                 written.append(
-                    frozenset(hours_claimed(bookmark, self.clocks, min(self.clocks.hours)))
+                    frozenset(bookmark_hours(bookmark, self.clocks, min(self.clocks.hours)))
                 )
         # The SDK repeats the last STATE at the end.
         assert written in (model.messages(), [*model.messages(), written[-1]])
 
     def load(self, messages: list[dict[str, Any]]) -> None:
-        """Load messages as a target does. It has all legs of the hours that STATE claims."""
+        """Load messages as a target does; it must have all legs of the hours in each STATE."""
         for message in messages:
             if message["type"] == "RECORD":
                 self.target[message["record"]["CallRecordId"]] = message["record"]
             elif message["type"] == "STATE":
                 self.bookmark = message["value"]["bookmarks"]["recordings"]
                 self.bookmarks.append(copy.deepcopy(self.bookmark))
-                claimed = hours_claimed(self.bookmark, self.clocks, min(self.clocks.hours))
-                legs = [x for x in self.legs if self.hour_of(x.callend) in claimed - self.waived]
+                marked = bookmark_hours(self.bookmark, self.clocks, min(self.clocks.hours))
+                legs = [x for x in self.legs if self.hour_of(x.callend) in marked - self.waived]
                 assert {leg.call_record_id for leg in legs} <= self.target.keys() | self.late
 
     def read_everything(self) -> None:
-        """A run reads the rest, the next one nothing, and one with lookback all hours again."""
+        """A run reads the rest, the next reads nothing, and one with lookback reads all again."""
         self.time = max(self.time, self.first + LENGTH) + 3 * HOUR
         self.load(self.run(ALL).messages)
         due = {
             hour for hour in self.clocks.hours if self.clocks.end(hour) <= self.time - 6 * MINUTE
         }
         start = self.hour_of(self.first - HOUR)
-        claimed = hours_claimed(self.bookmark, self.clocks, start)
-        assert {hour for hour in due if hour >= start} <= claimed
+        marked = bookmark_hours(self.bookmark, self.clocks, start)
+        assert {hour for hour in due if hour >= start} <= marked
         self.load(self.run(ALL).messages)
         assert not self.pbx.requests, "hours were requested again"
         self.load(self.run(ALL | {"lookback": 60}).messages)
         for leg in self.legs:
             if self.hour_of(leg.callend) in due:
-                assert content(leg).items() <= self.target[leg.call_record_id].items()
+                assert varying_fields(leg).items() <= self.target[leg.call_record_id].items()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Settings: defaults, forms that are accepted, and what ends the run before any request."""
+"""Settings: defaults, accepted forms, and errors before any request."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_limit_must_exceed_lookback(pbx: Simulator, lookback: int) -> None:
     assert run_tap(pbx, lookback_hours=4, max_hours_per_run=5).error is None
 
 
-def test_bounds_of_numbers_and_dates_are_accepted(pbx: Simulator) -> None:
+def test_lowest_and_highest_values_are_accepted(pbx: Simulator) -> None:
     for name, minimum in NUMBERS.items():
         for value in (minimum, 1_000_000):
             assert TapNoojee(config=settings(pbx, **{name: value})).config[name] == value
@@ -135,7 +135,7 @@ def test_empty_optional_setting_has_its_default(pbx: Simulator, empty: Any) -> N
     assert (tap.config["timezone"], tap.config["request_interval"]) == ("Australia/Melbourne", 60)
 
 
-def test_api_url_forms() -> None:
+def test_api_url_is_normalized() -> None:
     forms = {
         "https://pbx.example.com": "https://pbx.example.com/njadmin/rest/RecordingAPI",
         "https://pbx.example.com:8443/": "https://pbx.example.com:8443/njadmin/rest/RecordingAPI",
@@ -155,11 +155,6 @@ def test_api_url_forms() -> None:
     assert host_of("https://PBX.example.com:8443/x") == "pbx.example.com"
 
 
-def test_pasted_endpoint_url_is_requested_once(pbx: Simulator, tmp_path: Path) -> None:
-    done = run_with(pbx, tmp_path, api_url=f"{pbx.url}/retrieveMetaDataByHour")
-    assert (done.code, len(done.records)) == (0, 4)
-
-
 def test_start_date_without_offset_is_in_timezone(pbx: Simulator) -> None:
     first_hours = {
         "2021-09-14": 0,
@@ -174,7 +169,9 @@ def test_start_date_without_offset_is_in_timezone(pbx: Simulator) -> None:
     assert requested_hours(pbx) == [("2021-09-14", hour) for hour in first_hours.values()]
 
 
-def test_unknown_names_are_warned_of_with_the_nearest_name(pbx: Simulator, tmp_path: Path) -> None:
+def test_unknown_setting_causes_a_warning_with_the_nearest_name(
+    pbx: Simulator, tmp_path: Path
+) -> None:
     unknown = {"startdate": "2020-01-01", "API_KEY": "x", "color": 5, "lookback": ""}
     done = run_with(pbx, tmp_path, **unknown)
     assert done.code == 0
@@ -189,7 +186,7 @@ def test_unknown_names_are_warned_of_with_the_nearest_name(pbx: Simulator, tmp_p
 # --- The environment -------------------------------------------------------------------------
 
 
-def test_environment_gives_numbers_and_maps_their_types(pbx: Simulator) -> None:
+def test_environment_variables_get_the_types_of_their_settings(pbx: Simulator) -> None:
     env = variables(
         pbx,
         user_agent="7",
@@ -201,7 +198,7 @@ def test_environment_gives_numbers_and_maps_their_types(pbx: Simulator) -> None:
     assert "Username" not in done.records[0]
 
 
-def test_bad_variable_is_named(pbx: Simulator) -> None:
+def test_error_names_the_bad_variable(pbx: Simulator) -> None:
     bad = [
         ("request_interval", "--5", "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
         ("request_interval", API_KEY, "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
@@ -224,7 +221,7 @@ def test_bad_variable_is_named(pbx: Simulator) -> None:
 
 
 def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
-    """With a settings file as well, its values hold."""
+    """They do not override a settings file."""
     properties = TapNoojee.config_jsonschema["properties"]
     required = TapNoojee.config_jsonschema["required"]
     empty = {f"TAP_NOOJEE_{name.upper()}": "" for name in properties if name not in required}
@@ -238,8 +235,8 @@ def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
     assert done.states[-1]["bookmarks"]["recordings"]["timezone"] == "Etc/GMT-9"
 
 
-def test_unknown_variables_are_warned_of(pbx: Simulator) -> None:
-    """Meltano's own variables, which begin with two underscores, are not."""
+def test_unknown_variables_cause_a_warning(pbx: Simulator) -> None:
+    """Meltano's own, with two underscores, and the log level do not."""
     unknown = {
         "TAP_NOOJEE_STARTDATE": "",
         "TAP_NOOJEE__SELECT": "x",

@@ -60,7 +60,7 @@ def start_without_terminal(*arguments: str) -> Any:
     return subprocess.Popen(arguments, text=True, start_new_session=True, **pipes)
 
 
-def test_every_invented_leg_is_in_one_response(pbx: Simulator) -> None:
+def test_every_leg_is_in_exactly_one_response(pbx: Simulator) -> None:
     responses = [read(pbx, f"2021/04/0{day}", hour) for day in (3, 4, 5) for hour in range(24)]
     found = [(record["CallRecordId"], record["Leg"]) for hour in responses for record in hour]
     midnights = (datetime(2021, 4, day, tzinfo=MELBOURNE).astimezone(UTC) for day in (3, 6))
@@ -101,7 +101,7 @@ def test_hours_and_passes_match_brute_force(line: str, fold: Any) -> None:
             assert found == {str(int(end.timestamp())) for end in expected}
 
 
-def test_a_record_has_the_documented_fields_as_strings(pbx: Simulator) -> None:
+def test_record_has_the_documented_fields_as_strings(pbx: Simulator) -> None:
     documented = json.loads(Path(__file__).with_name("documented-answer.json").read_text())
     assert post(pbx).json() == documented
     busy = post(pbx, hour="10")
@@ -111,7 +111,7 @@ def test_a_record_has_the_documented_fields_as_strings(pbx: Simulator) -> None:
     assert b"\\u" not in busy.content
 
 
-def test_the_invented_calls_never_change() -> None:
+def test_generated_calls_never_change() -> None:
     hour = datetime(2031, 5, 6, 1, tzinfo=UTC)
     found = legs(hour, hour + 60 * MINUTE, zone=ZoneInfo("Asia/Singapore"))
     first = (len(found), found[0].unique_id, found[0].username)
@@ -142,7 +142,7 @@ def test_dates_have_javas_zone_names(line: Any) -> None:
         assert printed == f"{moment.astimezone(ZoneInfo(zone)):%a %b %d %H:%M:%S} {name} 2021"
 
 
-def test_the_api_has_two_paths_and_requires_post(pbx: Simulator) -> None:
+def test_api_has_two_paths_and_requires_post(pbx: Simulator) -> None:
     for base in BASES:
         url = f"{pbx.url}{base}/retrieveMetaDataByHour"
         assert len(requests.post(url, params=SAMPLE, timeout=9).json()) == 4
@@ -150,7 +150,7 @@ def test_the_api_has_two_paths_and_requires_post(pbx: Simulator) -> None:
     assert requests.post(f"{pbx.url}/x", params=SAMPLE, timeout=9).status_code == 404
 
 
-def test_a_bad_request_gets_a_code_and_a_message(pbx: Simulator) -> None:
+def test_bad_request_gets_a_code_and_a_message(pbx: Simulator) -> None:
     for status, words, params in (
         (403, "unknown API key", {"apiKey": ""}),
         (403, "does not have access to this endpoint", {"apiKey": USER_KEY}),
@@ -165,7 +165,7 @@ def test_a_bad_request_gets_a_code_and_a_message(pbx: Simulator) -> None:
         assert words in response.json()["Message"]
 
 
-def test_an_early_request_is_rejected_and_does_not_count() -> None:
+def test_early_request_is_rejected_and_does_not_count() -> None:
     with Simulator(interval=0.5, rate_limit_status=400, failures=[Failure("status")]) as pbx:
         assert post(pbx).status_code == 503
         assert post(pbx).json() == {"Code": -1, "Message": "wait a bit and retry"}
@@ -177,7 +177,7 @@ def test_an_early_request_is_rejected_and_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("failures", [[], [Failure("status")], [Failure("slow", delay=0)]])
-def test_the_interval_starts_at_the_arrival_or_the_end(failures: list[Failure]) -> None:
+def test_interval_counts_from_arrival_or_from_the_response(failures: list[Failure]) -> None:
     with Simulator(interval=0.2, latency=0.3, failures=failures) as pbx:
         assert 429 not in [post(pbx).status_code for _ in range(2)]
     with Simulator(interval=0.2, latency=0.3, failures=failures, counts_from="answer") as pbx:
@@ -187,7 +187,7 @@ def test_the_interval_starts_at_the_arrival_or_the_end(failures: list[Failure]) 
     assert pbx.requests[-1].time - pbx.requests[0].time >= 0.5
 
 
-def test_the_clock_and_the_form_of_dates_can_be_set() -> None:
+def test_clock_and_the_form_of_dates_can_be_set() -> None:
     now = datetime(2021, 9, 14, 15, 59, 30, tzinfo=MELBOURNE)
     with Simulator(clock=lambda: now, dates="timestamp") as pbx:
         response = post(pbx)
@@ -218,7 +218,7 @@ def test_failures_are_served_in_order_until_used_up(pbx: Simulator) -> None:
         (Failure("body", body=b"[]", status=500), (500, "application/json", b"[]")),
     ],
 )
-def test_a_failure_determines_the_response(
+def test_failure_determines_the_response(
     pbx: Simulator, failure: Failure, response: tuple[int, str, bytes]
 ) -> None:
     pbx.failures.append(failure)
@@ -239,7 +239,7 @@ def test_failures_can_contain_the_url_with_the_key(pbx: Simulator) -> None:
     ("kind", "error"),
     [("cut", "IncompleteRead"), ("reset", "reset by"), ("stall", "timed"), ("slow", "timed")],
 )
-def test_a_broken_response_is_an_error(pbx: Simulator, kind: Any, error: str) -> None:
+def test_broken_response_is_an_error(pbx: Simulator, kind: Any, error: str) -> None:
     pbx.failures.append(Failure(kind, delay=600))
     with pytest.raises(requests.RequestException, match=error):
         _ = post(pbx).content
@@ -247,7 +247,7 @@ def test_a_broken_response_is_an_error(pbx: Simulator, kind: Any, error: str) ->
     assert len(post(pbx).json()) == 4
 
 
-def test_an_incomplete_response_starts_like_the_whole(pbx: Simulator) -> None:
+def test_incomplete_response_starts_like_the_whole(pbx: Simulator) -> None:
     whole = post(pbx).content
     pbx.failures += [Failure("cut-json"), Failure("trickle"), Failure("endless")]
     cut = post(pbx)
@@ -260,7 +260,9 @@ def test_an_incomplete_response_starts_like_the_whole(pbx: Simulator) -> None:
 
 @pytest.mark.parametrize("size", [5, 100, 200_000, 200_001])
 @pytest.mark.parametrize("unit", [b"{},", b"0,"])
-def test_a_huge_response_is_an_array_of_its_size(pbx: Simulator, unit: bytes, size: int) -> None:
+def test_huge_response_is_an_array_of_the_given_size(
+    pbx: Simulator, unit: bytes, size: int
+) -> None:
     pbx.failures.append(Failure("huge", size=size, body=unit, status=403))
     response = post(pbx)
     assert len(response.content) == int(response.headers["Content-Length"]) == size
@@ -283,7 +285,7 @@ def test_stopping_ends_all_connections_and_threads(kind: Any) -> None:
         socket.create_connection(address)
 
 
-def test_a_failure_is_parsed_from_text() -> None:
+def test_failure_is_parsed_from_text() -> None:
     assert Failure.parse("cut-json*") == Failure("cut-json", times=None)
     assert Failure.parse("slow=2.5") == Failure("slow", delay=2.5)
     assert Failure.parse("body=[1]*3") == Failure("body", body=b"[1]", times=3)
@@ -306,7 +308,7 @@ BAD_OPTIONS = """\
 
 
 @pytest.mark.parametrize("line", BAD_OPTIONS.split("\n"))
-def test_a_bad_option_is_a_usage_error(line: str) -> None:
+def test_bad_option_is_a_usage_error(line: str) -> None:
     arguments, _, words = line.partition(": ")
     done = simulate(*arguments.split(), "--", "true")
     assert done.returncode == 2
@@ -315,7 +317,7 @@ def test_a_bad_option_is_a_usage_error(line: str) -> None:
 
 @pytest.mark.parametrize("start_date", ["", "2020-01-01"])
 @pytest.mark.parametrize("end_date", ["", "2025-01-01"])
-def test_a_command_gets_settings_and_keeps_the_users_dates(start_date: str, end_date: str) -> None:
+def test_command_gets_settings_and_keeps_the_users_dates(start_date: str, end_date: str) -> None:
     given = {"TAP_NOOJEE_START_DATE": start_date, "TAP_NOOJEE_END_DATE": end_date}
     options = ("--timezone", "Pacific/Chatham", "--interval", "0.2", "--day", "2024-02-29")
     show = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
@@ -334,7 +336,7 @@ def test_a_command_gets_settings_and_keeps_the_users_dates(start_date: str, end_
     ("command", "status"),
     [("sh -c 'exit 3'", 3), ("sh -c 'kill -9 $$'", 137), ("no-such-command", 127), ("/", 126)],
 )
-def test_the_exit_status_is_that_of_a_shell(command: str, status: int) -> None:
+def test_exit_status_is_the_one_a_shell_would_give(command: str, status: int) -> None:
     done = simulate("--", *shlex.split(command))
     assert done.returncode == status
     assert (f"noojee-simulator: {command}: " in done.stderr) == (status in {126, 127})
@@ -355,7 +357,7 @@ COUNTER = (*CODE, "--", sys.executable, "-c", COUNT_SIGNALS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_forwarded_once(number: signal.Signals) -> None:
+def test_signal_is_forwarded_once(number: signal.Signals) -> None:
     with start_without_terminal(*COUNTER) as running:
         assert running.stdout.readline() == "ready\n"
         running.send_signal(number)
@@ -390,7 +392,7 @@ def test_without_a_command_it_shows_keys_and_counts_statuses(number: signal.Sign
     assert (running.returncode, rest) == (0, f"noojee-simulator: {counts}\n")
 
 
-def test_without_werkzeug_it_names_commands_that_install_it() -> None:
+def test_missing_werkzeug_is_reported_with_install_commands() -> None:
     code = "import sys; sys.modules['werkzeug'] = None; import tap_noojee.simulator.cli as cli"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; cli.main(['true'])"], stderr=subprocess.PIPE, check=False

@@ -2,8 +2,8 @@
 
     uv run --extra simulator --group test pytest --capture=no tests/test_soak.py
 
-SOAK_HOURS=8760 makes it a year, and SOAK_SEED=7 another one. The tap reads the real clock, so the
-present is an `end_date` in the past, which moves on from run to run.
+SOAK_HOURS=8760 covers a year, and SOAK_SEED=7 draws other events. The tap reads the real clock, so
+an `end_date` in the past stands for the present and advances from run to run.
 """
 
 from __future__ import annotations
@@ -106,14 +106,13 @@ def test_kills_and_failures_lose_no_leg(project: Project, request: pytest.Fixtur
             soak.run(END, None)
         assert soak.rows() == soak.legs.keys()
     click.echo(f"{soak.runs}\n{soak.failures}")
-    assert soak.runs.keys() > {"ended", "failed"}, "no run was hit by a kill"
+    assert soak.runs.keys() > {"ended", "failed"}, "no kill hit a run"
 
 
 class Soak:
     """The runs so far, and what must be true after each."""
 
     def __init__(self, project: Project, database: Database, pbx: Simulator) -> None:
-        """Expect an empty table."""
         self.project, self.database, self.pbx = project, database, pbx
         # When each hour is over: the second pass of a repeated hour replaces the first.
         moments = (BEGIN + number * HOUR for number in range(COUNT))
@@ -163,7 +162,7 @@ class Soak:
         try:
             self.check()
             if not killed and not failures:
-                assert status == 0, "nothing disturbed the run"
+                assert status == 0, "an undisturbed run failed"
                 assert len(wanted - self.read) <= max(0, len(unread) - limit + lookback)
         except Exception as error:
             error.add_note(f"seed {SEED}, {dates}, {settings}, {failures}\n{output}")
@@ -211,11 +210,11 @@ class Soak:
         self.answered.update(answered)
         earlier, self.read = self.read, self.hours_read()
         rows, asked = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}
-        claimed = {row for row, hour in self.legs.items() if hour in self.read}
+        marked = {row for row, hour in self.legs.items() if hour in self.read}
         problems: dict[str, set[Any]] = {
             "answered twice in one run": {hour for hour in answered if answered.count(hour) > 1},
             "in the table, but not on the PBX": rows - self.legs.keys(),
-            "read according to the state, but not in the table": claimed - rows,
+            "read according to the state, but not in the table": marked - rows,
             "read according to the state, but never answered": asked - self.answered,
             "no longer in the state": earlier - self.read,
         }
@@ -246,7 +245,7 @@ class Soak:
             rows = [(Leg(*row[:-1]), row[-1]) for row in self.database.server.query(QUERY)]
         except psycopg.errors.UndefinedTable:
             rows = []
-        assert len(set(rows)) == len(rows), "a row is there twice"
+        assert len(set(rows)) == len(rows), "the table has a row twice"
         return set(rows)
 
 
@@ -254,7 +253,6 @@ class Database:
     """A PostgreSQL server that can be killed and started again."""
 
     def __init__(self, server: Postgres) -> None:
-        """Use a server that is up."""
         self.server = server
         ((folder,),) = server.query("SHOW data_directory")
         self.data = Path(folder)
@@ -290,7 +288,7 @@ class Database:
 
 
 def members(group: int) -> dict[int, str]:
-    """The running processes of a group, with their command lines."""
+    """The command lines of a group's running processes, by process id."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended

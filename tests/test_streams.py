@@ -96,7 +96,7 @@ def own_lines(caplog: pytest.LogCaptureFixture, level: str = "INFO") -> list[str
 # --- Records ---------------------------------------------------------------------------------
 
 
-def test_a_day_is_24_requests_and_each_leg_once(pbx: Simulator) -> None:
+def test_day_takes_24_requests_and_writes_each_leg_once(pbx: Simulator) -> None:
     """In order of `callend`, although the simulator sorts by key."""
     run = run_tap(pbx, **between(0, 24))
     assert run.error is None
@@ -107,7 +107,7 @@ def test_a_day_is_24_requests_and_each_leg_once(pbx: Simulator) -> None:
     assert run.messages[0]["type"] == "SCHEMA"
 
 
-def test_the_documented_sample_is_written_with_its_values(pbx: Simulator) -> None:
+def test_documented_sample_is_written_with_its_values(pbx: Simulator) -> None:
     run = run_tap(pbx, **between(15, 16))
     assert list(run.records[0].values()) == [
         "2021-09-14T05:03:34+00:00", "6468", "7601", "123", "Inbound", 4, 1,
@@ -116,8 +116,8 @@ def test_the_documented_sample_is_written_with_its_values(pbx: Simulator) -> Non
     assert run.keys == [("6468", 1), ("6469", 1), ("6470", 1), ("6471", 1)]
 
 
-def test_a_leg_returned_for_two_hours_is_written_twice() -> None:
-    """Whatever its end."""
+def test_leg_returned_for_two_hours_is_written_twice() -> None:
+    """Even if it ends in another hour."""
     start = local("2021-09-01", MELBOURNE.key)
     legs = every(timedelta(hours=1), start, start + timedelta(hours=3))
     body = json.dumps([leg.record(MELBOURNE) for leg in legs]).encode()
@@ -147,7 +147,7 @@ def test_every_leg_is_written_once_over_clock_changes() -> None:
             assert hours_read(run) == [(f"{start}T00:00", end[:16])]
 
 
-def test_a_wrong_timezone_ends_the_run_before_the_first_record() -> None:
+def test_wrong_timezone_ends_the_run_before_the_first_record() -> None:
     with Simulator(timezone="Australia/Perth") as pbx:
         run = run_tap(pbx, **between(0, 24), timezone="Australia/Melbourne")
     assert isinstance(run.error, ZoneError)
@@ -158,8 +158,7 @@ def test_a_wrong_timezone_ends_the_run_before_the_first_record() -> None:
 # --- The first and the last hour -------------------------------------------------------------
 
 
-def test_dates_within_an_hour(pbx: Simulator) -> None:
-    """start_date is rounded down; the hour of end_date is not over."""
+def test_start_date_and_end_date_are_rounded_down_to_the_hour(pbx: Simulator) -> None:
     dates: dict[str, Any] = {
         "start_date": "2021-09-14T15:59:59",
         "end_date": "2021-09-14T17:59:59",
@@ -174,7 +173,7 @@ def test_dates_within_an_hour(pbx: Simulator) -> None:
     assert hours(pbx) == [17]
 
 
-def test_an_hour_is_due_when_it_has_settled(pbx: Simulator) -> None:
+def test_hour_is_due_when_it_has_settled(pbx: Simulator) -> None:
     for minute, last in ((4, 14), (5, 15)):
         run_tap(pbx, start_date=at(13), clock=clock(16, minute))
         assert hours(pbx)[-1] == last
@@ -182,7 +181,7 @@ def test_an_hour_is_due_when_it_has_settled(pbx: Simulator) -> None:
     assert hours(pbx)[-1] == 15
 
 
-def test_a_run_without_anything_due_keeps_its_state(
+def test_run_with_nothing_due_keeps_its_state(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It warns if start_date is in the future."""
@@ -214,8 +213,8 @@ def test_hours_that_fall_due_during_a_run_are_read(pbx: Simulator) -> None:
         assert hours_read(run) == ranges((10, 20))
 
 
-class SettingClock(FakeClock):
-    """A clock that somebody sets back by two hours during the n-th wait."""
+class JumpingClock(FakeClock):
+    """A clock that is set back by two hours during the n-th wait."""
 
     def __init__(self, n: int) -> None:
         super().__init__(clock(15).instant.isoformat())
@@ -234,11 +233,11 @@ class SettingClock(FakeClock):
             self.instant = self.instant.subtract(hours=2)
 
 
-def test_a_clock_that_is_set_back_costs_no_hour(pbx: Simulator) -> None:
+def test_clock_set_back_during_a_run_costs_no_hour(pbx: Simulator) -> None:
     for order in ORDERS:
         for n in range(1, 6):
             config: dict[str, Any] = {"start_date": at(11), "backfill_order": order}
-            run = run_tap(pbx, clock=SettingClock(n), request_interval=60, **config)
+            run = run_tap(pbx, clock=JumpingClock(n), request_interval=60, **config)
             assert run.error is None
             first = hours(pbx)
             assert {11, 12} <= {*first}
@@ -256,7 +255,7 @@ def records_before_states(run: Run) -> list[int]:
     return [types[:k].count("RECORD") for k, kind in enumerate(types) if kind == "STATE"]
 
 
-def test_once_there_is_a_record_state_follows_every_hour(pbx: Simulator) -> None:
+def test_state_follows_every_hour_after_the_first_record(pbx: Simulator) -> None:
     for order in ORDERS:
         run = run_tap(pbx, **between(0, 24), backfill_order=order)
         counts = [len(rows(pbx, hour, hour + 1)) for hour in range(24)]
@@ -271,8 +270,8 @@ def test_once_there_is_a_record_state_follows_every_hour(pbx: Simulator) -> None
             assert value == state(span)
 
 
-def test_state_waits_while_there_are_no_records() -> None:
-    """The SDK's repetition of the given STATE waits as well."""
+def test_state_is_held_back_while_there_are_no_records() -> None:
+    """Including the given STATE, which the SDK repeats at the start."""
     with Simulator(volume=0) as pbx:
         run = run_tap(pbx, **between(0, 120), state=state((0, 1)))
         # The first one replaces the SDK's, the run's own at its start, and those of 49 hours.
@@ -281,14 +280,14 @@ def test_state_waits_while_there_are_no_records() -> None:
 
 
 def covered(value: dict[str, Any]) -> Iterable[int]:
-    """The hours that a STATE counts as read."""
+    """The hours that a STATE marks as read."""
     for item in value["bookmarks"]["recordings"]["hours_read"]:
         first, end = (datetime.fromisoformat(item[name]) for name in ("from", "to"))
         for k in range((end - first) // timedelta(hours=1)):
             yield (first - MIDNIGHT) // timedelta(hours=1) + k
 
 
-def test_a_state_of_the_future_ends_the_run_before_any_request(pbx: Simulator) -> None:
+def test_state_from_the_future_ends_the_run_before_any_request(pbx: Simulator) -> None:
     run = run_tap(pbx, clock=clock(16), state=state((0, 18)))
     assert isinstance(run.error, StateError)
     assert [*run.messages, *hours(pbx)] == []
@@ -303,10 +302,10 @@ def test_state_follows_an_hour_that_is_read_again(pbx: Simulator) -> None:
     assert run.states == [state((0, 18))] * 4
 
 
-def test_the_last_message_is_state_however_the_run_ends(
+def test_last_message_is_state_however_the_run_ends(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """STATE holds the hours before the one that ended the run, and no other."""
+    """It has the hours before the one that ended the run, and no others."""
     pbx.failures[:] = [Failure("status", status=401, at=("2021-09-14", h)) for h in (6, 10)]
     quiet = run_tap(pbx, **between(4, 12))
     busy = run_tap(pbx, **between(7, 12))
@@ -375,7 +374,7 @@ def test_lookback_reads_the_newest_hours_again(pbx: Simulator) -> None:
     assert hours(pbx) == [10, 11]
 
 
-def test_limited_runs_add_up(pbx: Simulator) -> None:
+def test_limited_runs_together_read_everything_once(pbx: Simulator) -> None:
     for order in ORDERS:
         last: dict[str, Any] | None = None
         found: list[Any] = []
@@ -393,7 +392,7 @@ def test_limited_runs_add_up(pbx: Simulator) -> None:
 
 
 def test_each_limited_run_reads_at_least_one_new_hour(pbx: Simulator) -> None:
-    """Although hours fall due as fast as runs read them."""
+    """Even if hours fall due as fast as runs read them."""
     for order in ORDERS:
         last = state((4, 15))
         config: dict[str, Any] = {"backfill_order": order, "max_hours_per_run": 4}
@@ -413,7 +412,7 @@ def test_each_limited_run_reads_at_least_one_new_hour(pbx: Simulator) -> None:
 # --- Failed hours ----------------------------------------------------------------------------
 
 
-def test_a_failed_hour_is_left_for_the_next_run(
+def test_failed_hour_is_left_for_the_next_run(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     for order in ORDERS:
@@ -439,7 +438,7 @@ def test_five_failed_hours_in_a_row_end_the_run(pbx: Simulator) -> None:
     assert MAX_FAILURES == 5
     pbx.failures[:] = bad_hours(6, 7, 8, 9, 11, 12, 13, 14, 15)
     run = run_tap(pbx, **between(5, 20))
-    # Four in a row do not, and a good hour starts the count anew.
+    # Four in a row do not, and a good hour resets the count.
     assert hours(pbx) == [*range(5, 16)]
     assert isinstance(run.error, FailedHoursError)
     assert "9 hours failed" in str(run.error)
@@ -448,7 +447,7 @@ def test_five_failed_hours_in_a_row_end_the_run(pbx: Simulator) -> None:
     assert "in a row" not in str(run_tap(pbx, **between(11, 15)).error)
 
 
-def test_scattered_hours_that_fail_in_every_run_hold_up_no_new_hour(pbx: Simulator) -> None:
+def test_hours_that_fail_in_every_run_do_not_hold_up_new_ones(pbx: Simulator) -> None:
     pbx.failures[:] = bad_hours(6, 8, 10, 12, 14)
     first = run_tap(pbx, **between(5, 16))
     assert len(hours(pbx)) == 11
@@ -475,7 +474,7 @@ def test_failed_hours_are_requested_once_and_do_not_count_towards_the_limit(
 # --- A PBX whose clock is behind -------------------------------------------------------------
 
 
-def test_an_hour_that_is_not_over_on_the_pbx_is_read_later_in_the_run(
+def test_hour_that_is_not_over_on_the_pbx_is_read_later_in_the_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for order, start, read, expected in (
@@ -493,13 +492,13 @@ def test_an_hour_that_is_not_over_on_the_pbx_is_read_later_in_the_run(
         assert hours_read(run) == ranges(read)
         (warning,) = own_lines(caplog, "WARNING")
         assert warning.startswith("2021-09-14 15:00: ")
-        # The two clocks, at the second request or the first.
+        # The times on both clocks, at the second request or the first.
         minute = 16 if order == "oldest_first" else 6
         assert f"2021-09-14T06:{minute:02}:" in warning
         assert f"2021-09-14T05:{minute + 29}:" in warning
 
 
-def test_hours_to_read_again_wait_for_the_clock_of_the_pbx() -> None:
+def test_lookback_hours_wait_for_the_clock_of_the_pbx() -> None:
     fake = clock(16)
     with Simulator(clock=lambda: fake.instant.subtract(hours=2)) as pbx:
         config: dict[str, Any] = {"lookback_hours": 2, "request_interval": 600}
@@ -521,12 +520,10 @@ def connection_test(pbx: Simulator, **more: Any) -> Run:
 
 
 @pytest.mark.parametrize("volume", [0, 1])
-def test_the_connection_test_makes_one_request(
-    volume: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_connection_test_makes_one_request(volume: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     with Simulator(volume=volume) as pbx:
-        # Whatever the state and start_date.
+        # The state and start_date do not matter.
         for more in ({}, {"state": state((0, 16))}, {"start_date": "2030-01-01"}):
             caplog.clear()
             run = connection_test(pbx, **more)
@@ -542,7 +539,7 @@ def test_the_connection_test_makes_one_request(
             assert ("`timezone`" in line) == (not volume)
 
 
-def test_a_failed_connection_test_is_not_retried(
+def test_failed_connection_test_is_not_retried(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     for failure in (Failure("status", status=503, times=None), *bad_hours(15)):
@@ -561,7 +558,7 @@ def test_a_failed_connection_test_is_not_retried(
 # --- The log ---------------------------------------------------------------------------------
 
 
-def test_progress_names_hours_legs_and_the_rest(
+def test_progress_names_the_hour_its_legs_and_the_hours_left(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -580,7 +577,7 @@ def test_progress_names_hours_legs_and_the_rest(
     assert own_lines(caplog)[-1] == "4 legs in 1 hour, 3 requests"
 
 
-def test_a_warning_about_the_pbx_is_logged_once_a_run(caplog: pytest.LogCaptureFixture) -> None:
+def test_warning_about_the_pbx_is_logged_once_a_run(caplog: pytest.LogCaptureFixture) -> None:
     """A warning about a value is logged for each hour."""
     leg = every(timedelta(hours=1), *[local(at(15 + k), MELBOURNE.key) for k in (0, 1)])[0]
     raw = leg.record(MELBOURNE) | {"Mood": "good", "Duration": "long"}
@@ -597,7 +594,7 @@ def test_a_warning_about_the_pbx_is_logged_once_a_run(caplog: pytest.LogCaptureF
             ]
 
 
-def test_requests_are_measured_at_debug(
+def test_request_metrics_are_logged_at_debug(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for level, expected in (

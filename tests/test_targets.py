@@ -46,7 +46,7 @@ Row = tuple[Any, ...]
 
 @dataclasses.dataclass
 class Target:
-    """A target that writes somewhere, and how to read what it wrote."""
+    """A target, and access to the rows that it wrote."""
 
     run: Callable[..., dict[str, Any]]
     """Run `tap | target` with these settings, and return the state that the target hands over."""
@@ -54,12 +54,12 @@ class Target:
     query: Callable[[str], list[dict[str, Any]]] | None = None
     """The rows of a query, if there is a database."""
     empty: str | None = ""
-    """What becomes of an empty string."""
+    """How an empty string is stored."""
     upserts: bool = False
 
 
 def expected_rows(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
-    """The legs as rows, worked out without the tap."""
+    """The legs as rows, derived without the tap."""
     return sorted(
         (
             *(leg.callend, leg.call_record_id),
@@ -72,7 +72,7 @@ def expected_rows(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
 
 
 def in_order(found: Iterable[dict[str, Any]]) -> list[Row]:
-    """Rows from JSON, whatever the case of their names; times are in UTC."""
+    """Sorted rows from JSON with field names in any case; times are in UTC."""
     rows = []
     for row in found:
         fields = {name.lower(): value for name, value in row.items()}
@@ -145,8 +145,8 @@ def target(
         yield made
 
 
-def test_legs_arrive_and_come_again_as_documented(target: Target, pbx: Simulator) -> None:
-    """In two runs over a clock change, and a third one that reads changed legs again."""
+def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) -> None:
+    """Two runs over a clock change, and a third that reads changed legs again."""
     state = target.run(pbx, start_date=START, end_date=MIDDLE)
     half = expected_legs(pbx, START, MIDDLE)
     assert target.read() == expected_rows(half, target.empty)
@@ -179,7 +179,7 @@ def test_legs_arrive_and_come_again_as_documented(target: Target, pbx: Simulator
 
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
-def test_quiet_hours_are_not_read_again_and_again(target: Target) -> None:
+def test_quiet_hours_are_not_read_again(target: Target) -> None:
     """These targets keep the first STATE of a run without records."""
     with Simulator(volume=0, timezone="Australia/Perth") as pbx:
         days = {"start_date": "2021-06-05", "end_date": "2021-06-07T12:00"}
@@ -195,17 +195,17 @@ def test_quiet_hours_are_not_read_again_and_again(target: Target) -> None:
 
 
 def program(install: Install, name: str) -> str:
-    """A target of this repository's meltano.yml."""
+    """Install a target from this repository's meltano.yml."""
     plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]
     (definition,) = (one for one in plugins["loaders"] if one["name"] == name)
     return install(*packages(definition)).program(name)
 
 
 @pytest.mark.parametrize("name", ["target-jsonl", "target-postgres", "target-duckdb"])
-def test_targets_hand_over_state_when_the_page_says(
+def test_targets_hand_over_state_when_documented(
     install: Install, tmp_path: Path, pbx: Simulator, server: Postgres, name: str
 ) -> None:
-    """While the tap waits for an answer: after a batch, or not before the end."""
+    """After a batch, while the tap waits for a response, or only at the end."""
     if name == "target-jsonl":
         target = program(install, name)
         config = {"destination_path": str(tmp_path), "do_timestamp_file": False}
@@ -241,13 +241,13 @@ def test_targets_hand_over_state_when_the_page_says(
 def test_full_disk_leaves_half_a_line_and_no_state(
     install: Install, tmp_path: Path, pbx: Simulator
 ) -> None:
-    """A limit on the size of files stands for the disk."""
+    """A limit on file size stands in for the full disk."""
     target = program(install, "target-jsonl")
     config = {"destination_path": str(tmp_path), "do_timestamp_file": False}
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"
-    words = [sys.executable, "-c", f"{limit} os.execv(sys.argv[1], sys.argv[1:])", target]
+    argv = [sys.executable, "-c", f"{limit} os.execv(sys.argv[1], sys.argv[1:])", target]
     day: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
-    with start(tmp_path, words, config, pbx, **day) as (tap, process):
+    with start(tmp_path, argv, config, pbx, **day) as (tap, process):
         states, _ = process.communicate()
     assert (tap.returncode, states) == (1, "")
     path = tmp_path / "recordings.jsonl"
@@ -260,7 +260,7 @@ def test_full_disk_leaves_half_a_line_and_no_state(
     assert keys == {leg.call_record_id for leg in expected_legs(pbx, "2021-09-14", "2021-09-15")}
 
 
-def test_times_are_late_without_pgtz(
+def test_times_are_wrong_by_the_offset_without_pgtz(
     install: Install,
     tmp_path: Path,
     pbx: Simulator,

@@ -20,10 +20,10 @@ def progress(clock: FakeClock, **config: Any) -> Progress:
 
 
 def after(hours: int, *, seconds: float, **config: Any) -> Progress:
-    """A run that has read some hours, each in so many seconds, until noon."""
+    """A run that has read some hours by noon, each in this many seconds."""
     clock = FakeClock(NOON)
     clock.instant = clock.started.subtract(seconds=hours * seconds)
-    clock.started = clock.started.subtract(days=9)  # of the machine, not of the run
+    clock.started = clock.started.subtract(days=9)  # when the machine started, not the run
     run = progress(clock, **config)
     clock.sleep(hours * seconds)
     run.hours = hours
@@ -56,7 +56,7 @@ def test_plan_counts_hours_and_estimates_by_the_interval() -> None:
     assert progress(FakeClock(), request_interval=0).plan(9, 0).endswith("less than a minute")
 
 
-def test_plan_of_a_limited_run_has_its_number_of_hours() -> None:
+def test_plan_of_a_limited_run_names_its_hours() -> None:
     assert progress(FakeClock()).allowed == float("inf")
     assert after(2, seconds=60, max_hours_per_run=3).allowed == 1
     run = progress(FakeClock(), max_hours_per_run=5)
@@ -66,7 +66,7 @@ def test_plan_of_a_limited_run_has_its_number_of_hours() -> None:
 
 
 def test_outlook_estimates_the_end_by_the_pace_so_far() -> None:
-    """But never by a faster one than the interval allows."""
+    """But never faster than the interval allows."""
     for hours, seconds, done in ((2, 60, "13:40"), (2, 10, "13:40"), (1, 180, "17:00")):
         left = after(hours, seconds=seconds).outlook(100)
         assert left == f"100 hours left, done at about 2021-09-20 {done} AEST"

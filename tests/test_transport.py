@@ -1,4 +1,4 @@
-"""The connection: TLS, proxies, and everything that breaks on the way."""
+"""The connection: TLS, proxies, broken responses and time limits."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ PBX = "https://pbx.example.com"
 NO_PROXY = "the proxy does not connect to pbx.example.com:443 (Connection refused)"
 
 UNREACHABLE = [
-    # The URL, a variable of the environment, a part of the error, and the attempts.
+    # The URL, an environment variable, a part of the error, and the number of attempts.
     ("http://127.0.0.1:9", "", "127.0.0.1:9: Connection refused", 5),
     ("https://SERVER", "", "no connection to 127.0.0.1:", 5),
     (PBX, "", "pbx.example.com:443: Name or service not known", 5),
@@ -96,7 +96,7 @@ UNREACHABLE = [
 ]  # fmt: skip
 
 
-def test_failed_connections_are_named_without_the_key_and_retried_if_that_may_help(
+def test_connection_errors_name_the_cause_without_the_key(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     look_up = socket.getaddrinfo
@@ -135,7 +135,7 @@ def test_plain_http_never_uses_a_proxy(pbx: Simulator, monkeypatch: pytest.Monke
     assert len(run.records) == 4
 
 
-def test_a_thread_that_cannot_start_ends_the_run(
+def test_thread_that_cannot_start_ends_the_run(
     pbx: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Limited(FakeClock):
@@ -152,7 +152,7 @@ def test_a_thread_that_cannot_start_ends_the_run(
     assert pbx.requests == []
 
 
-def test_the_key_is_in_every_form_of_url() -> None:
+def test_every_form_of_url_gets_the_key_once() -> None:
     paths = [
         "/./njadmin/rest",
         "/x/../njadmin",
@@ -172,7 +172,7 @@ def test_the_key_is_in_every_form_of_url() -> None:
 
 
 class VeryImpatientClock(FakeClock):
-    """A clock that gives a request 0.1 s: enough to connect, and no response is complete."""
+    """A clock that allows a request 0.1 s: enough to connect, too little for a response."""
 
     @override
     def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
@@ -240,7 +240,7 @@ ENDLESS = [
 ]
 
 
-def test_a_response_has_a_time_limit_however_slowly_it_arrives() -> None:
+def test_response_has_a_time_limit_however_slowly_it_arrives() -> None:
     for start, piece in ENDLESS:
         with serving(endless(start, piece, pause=0.02)) as host:
             url, clock = f"http://{host}", VeryImpatientClock()
@@ -255,7 +255,6 @@ def test_a_response_has_a_time_limit_however_slowly_it_arrives() -> None:
 
 
 def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:
-    """One that would send to a PBX."""
     return Transport(
         "https://pbx.example.com", api_key="KEY", user_agent="test", timeout=7, monotonic=now
     )
@@ -275,7 +274,7 @@ LOOP.__cause__ = caused(ValueError("KEY"), LOOP)
 POOL = urllib3.HTTPSConnectionPool("pbx.example.com")
 
 
-def test_failures_are_named_and_nothing_leads_to_their_url() -> None:
+def test_errors_name_the_cause_and_do_not_keep_the_url() -> None:
     for error, is_transient, text in [
         (requests.exceptions.SSLError(INVALID), False, EXPIRED),
         (urllib3.exceptions.MaxRetryError(POOL, "/?apiKey=KEY", INVALID), False, EXPIRED),
@@ -301,7 +300,7 @@ def test_failures_are_named_and_nothing_leads_to_their_url() -> None:
         assert raised.value.__cause__ is raised.value.__context__ is None
 
 
-def test_an_array_may_have_64_mib_and_an_error_is_cut_off() -> None:
+def test_array_may_have_64_mib_and_error_bodies_are_cut_off() -> None:
     for status, size, read in [(200, 2**26, 2**26), (500, 2**16, 2**16), (201, 2**20, 2**17)]:
         with requests_mock.Mocker() as server:
             server.post(requests_mock.ANY, status_code=status, content=b" " * size)
@@ -309,7 +308,7 @@ def test_an_array_may_have_64_mib_and_an_error_is_cut_off() -> None:
         assert (response.status, len(response.body)) == (status, read)
 
 
-def test_the_time_limit_is_for_connecting_and_the_whole_response() -> None:
+def test_time_limit_covers_connecting_and_the_whole_response() -> None:
     for pace in (8.5, 8.6):
         times = iter(range(10))
         one = transport(lambda times=times, pace=pace: next(times) * pace)  # type: ignore[misc]
@@ -323,7 +322,7 @@ def test_the_time_limit_is_for_connecting_and_the_whole_response() -> None:
                 assert len(one.post("method?hour=3").body) == 2**16
 
 
-def test_a_request_carries_no_credentials_of_netrc(
+def test_requests_ignore_netrc_and_redirects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"

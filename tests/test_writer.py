@@ -1,4 +1,4 @@
-"""Standard output: whole lines, all of them or an error, and STATE when targets can keep it."""
+"""Standard output: whole lines, complete or an error, and STATE when targets can keep it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import Run, expected_legs, hours_read, run_tap
-from processes import Process, arguments, command, environment, finished, last_line, until
+from processes import Process, arguments, command, environment, last_line, run_to_end, wait_until
 from singer_sdk.singerlib import RecordMessage, StateMessage
 from typing_extensions import override
 
@@ -48,7 +48,7 @@ class Output(io.RawIOBase):
 
     @property
     def messages(self) -> list[str]:
-        """Each message in short: its type, with a STATE's value."""
+        """Each message in short: RECORD, or a STATE's value."""
         lines = map(json.loads, b"".join(self.writes).splitlines())
         return [str(line["value"]["k"]) if "value" in line else "RECORD" for line in lines]
 
@@ -59,13 +59,12 @@ def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> O
     raw = Output()
     stream: Any = raw if request.param == "unbuffered" else io.BufferedWriter(raw)
     stdout = io.TextIOWrapper(stream, write_through=stream is raw)
-    # Not sys.stdout itself, which pytest sets again after each fixture.
+    # Not sys.stdout itself, because pytest replaces it after each fixture.
     monkeypatch.setattr("tap_noojee.writer.sys", SimpleNamespace(stdout=stdout))
     return raw
 
 
 def state(value: object) -> StateMessage:
-    """A STATE message."""
     return StateMessage({"k": value})
 
 
@@ -94,7 +93,7 @@ def test_state_waits_for_a_record_or_the_end(output: Output) -> None:
     assert output.messages[4:] == ["4"]
 
 
-def test_a_run_without_records_writes_state_after_fifty_hours_and_at_the_end(
+def test_run_without_records_writes_state_after_fifty_hours_and_at_the_end(
     output: Output,
 ) -> None:
     assert MAX_HELD_STATES == 2 + 50  # the state given, the run's first, and one for each hour
@@ -109,7 +108,7 @@ def test_a_run_without_records_writes_state_after_fifty_hours_and_at_the_end(
     assert output.messages == ["52", "104", "120", "RECORD", "121"]
 
 
-def test_a_run_that_ends_after_a_record_repeats_the_last_state(output: Output) -> None:
+def test_run_that_ends_after_a_record_repeats_the_last_state(output: Output) -> None:
     """Because target-jsonl forgets its state at each RECORD."""
     writer = LineWriter()
     writer.write_message(state(1))
@@ -121,7 +120,7 @@ def test_a_run_that_ends_after_a_record_repeats_the_last_state(output: Output) -
     assert output.messages == ["1", "RECORD", "2", "RECORD", "2"]
 
 
-def test_a_write_has_as_many_whole_lines_as_a_pipe_takes_at_once(output: Output) -> None:
+def test_each_write_has_as_many_whole_lines_as_pipe_buf_allows(output: Output) -> None:
     for sizes, lines in (
         ([PIPE_BUF - 100, 100], [2]),
         ([PIPE_BUF - 100, 101], [1, 1]),
@@ -140,7 +139,7 @@ def test_a_write_has_as_many_whole_lines_as_a_pipe_takes_at_once(output: Output)
         assert all(write.endswith(b"\n") for write in output.writes)
 
 
-def test_an_output_that_takes_a_few_bytes_at_a_time_gets_all(output: Output) -> None:
+def test_partial_writes_are_completed(output: Output) -> None:
     output.limit = 7
     LineWriter().write_message(state(1))
     writer = LineWriter()
@@ -149,7 +148,7 @@ def test_an_output_that_takes_a_few_bytes_at_a_time_gets_all(output: Output) -> 
     assert output.messages == ["RECORD", "long" * 100]
 
 
-def test_nothing_follows_a_cut_line(output: Output) -> None:
+def test_nothing_follows_a_partial_line(output: Output) -> None:
     writer = LineWriter()
     writer.write_message(state(1))
     writer.write_message(RECORD)
@@ -191,16 +190,14 @@ def test_processes_write_whole_lines(long_lines: Simulator, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_full_pipe_that_does_not_block_gets_everything(
-    long_lines: Simulator, tmp_path: Path
-) -> None:
+def test_full_nonblocking_pipe_gets_everything(long_lines: Simulator, tmp_path: Path) -> None:
     """Without Python's buffer, as in most container images."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    words = command(tmp_path, long_lines, **DAY)
+    argv = command(tmp_path, long_lines, **DAY)
     env = environment(PYTHONUNBUFFERED="1")
-    process = subprocess.Popen(words, stdout=writer, stderr=subprocess.DEVNULL, env=env)
-    until(lambda: not select.select([], [writer], [], 0)[1])
+    process = subprocess.Popen(argv, stdout=writer, stderr=subprocess.DEVNULL, env=env)
+    wait_until(lambda: not select.select([], [writer], [], 0)[1])
     os.close(writer)
     with os.fdopen(reader) as output:
         run = Run(output.read())
@@ -209,19 +206,19 @@ def test_a_full_pipe_that_does_not_block_gets_everything(
     assert hours_read(run) == [("2021-09-14T00:00", "2021-09-15T00:00")]
 
 
-def test_an_output_that_cannot_be_written_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
+def test_unwritable_output_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         for stdout, reason in (
             (full.fileno(), "cannot write to the target: No space left on device"),
             (None, "standard output is closed: the target has ended"),
         ):
-            _, done = finished(arguments(tmp_path, pbx, **DAY), stdout=stdout)
+            _, done = run_to_end(arguments(tmp_path, pbx, **DAY), stdout=stdout)
             assert done.returncode == 1
             assert last_line(done.log) == reason
             assert "Traceback" not in done.log
 
 
-def test_a_file_that_cannot_grow_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
+def test_file_that_cannot_grow_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
     """A write may take only a part of its data."""
     whole = run_tap(pbx, **DAY).output.encode()
     for missing in (1, 1000, 50_000):

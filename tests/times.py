@@ -1,4 +1,4 @@
-"""Times in several forms, legs at times, and clocks looked at minute by minute."""
+"""Times in several forms, legs, and wall clocks sampled minute by minute."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHANGES = [
     ("America/Havana", "2021-11-07T05:00Z"),  # the first hour of a day
     ("Antarctica/Troll", "2021-10-31T01:00Z"),  # by two hours
     ("America/Caracas", "2007-12-09T07:00Z"),  # by half an hour, for good
-    # Forward: they skip them.
+    # Forward: the clocks skip a part of an hour, an hour, or more.
     ("Australia/Adelaide", "2021-10-02T16:30Z"),
     ("Australia/Lord_Howe", "2021-10-02T15:30Z"),
     ("Pacific/Chatham", "2021-09-25T14:00Z"),
@@ -35,7 +35,7 @@ CHANGES = [
     # Never.
     ("Australia/Brisbane", "2022-01-01T00:00Z"),
 ]
-"""Zones, and an instant at which their clocks change, of each kind."""
+"""A zone and an instant for each kind of clock change."""
 
 
 def at(text: str) -> datetime:
@@ -54,7 +54,7 @@ def wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
 
 
 def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
-    """A leg that ends at each step of time."""
+    """Legs whose ends are one step apart."""
     ends = [start + k * step for k in range((end - start) // step)]
     return [Leg(end - timedelta(seconds=40), end, str(k)) for k, end in enumerate(ends)]
 
@@ -66,12 +66,12 @@ def java(wall: datetime, name: str) -> str:
 
 
 class Clocks:
-    """The clocks of a zone, looked at each minute from one instant until before another."""
+    """The clocks of a zone, sampled each minute from `first` until just before `last`."""
 
     def __init__(self, zone: ZoneInfo, first: datetime, last: datetime) -> None:
         self.zone = zone
         self.instants = [first + k * MINUTE for k in range((last - first) // MINUTE)]
-        # When they show each minute, and each hour, in order of the hours.
+        # The instants at which clocks show each minute and each hour.
         self.shown: dict[datetime, list[datetime]] = {}
         self.hours: dict[datetime, list[datetime]] = {}
         for instant in self.instants:
@@ -84,15 +84,15 @@ class Clocks:
         return f"{self.zone.key} from {self.instants[0]:%Y-%m-%d %H:%M}Z"
 
     def end(self, hour: datetime) -> datetime:
-        """When they have shown the hour for the last time."""
+        """The instant at which the hour is over for good."""
         return self.hours[hour][-1] + MINUTE
 
     def is_repeated(self, hour: datetime) -> bool:
-        """Whether they show any minute of the hour twice."""
+        """Whether clocks show any minute of the hour twice."""
         return any(len(self.shown.get(hour + k * MINUTE, ())) > 1 for k in range(60))
 
     def whole_hours(self) -> list[datetime]:
-        """The hours that lie wholly within, from the earliest."""
+        """The hours that lie entirely within the sampled time, in order."""
         found = list(self.hours)
         return found[
             found.index(wall_time(self.instants[0], self.zone).replace(minute=0)) + 1 : -1
@@ -100,6 +100,6 @@ class Clocks:
 
 
 @lru_cache(maxsize=64)
-def watch(key: str, change: str) -> Clocks:
+def clocks_around(key: str, change: str) -> Clocks:
     """Clocks from ten hours before a change until ten hours after it."""
     return Clocks(ZoneInfo(key), at(change) - 10 * HOUR, at(change) + 10 * HOUR)

@@ -1,4 +1,4 @@
-"""Postgres and DuckDB with the views of docs/sql, filled with the legs of eleven weeks."""
+"""Postgres and DuckDB with the views of docs/sql and the legs of eleven weeks."""
 
 # ruff: noqa: S608 - the SQL has no input
 
@@ -39,7 +39,7 @@ RUN_FILE = "psql -q -v ON_ERROR_STOP=1 -f docs/sql/postgres.sql"
 MELBOURNE = "Australia/Melbourne"
 HOUR = timedelta(hours=1)
 PERIOD = ("2021-01-25", "2021-04-12")
-"""Summer time ends on its last Sunday but one."""
+"""Daylight saving ends on its second last Sunday."""
 MONDAY = datetime(2021, 4, 4, 20, tzinfo=UTC)
 ODD = [
     # Recording was restarted during the call, so its legs overlap.
@@ -181,7 +181,7 @@ def database(server: Postgres, name: str) -> Postgres:
 
 
 def fill(schema: str, name: Callable[[str], str], rows: str) -> str:
-    """Statements that create a table as a target leaves it, and fill it."""
+    """SQL that creates a table in the form that a target gives it, and fills it."""
     kinds = {"callend": "timestamp", "Start": "timestamp", "Leg": "bigint", "Duration": "bigint"}
     fields = ODD[0].record(ZoneInfo("UTC"))
     columns = ", ".join(f'"{name(field)}" {kinds.get(field, "varchar")}' for field in fields)

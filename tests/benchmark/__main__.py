@@ -1,4 +1,4 @@
-"""Compare the tap with what a user could pick instead, and with another checkout of it.
+"""Compare the tap with its alternatives and with another checkout of it.
 
     uv run --extra simulator python tests/benchmark --against ../tap-noojee-before
 
@@ -32,7 +32,7 @@ Command = tuple[str | Path, ...]
 
 
 def run(command: Command, lines: int = 1) -> tuple[float, float]:
-    """Return a command's seconds and peak MiB; it must write at least this many lines.
+    """Return a command's run time in seconds and peak memory in MiB. Too few lines are an error.
 
     On Linux a new process starts with its parent's peak memory, so this one has to stay small.
     """
@@ -71,20 +71,20 @@ def install(venv: Path, *packages: str | Path) -> Path:
 
 
 def install_tap(folder: Path, checkout: Path) -> Path:
-    """Install a copy of a checkout: setuptools leaves files where it builds."""
+    """Install a copy of a checkout, because setuptools leaves files where it builds."""
     ignore = shutil.ignore_patterns(".*", "tests", "output", "build", "*.egg-info")
     shutil.copytree(checkout, folder / "copy", ignore=ignore)
     return install(folder / "venv", folder / "copy")
 
 
 def config(path: Path, **settings: Any) -> tuple[str, Path]:
-    """Write a file of settings; return the option that names it."""
+    """Write a settings file, and return the option for it."""
     path.write_text(json.dumps(settings))
     return "--config", path
 
 
 def noojee(folder: Path, url: str, hours: int, interval: int = 0) -> tuple[str, Path]:
-    """Settings of tap-noojee and of the tap written by hand."""
+    """Settings of tap-noojee and of the hand-written tap."""
     dates = {"start_date": START.isoformat(), "end_date": (START + hours * HOUR).isoformat()}
     pace = {"request_interval": interval}
     return config(folder / f"{hours}.json", api_url=url, api_key=API_KEY, **pace, **dates)
@@ -114,12 +114,12 @@ def msdk(folder: Path, url: str) -> tuple[str, Path]:
 
 @click.command(context_settings={"show_default": True})
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
-@click.option("--against", type=click.Path(path_type=Path, exists=True), help="A checkout.")
-@click.option("--legs", default=200_000, help="In 24 responses.")
+@click.option("--against", type=click.Path(path_type=Path, exists=True), help="Another checkout.")
+@click.option("--legs", default=200_000, help="Total, in 24 responses.")
 @click.option("--times", default=3, help="Runs of each program; five times as many start-ups.")
-@click.option("--requests", default=60, help="To measure the pace, at one a second.")
+@click.option("--requests", default=60, help="For the pace, one a second.")
 def main(parts: list[str], against: Path | None, legs: int, times: int, requests: int) -> None:
-    """Measure the tap, its peers, and another checkout of it; the default is all parts."""
+    """Measure the tap, its peers and another checkout. Default: all parts."""
     with tempfile.TemporaryDirectory() as path:
         folder = Path(path)
         taps = {"tap-noojee": install_tap(folder / "own", ROOT) / "tap-noojee"}
@@ -134,7 +134,7 @@ def main(parts: list[str], against: Path | None, legs: int, times: int, requests
                 url = server.apply(start, (24, legs // 24))
                 settings = noojee(folder, url, 24)
                 commands = {name: (tap, *settings) for name, tap in taps.items()}
-                commands["SDK tap written by hand"] = *peers, "written", *settings
+                commands["hand-written SDK tap"] = *peers, "written", *settings
                 commands["tap-rest-api-msdk"] = other / "tap-rest-api-msdk", *msdk(folder, url)
                 compare("records", commands, times, legs // 24 * 24)
         for option in ("--version", "--discover") if "start-up" in (parts or PARTS) else ():

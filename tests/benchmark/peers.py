@@ -1,4 +1,4 @@
-"""Two taps to compare with: an empty one, and one as the SDK's cookiecutter suggests it."""
+"""Two taps to compare with: an empty one, and one in the style of the SDK's cookiecutter."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ ZONE = ZoneInfo("Australia/Melbourne")
 
 
 class EmptyStream(Stream):
-    """No records."""
-
     name = "empty"
     schema = th.PropertiesList(th.Property("id", th.StringType)).to_dict()
 
@@ -29,8 +27,6 @@ class EmptyStream(Stream):
 
 
 class HourPaginator(BaseAPIPaginator[datetime]):
-    """One hour after another."""
-
     end: datetime
 
     @override
@@ -40,8 +36,6 @@ class HourPaginator(BaseAPIPaginator[datetime]):
 
 
 class RecordingsStream(RESTStream[datetime]):
-    """Legs of recorded calls."""
-
     name = "recordings"
     path = "/retrieveMetaDataByHour"
     http_method = "POST"

@@ -1,4 +1,4 @@
-"""A PBX that answers from memory, so that the server takes next to no time."""
+"""A PBX with prepared responses, so that the server takes almost no time."""
 
 from __future__ import annotations
 
