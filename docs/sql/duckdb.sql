@@ -1,8 +1,9 @@
--- Reports on call recordings, for a DuckDB file that target-duckdb loads.
+-- Reports on call recordings that target-duckdb loads into a DuckDB file.
 --
 --     duckdb calls.duckdb < docs/sql/duckdb.sql
 --
--- creates the views. Run it again after each change. docs/analysis.md explains the views.
+-- creates the views. Run it again after you edit this file. docs/analysis.md explains the
+-- views.
 
 -- Your settings.
 CREATE OR REPLACE VIEW report_settings AS
@@ -62,7 +63,7 @@ FROM (
     FROM bookmarks
 );
 
--- From here on, both files are the same.
+-- From here on, postgres.sql and duckdb.sql are the same.
 
 CREATE OR REPLACE VIEW calls AS
 SELECT
@@ -242,7 +243,7 @@ SELECT
         WHERE hour_ranges.state_id = clock.state_id
             AND local_hour >= first_hour
             AND local_hour < end_hour
-            -- Setting the value of the bookmark back makes the tap read again from there.
+            -- The tap reads the hours after the bookmark's value again.
             AND local_hour + INTERVAL '1 hour' <= read_until AT TIME ZONE zone
     ) AS is_read,
     coalesce(legs, 0) AS legs

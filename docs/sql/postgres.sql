@@ -1,9 +1,9 @@
--- Reports on call recordings, for a Postgres that MeltanoLabs' target-postgres loads with PGTZ=UTC.
+-- Reports on call recordings that MeltanoLabs' target-postgres, with PGTZ=UTC, loads into Postgres.
 --
 --     psql -f docs/sql/postgres.sql
 --
--- creates the views in the first schema of your search_path. Run it again after each change.
--- docs/analysis.md explains the views.
+-- creates the views in the first schema of your search_path. Run it again after you edit this
+-- file. docs/analysis.md explains the views.
 
 -- Your settings.
 CREATE OR REPLACE VIEW report_settings AS
@@ -82,7 +82,7 @@ SELECT
     (hours ->> 'to')::timestamp AS end_hour
 FROM bookmarks, jsonb_array_elements(bookmark -> 'hours_read') AS hours;
 
--- From here on, both files are the same.
+-- From here on, postgres.sql and duckdb.sql are the same.
 
 CREATE OR REPLACE VIEW calls AS
 SELECT
@@ -262,7 +262,7 @@ SELECT
         WHERE hour_ranges.state_id = clock.state_id
             AND local_hour >= first_hour
             AND local_hour < end_hour
-            -- Setting the value of the bookmark back makes the tap read again from there.
+            -- The tap reads the hours after the bookmark's value again.
             AND local_hour + INTERVAL '1 hour' <= read_until AT TIME ZONE zone
     ) AS is_read,
     coalesce(legs, 0) AS legs
