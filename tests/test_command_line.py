@@ -54,7 +54,7 @@ def test_looking_around_needs_no_settings(env: dict[str, str]) -> None:
     assert stream["key_properties"] == ["CallRecordId", "Leg"]
     assert (stream["replication_method"], stream["replication_key"]) == ("INCREMENTAL", "callend")
     about = json.loads(run_command("--about", "--format=json", env=env).output)
-    assert about["settings"]["required"] == ["api_url", "api_key", "start_date"]
+    assert set(about["settings"]["required"]) == {"api_url", "api_key", "start_date"}
     assert version("tap-noojee") in run_command("--version", env=env).output
     assert "--discover" in run_command("--help", env=env).output
 
