@@ -1,4 +1,4 @@
-"""The tap as `python -m tap_noojee`."""
+"""Run the tap with `python -m tap_noojee`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state as ranges of the PBX's hours, and the hours that a run wants."""
+"""Bookmarks: the hours already read, and the hours that a run requests."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 Range: TypeAlias = tuple[datetime, datetime]
-"""The hours from the first until just before the second. Both are naive and on the full hour."""
+"""A range of hours, end exclusive. Both times are naive and on the full hour."""
 
 MAX_AHEAD = timedelta(hours=1)
-"""How far a state may be ahead of the present clock."""
+"""How far a state may be ahead of this machine's clock."""
 
 _KEYS = {"replication_key", "replication_key_value", "hours_read", "pbx", "timezone"}
 _SDK_KEYS = {"starting_replication_value", "replication_key_signpost", "progress_markers"}
@@ -26,7 +26,7 @@ _SDK_KEYS = {"starting_replication_value", "replication_key_signpost", "progress
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hours:
-    """A set of hours, as ranges in order that neither touch nor overlap."""
+    """A set of hours, kept as sorted ranges that neither touch nor overlap."""
 
     ranges: tuple[Range, ...] = ()
 
@@ -61,12 +61,10 @@ class Hours:
 
     @property
     def first(self) -> datetime:
-        """The earliest hour."""
         return self.ranges[0][0]
 
     @property
     def last(self) -> datetime:
-        """The latest hour."""
         return self.ranges[-1][1] - HOUR
 
     def newest(self, count: int) -> Self:
@@ -79,7 +77,7 @@ class Hours:
 
 
 def hours_between(first: datetime, last: datetime, zone: ZoneInfo) -> Hours:
-    """The hours from `first` to `last`, without those that clocks skip."""
+    """Return the hours from `first` to `last` inclusive, except skipped ones."""
     skipped = ((hour, hour + HOUR) for hour in skipped_hours(first, last, zone))
     return Hours.merge([(first, last + HOUR)]) - Hours.merge(skipped)
 
@@ -94,21 +92,21 @@ class Source(NamedTuple):
 def load_bookmark(
     bookmark: Mapping[str, Any], source: Source, start: datetime, now: datetime
 ) -> Hours:
-    """The hours that a bookmark counts as read.
+    """Return the hours already read, according to a bookmark.
 
-    Hours after its `replication_key_value` do not count, so setting the value back rewinds it. A
-    value without `hours_read` stands for all hours from `start` up to it.
+    Hours after `replication_key_value` are ignored, so setting it back rewinds the tap. Without
+    `hours_read`, every hour from `start` up to that value counts as read.
 
     Raises:
-        StateError: It is unreadable, or belongs to another PBX, another time zone or the future.
+        StateError: The bookmark is unreadable, ahead of `now`, or for another PBX or time zone.
     """
     if unknown := bookmark.keys() - _KEYS - _SDK_KEYS:
         raise _unreadable(f"unknown key {min(unknown)!r}")
     for name, current in (("pbx", source.host), ("timezone", source.zone.key)):
         if (previous := bookmark.get(name, current)) != current:
             raise StateError(
-                f"state: written with {name} {previous!r}, but this run has {current!r}: start "
-                f"over (`meltano state clear …`), or set {name!r} in the state to keep it"
+                f"state: written with {name} {previous!r}, but this run uses {current!r}: start "
+                f"over (`meltano state clear …`), or change {name!r} in the state to keep it"
             )
     if not (value := bookmark.get("replication_key_value")):
         return Hours()
@@ -118,9 +116,8 @@ def load_bookmark(
         raise _unreadable(f"replication_key_value {error}") from None
     if until > now + MAX_AHEAD:
         raise StateError(
-            f"state: ends at {until.isoformat()}, but this machine's clock is at "
-            f"{now.isoformat(timespec='seconds')}: set the clock, or set replication_key_value "
-            "back"
+            f"state: replication_key_value is {until.isoformat()}, but this machine's clock is at "
+            f"{now.isoformat(timespec='seconds')}: correct the clock, or set the value back"
         )
     limit = next_hour(last_due(until, timedelta(), source.zone), source.zone)
     if "hours_read" not in bookmark:
@@ -132,11 +129,11 @@ def load_bookmark(
 
 
 def make_bookmark(read: Hours, source: Source, replication_key: str) -> dict[str, Any]:
-    """The bookmark for these hours: the opposite of `load_bookmark`."""
+    """Build the bookmark for these hours; the inverse of `load_bookmark`."""
     bookmark: dict[str, Any] = {"replication_key": replication_key}
     if read:
         last = read.last
-        # A state edited by hand may end with an hour that clocks skip.
+        # A state edited by hand may end in a skipped hour.
         while (end := end_of(last, source.zone)) is None:
             last -= HOUR
         bookmark["replication_key_value"] = end.isoformat()
@@ -147,14 +144,14 @@ def make_bookmark(read: Hours, source: Source, replication_key: str) -> dict[str
     return bookmark | {"pbx": source.host, "timezone": source.zone.key}
 
 
-def _parse_range(item: Any) -> Range:  # noqa: ANN401 - part of a state, so anything
+def _parse_range(item: Any) -> Range:  # noqa: ANN401 - any JSON value
     try:
         start, end = (datetime.fromisoformat(item[name]) for name in ("from", "to"))
     except (KeyError, TypeError, ValueError):
         raise _unreadable('hours_read has an item that is not {"from": …, "to": …}') from None
     for hour in (start, end):
         if hour.tzinfo or hour != hour.replace(minute=0, second=0, microsecond=0):
-            raise _unreadable(f"hours_read: {hour.isoformat()} is not an hour of the PBX's clock")
+            raise _unreadable(f"hours_read: {hour.isoformat()} is not a full hour without offset")
     if start >= end:
         raise _unreadable(f"hours_read: {end.isoformat()} is not after {start.isoformat()}")
     return start, end
@@ -169,39 +166,39 @@ def _unreadable(reason: str) -> StateError:
 
 @dataclasses.dataclass(slots=True)
 class Backlog:
-    """The hours that a run wants: those never read, and those to read again."""
+    """The hours that a run has to request: unread ones, and those to read again."""
 
     read: Hours
     start: datetime
-    """The first hour of interest."""
+    """First hour to read."""
     end: datetime
-    """The last hour of interest."""
+    """Last hour to read, inclusive."""
     zone: ZoneInfo
     newest_first: bool
     again: Hours = dataclasses.field(default_factory=Hours)
     failed: Hours = dataclasses.field(default_factory=Hours)
 
     def look_back(self, count: int, last_due: datetime) -> None:
-        """Want to read again the newest `count` hours that are due and were read before."""
+        """Mark hours to be read again: the newest `count` of those already read."""
         self.again = (self._due(last_due) & self.read).newest(count)
 
     def unread(self, last_due: datetime) -> Hours:
-        """The hours that are due and were never read, without those that failed in this run."""
+        """Return the due hours that were never read and have not failed in this run."""
         return self._due(last_due) - self.read - self.failed
 
     def wanted(self, last_due: datetime) -> Hours:
-        """The hours that are due and wanted."""
+        """Return the due hours that are unread or to read again."""
         return self.unread(last_due) | (self.again & self._due(last_due))
 
     def next_hour(self, last_due: datetime, *, prefer_unread: bool = False) -> datetime | None:
-        """The hour to request next; None if there is none."""
+        """Return the hour to request next, or None."""
         hours = (prefer_unread and self.unread(last_due)) or self.wanted(last_due)
         if not hours:
             return None
         return hours.last if self.newest_first else hours.first
 
     def mark_read(self, hour: datetime) -> None:
-        """Count the hour as read, and with it the hours after it that clocks skip."""
+        """Mark the hour as read, and any skipped hours right after it."""
         self.read |= Hours(((hour, next_hour(hour, self.zone)),))
         self.again -= Hours(((hour, hour + HOUR),))
 

@@ -1,4 +1,4 @@
-"""Warnings about an hour's response: findings that are worth a look but no reason to stop."""
+"""Warnings about an hour's response that do not stop the run."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from zoneinfo import ZoneInfo
 
+    from tap_noojee.decoding import Decoded
     from tap_noojee.legs import HourLegs
-    from tap_noojee.responses import Decoded
 
 MAX_START_LAG = 20 * 60
-"""Seconds between a call's creation and the start of its first leg that need no explanation."""
+"""Longest normal time from a call's creation to the start of its first leg, in seconds."""
 
 MIN_CALLS = 3
-"""Number of calls before we doubt the time zone."""
+"""Minimum number of calls before we warn about the time zone."""
 
 _ASTERISK_ID = re.compile(r"([0-9]{9,10})\.[0-9]+")
-"""It starts with the epoch seconds of the call's creation."""
+"""Epoch seconds of the call's creation, a dot, a counter."""
 
 
 class Finding(NamedTuple):
-    """A warning. One with a `key` is worth logging once a run."""
+    """A warning. Those with the same `key` are logged once a run."""
 
     text: str
     key: str = ""
@@ -38,14 +38,14 @@ class Finding(NamedTuple):
 def check_hour(
     hour: datetime, response: Decoded, read: HourLegs, zone: ZoneInfo, key: str
 ) -> Iterator[Finding]:
-    """The findings about one hour. `key` is the API key, not to be quoted."""
+    """Yield the warnings about one hour. `key` is the API key, which must not be quoted."""
     yield from map(Finding, read.warnings)
     yield from _check_response(hour, response)
     yield from _check_keys(hour, read, key)
     if name := read.ambiguous_abbreviation:
         yield Finding(
-            f"The PBX prints the time zone {name}, as a JVM older than 2014 does in summer and "
-            "winter alike; the tap relies on the wall-clock time and `timezone`",
+            f"The PBX prints the time zone {name}, which JVMs older than 2014 use all year; the "
+            "tap ignores it and reads the wall-clock time in `timezone`",
             name,
         )
     if is_repeated(hour, zone):
@@ -57,8 +57,8 @@ def check_hour(
 def _check_response(hour: datetime, response: Decoded) -> Iterator[Finding]:
     if response.no_content:
         yield Finding(
-            f"{name_of(hour)}: the PBX answers 204 No Content, which its documentation does not "
-            "mention; the tap takes it for an hour without calls",
+            f"{name_of(hour)}: the response is 204 No Content, which the vendor does not "
+            "document; the tap counts it as an hour without calls",
             "204",
         )
     if response.charset:
@@ -69,12 +69,12 @@ def _check_response(hour: datetime, response: Decoded) -> Iterator[Finding]:
     if response.replaced:
         fields = ", ".join(sorted(response.replaced))
         yield Finding(
-            f"{name_of(hour)}: {fields}: NUL characters or halves of surrogate pairs, which "
-            "databases reject, are replaced by U+FFFD"
+            f"{name_of(hour)}: {fields}: NUL characters or lone surrogates, which databases "
+            "reject, were replaced with U+FFFD"
         )
     for field in sorted(response.unknown):
         yield Finding(
-            f"The PBX sends a field {field!r}, which is not in the schema; it is dropped",
+            f"The PBX sends a field {field!r} that is not in the schema; the tap drops it",
             f"unknown {field}",
         )
     for field in sorted(response.missing):
@@ -94,21 +94,22 @@ def _check_keys(hour: datetime, read: HourLegs, api_key: str) -> Iterator[Findin
     if shared:
         example = safe_excerpt(str(min(shared)), api_key)
         yield Finding(
-            f"{name_of(hour)}: {pluralize(len(shared), 'key')} (CallRecordId, Leg) with several "
-            f"UniqueIds, such as {example}: a target that upserts keeps one row each. If the "
-            "PBX was installed anew, load it into another schema"
+            f"{name_of(hour)}: legs with different UniqueIds share "
+            f"{pluralize(len(shared), 'key')} (CallRecordId, Leg), such as {example}: a target "
+            "that upserts keeps one row per key. If the PBX was reinstalled, load its calls into "
+            "another schema"
         )
 
 
 def _check_passes(hour: datetime, read: HourLegs, zone: ZoneInfo) -> Iterator[Finding]:
-    """Warn if the passes of a repeated hour cannot be told apart, or one of them is missing.
+    """Warn if a repeated hour's passes are indistinguishable, or one of them is missing.
 
-    The vendor does not document the server's behaviour on such a day.
+    The vendor does not document how the server handles a repeated hour.
     """
     if read.ambiguous:
         yield Finding(
-            f"{name_of(hour)}: clocks repeat this hour, and the PBX's dates do not name the pass; "
-            "the tap assumes the first"
+            f"{name_of(hour)}: clocks repeat this hour, and some of the PBX's dates fit both "
+            "passes; the tap assumes the first"
         )
         return
     passes = set()
@@ -119,15 +120,15 @@ def _check_passes(hour: datetime, read: HourLegs, zone: ZoneInfo) -> Iterator[Fi
     if len(passes) == 1:
         name = "second" if passes.pop() else "first"
         yield Finding(
-            f"{name_of(hour)}: clocks repeat this hour, and all its legs are of the {name} pass: "
-            "the PBX may be unable to return the other; compare the hour with the PBX"
+            f"{name_of(hour)}: clocks repeat this hour, and all its legs are from the {name} "
+            "pass: the PBX may be unable to return the other; compare the hour with the PBX"
         )
 
 
 def _check_zone(hour: datetime, read: HourLegs) -> Iterator[Finding]:
-    """Warn if calls do not start when they were created, according to their ids.
+    """Warn if calls start long before or after the creation time in their UniqueId.
 
-    Dates of older servers do not name their zone, so nothing else reveals a wrong `timezone`.
+    Older servers print no time zone, so nothing else reveals a wrong `timezone`.
     """
     lags = [
         datetime.fromisoformat(leg.Start).timestamp() - int(match[1])

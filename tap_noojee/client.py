@@ -1,4 +1,4 @@
-"""One call for one hour: its pace and its attempts."""
+"""Requests for one hour: pace and retries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from tap_noojee.clock import Clock
-    from tap_noojee.responses import Decoded, Response
+    from tap_noojee.decoding import Decoded
+    from tap_noojee.responses import Response
 
 
 MAX_ATTEMPTS = 5
@@ -37,13 +38,9 @@ MAX_CLOCK_SKEW = timedelta(hours=12)
 
 
 class Client:
-    """Calls `retrieveMetaDataByHour`, and never more often than the interval allows.
+    """Calls `retrieveMetaDataByHour`, no more often than `request_interval` allows.
 
-    Args:
-        config: The tap's settings.
-        clock: Time and waiting.
-        logger: For warnings about retries.
-        on_response: Called with each response's HTTP status and duration in seconds.
+    `on_response` gets each response's HTTP status and duration in seconds.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class Client:
             monotonic=clock.monotonic,
         )
         self._interval: int = config["request_interval"]
-        # Requests take different times to arrive, and the PBX may count from their arrival.
+        # Latency varies, and the PBX may count from a request's arrival.
         self._margin = min(self._interval * 0.015, 0.5)
         self._counts_from_end = False
         self._next_slot = clock.monotonic()
@@ -71,14 +68,14 @@ class Client:
         self._on_response = on_response
 
     def fetch(self, hour: datetime, due: datetime, max_attempts: int = MAX_ATTEMPTS) -> Decoded:
-        """The raw legs that ended in this hour, which is due at the instant `due`.
+        """Fetch the raw legs that ended in this hour, which is due at the instant `due`.
 
         Raises:
             HourError: The response cannot be read.
-            RequestError: There is no response, or it is an error.
+            RequestError: No response arrived, or it is an error.
             TooEarlyError: By the PBX's clock, the hour is not due.
             ClockError: The PBX's clock and this machine's are too far apart.
-            Interrupted: A signal came first.
+            Interrupted: A signal arrived first.
         """
         attempts = rejections = 0
         while True:
@@ -98,7 +95,8 @@ class Client:
                     count = f" ({attempts} attempts)" if attempts > 1 else ""
                     raise kind(f"{name_of(hour)}: {error}{count}") from None
                 # A rejection may be the rate limit in disguise, so retry it once.
-                last = attempts + 1 if rejections else max_attempts
+                is_rejection = isinstance(error, PossibleRateLimitError)
+                last = attempts + 1 if is_rejection else max_attempts
                 count = f"attempt {attempts + 1} of {last}"
                 self._logger.warning(
                     "%s: %s; retrying in %d s (%s)", name_of(hour), error, wait, count
@@ -124,10 +122,10 @@ class Client:
         try:
             decoded = parse_response(response, self._key, self._clock.now())
         except (RateLimitError, PossibleRateLimitError):
-            # Rejected although we kept the interval: the PBX may count from its responses.
+            # We kept the interval, so the PBX may count from the end of its responses.
             self._counts_from_end = True
             raise
-        # From the start, so that a slow PBX costs no time.
+        # Count from the request's start, so that a slow PBX costs no time.
         self._next_slot = response.started + self._interval + self._margin
         if self._counts_from_end:
             self._next_slot = self._clock.monotonic() + self._interval
@@ -138,7 +136,7 @@ class Client:
         if date < now - MAX_CLOCK_SKEW:
             raise ClockError(
                 f"the PBX's `Date` header is {date.isoformat()}, but this machine's clock is at "
-                f"{now.isoformat(timespec='seconds')}: one of the two is wrong; set it"
+                f"{now.isoformat(timespec='seconds')}: correct the one that is wrong"
             )
         if date < due - CLOCK_TOLERANCE:
             raise TooEarlyError(date)

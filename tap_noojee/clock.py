@@ -1,4 +1,4 @@
-"""The time, and waiting that a signal interrupts."""
+"""The time, and waits that a signal interrupts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SAME_REQUEST = 1
-"""Seconds. Under Meltano, a terminal's Ctrl-C reaches the tap twice."""
+"""Seconds in which a second signal is ignored: under Meltano, Ctrl-C reaches the tap twice."""
 
 
 class Clock:
-    """The time, and waiting that a signal interrupts.
+    """The time, and waits that a signal interrupts.
 
-    All waiting is on a queue, because a signal handler may put into a queue. So no handler has to
-    raise from within somebody else's code.
+    Every wait is on a SimpleQueue, which a signal handler can wake safely. So no handler has to
+    raise in the middle of other code.
     """
 
     def __init__(self) -> None:
@@ -35,30 +35,30 @@ class Clock:
         self._stopped_at = 0.0
 
     def now(self) -> pendulum.DateTime:
-        """The present instant, in UTC."""
+        """Return the current time, in UTC."""
         return pendulum.now("UTC")
 
     def monotonic(self) -> float:
-        """Seconds that do not jump when the system clock is set."""
+        """Return seconds that do not jump when the system clock is set."""
         return time.monotonic()
 
     def stop(self, signum: int, _frame: FrameType | None = None) -> None:
-        """Handle a signal: interrupt the run, or on the second signal exit immediately."""
+        """Handle a signal: interrupt the run, or exit immediately on the second signal."""
         if self._signum is None:
             self._signum, self._stopped_at = signum, self.monotonic()
             self._inbox.put(None)
         elif self.monotonic() - self._stopped_at >= SAME_REQUEST:
-            # The run may be stuck forever, in a write to a target that does not read, for example.
+            # The run may be stuck, for example in a write to a target that no longer reads.
             os._exit(128 + signum)
 
     def raise_if_stopped(self) -> None:
-        """Raise Interrupted if a signal came."""
+        """Raise Interrupted if a signal has arrived."""
         if self._signum is not None:
             raise Interrupted(self._signum)
 
     def sleep(self, seconds: float) -> None:
-        """Wait, or raise Interrupted as soon as a signal comes."""
-        # A queue for each wait, so that no wait ends because of an earlier one.
+        """Wait, or raise Interrupted as soon as a signal arrives."""
+        # Use a new queue for each wait, so that a late item from an earlier one cannot end it.
         self._inbox = queue.SimpleQueue()
         self.raise_if_stopped()
         try:
@@ -70,12 +70,12 @@ class Clock:
     def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
         """Run a blocking task for at most `timeout` seconds, or raise Interrupted.
 
-        Nothing but a thread can interrupt a name look-up. An abandoned thread runs on until its
-        task or the process ends.
+        Only a thread lets us abandon a DNS lookup. An abandoned thread runs on until its task or
+        the process ends.
 
         Raises:
             TimeoutError: The task is still running.
-            RequestError: No thread can be started.
+            RequestError: The machine cannot start a thread.
             Exception: Whatever the task raised.
         """
         inbox = self._inbox = queue.SimpleQueue()
@@ -91,8 +91,8 @@ class Clock:
             threading.Thread(target=work, daemon=True).start()
         except RuntimeError:
             raise RequestError(
-                "this machine cannot start another thread: raise the limit of processes "
-                "(`pids` of a container, `ulimit -u`)"
+                "this machine cannot start another thread: raise the process limit (a container's "
+                "`pids`, or `ulimit -u`)"
             ) from None
         try:
             item = inbox.get(timeout=timeout)

@@ -1,9 +1,8 @@
-"""The PBX's dates, and those of settings and state, as instants.
+"""Parse the dates of the PBX, the settings and the state.
 
-The PBX's dates look as Java's `Date.toString()` prints them in the server's zone
-(`Tue Sep 14 15:03:34 AEST 2021`) or, from older servers, `2014-02-13 17:06:52.0`. Both give the
-PBX's wall-clock time. The zone's abbreviation selects the pass of a repeated hour, and confirms or
-contradicts the `timezone` setting.
+The PBX prints its wall-clock time in the format of Java's `Date.toString()`
+(`Tue Sep 14 15:03:34 AEST 2021`) or, on older servers, as `2014-02-13 17:06:52.0`. The zone's
+abbreviation selects the pass of a repeated hour, and confirms or contradicts `timezone`.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 
-class Reading(msgspec.Struct, frozen=True):  # quicker to create than a named tuple
-    """A date of the PBX."""
+class Reading(msgspec.Struct, frozen=True):  # faster to create than a named tuple
+    """A parsed date of the PBX."""
 
     iso: str
-    """The instant in UTC, as ISO 8601. These strings sort like the instants."""
+    """The instant in UTC, as ISO 8601. These strings sort in time order."""
     ambiguous: bool = False
     """Whether the date could be in either pass of a repeated hour."""
     ambiguous_abbreviation: str = ""
-    """The zone's abbreviation, if an old JVM prints it in summer and winter alike."""
+    """The zone's abbreviation, if an old JVM prints it all year."""
     zone_confirmed: bool = True
     """Whether the abbreviation belongs to the offset of `timezone` at that time."""
 
@@ -39,7 +38,7 @@ class Reading(msgspec.Struct, frozen=True):  # quicker to create than a named tu
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-# Without the seconds, which are at the same place in both formats: _SECONDS.
+# Both patterns leave out the seconds, which are at _SECONDS in either format.
 _JAVA = re.compile(
     rf"({'|'.join(_DAYS)}) ({'|'.join(_MONTHS)}) ([0-9]{{2}}) ([0-9]{{2}}:[0-9]{{2}})"
     r" ([A-Za-z0-9+:-]+) ([0-9]{4})"
@@ -55,14 +54,14 @@ _FIRST_YEAR = 1971
 """Servers print a missing date as the epoch, which is in 1969 or 1970, depending on the zone."""
 
 _LAST_YEAR = 8999
-"""Keeps arithmetic in any zone within Python's range."""
+"""Keeps arithmetic in any time zone within the range of datetime."""
 
 _SET_ZONE = "set `timezone` to the zone of the PBX's clock"
 
 
 @lru_cache(maxsize=4096)  # A leg often starts when the one before it ends.
 def parse_date(text: str, zone: ZoneInfo) -> Reading:
-    """Read a date of a PBX whose clock is in this zone.
+    """Parse a date printed by a PBX whose clock is in this zone.
 
     Raises:
         DateError: It is not a date.
@@ -78,7 +77,7 @@ def parse_date(text: str, zone: ZoneInfo) -> Reading:
 
 @lru_cache(maxsize=512)  # An hour has thousands of legs, but only 60 minutes.
 def _parse_minute(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool, str, bool]:
-    """Read a date without its seconds. The ISO 8601 comes in two parts, around the seconds."""
+    """Parse a date without its seconds. The first two results are the ISO 8601 around them."""
     day_name, name, fraction = "", "", ""
     if match := _JAVA.fullmatch(head + tail):
         day_name, month, day, minute, name, year = match.groups()
@@ -97,14 +96,14 @@ def _parse_minute(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool,
         raise DateError(f"is not a date: that day is a {_DAYS[wall.weekday()]}")
     instant, ambiguous, abbreviation = _resolve(wall, name, zone)
     if instant.second:
-        raise DateError("is from a time when the zone had a sub-minute offset")
+        raise DateError("is from a time when the zone's offset included seconds")
     # Java's fraction may have nine digits; a datetime has six.
     iso = (instant + timedelta(microseconds=int(fraction[:6].ljust(6, "0")))).isoformat()
     return iso[:16], iso[19:], ambiguous, abbreviation, name != abbreviation
 
 
 def _resolve(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool, str]:
-    """The instant, whether it is ambiguous, and the abbreviation if that is ambiguous."""
+    """Return the instant, whether it is ambiguous, and the abbreviation if that is."""
     passes = resolve(wall, zone)
     if not passes:
         raise ZoneError(f"is a time that clocks in {zone.key} skip: {_SET_ZONE}")
@@ -115,7 +114,7 @@ def _resolve(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool,
         return passes[0], len(passes) > 1, name
     if name in OFFSETS or _OFFSET.fullmatch(name):
         raise ZoneError(f"has the time zone {name}, which contradicts {zone.key}: {_SET_ZONE}")
-    # The name is not quoted: it may be anything, even the API key.
+    # Do not quote the name: it may be anything, even the API key.
     raise DateError("has an unknown time zone abbreviation")
 
 
@@ -130,9 +129,9 @@ def _matches(name: str, local: datetime) -> bool:
 
 
 def parse_instant(text: str, zone: ZoneInfo) -> datetime:
-    """Read an ISO 8601 date or time from a setting or a state, as an instant in UTC.
+    """Parse an ISO 8601 date or time from a setting or a state into UTC.
 
-    Without an offset it is in the zone; if clocks there show it twice, the first time counts.
+    Without an offset, it is in `zone`, and a repeated time is the first pass.
 
     Raises:
         DateError: It is not a date, or not between 1971 and 8999.

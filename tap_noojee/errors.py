@@ -1,4 +1,4 @@
-"""The tap's exceptions. This module imports nothing else of the tap."""
+"""The tap's exceptions. This module imports no other module of the tap."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked for it
+class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
     """A signal asked the run to stop."""
 
     def __init__(self, signum: int) -> None:
@@ -17,11 +17,11 @@ class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked for i
 
 
 class DateError(ValueError):
-    """Not a date; the message leaves out the value, which may hold the API key."""
+    """Not a date. The message omits the value, which may contain the API key."""
 
 
 class NoojeeError(Exception):
-    """Ends the run. The command logs each argument in a line of its own, without a traceback."""
+    """Ends the run. The command logs each argument on its own line, without a traceback."""
 
 
 class SettingsError(NoojeeError):
@@ -29,7 +29,7 @@ class SettingsError(NoojeeError):
 
 
 class StateError(NoojeeError):
-    """The state is unreadable, or belongs to another PBX, another time zone or the future."""
+    """The state is unreadable, from the future, or for another PBX or time zone."""
 
 
 class CatalogError(NoojeeError):
@@ -37,7 +37,7 @@ class CatalogError(NoojeeError):
 
 
 class OutputError(NoojeeError):
-    """The target does not take the messages."""
+    """Messages cannot be written to the target."""
 
 
 class ZoneError(NoojeeError):
@@ -64,12 +64,7 @@ class HourError(RequestError):
 
 
 class TransientError(RequestError):
-    """A request failed, and retrying may help.
-
-    Args:
-        reason: What went wrong.
-        retry_after: Seconds that the server asks us to wait.
-    """
+    """A request failed, and retrying may help."""
 
     def __init__(self, reason: str, retry_after: float = 0) -> None:
         super().__init__(reason)
@@ -81,22 +76,15 @@ class TruncatedResponseError(TransientError, HourError):
 
 
 class RateLimitError(TransientError):
-    """The PBX rejected a request as one too many."""
+    """The PBX rejected a request because of its rate limit."""
 
 
 class PossibleRateLimitError(TransientError):
-    """The PBX rejected a request for a reason that may be its rate limit.
-
-    The vendor does not document how the PBX words that limit.
-    """
+    """The PBX rejected a request, perhaps because of its undocumented rate limit."""
 
 
 class TooEarlyError(Exception):
-    """By the PBX's own clock, the hour is not due yet.
-
-    Args:
-        date: The response's `Date` header.
-    """
+    """The hour is not due yet by the PBX's clock. `date` is the response's `Date` header."""
 
     def __init__(self, date: datetime) -> None:
         super().__init__(date)

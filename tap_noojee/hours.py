@@ -1,7 +1,7 @@
-"""Wall-clock hours of the PBX: when one is over, which one is due.
+"""The PBX's wall-clock hours: when they are over, and which are due.
 
-The API identifies an hour by what the PBX's clock shows (`date=2021/09/14&hour=15`), so an hour is
-a naive datetime on the full hour. When clocks change, an hour may be skipped or repeated, may last
+The API identifies an hour by the PBX's wall clock (`date=2021/09/14&hour=15`), so an hour is a
+naive datetime on the full hour. When clocks change, an hour may be skipped or repeated, may last
 30 or 90 minutes (Lord Howe), or may come in two pieces with another hour between them (Chatham).
 """
 
@@ -19,36 +19,36 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 QUARTER = timedelta(minutes=15)
-"""Since 2014 clocks have changed by whole quarters, on the quarter. The one exception is Casey in
-Antarctica, which changed at 00:01."""
+"""Since 2014, all clocks have changed by whole quarters, on the quarter, except one in Antarctica
+(Casey, at 00:01)."""
 
 
 def name_of(hour: datetime) -> str:
-    """The hour as the log names it: `2021-09-14 15:00`."""
+    """Format an hour for the log: `2021-09-14 15:00`."""
     return f"{hour:%Y-%m-%d %H:%M}"
 
 
 def resolve(wall: datetime, zone: ZoneInfo) -> list[datetime]:
-    """The instants, none to two, at which clocks in the zone show this naive time. In UTC."""
+    """Return the UTC instants, none to two, at which clocks in the zone show this time."""
     found = {wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
-    # A time that clocks skip comes back as another one.
+    # A skipped time does not survive the round trip.
     return sorted(t for t in found if _wall_time(t, zone) == wall)
 
 
 def hour_at(instant: datetime, zone: ZoneInfo) -> datetime:
-    """The hour that clocks in the zone show at this instant."""
+    """Return the hour that clocks in the zone show at this instant."""
     return _wall_time(instant, zone).replace(minute=0, second=0, microsecond=0)
 
 
 @lru_cache(maxsize=256)
 def end_of(hour: datetime, zone: ZoneInfo) -> datetime | None:
-    """When the hour is over for good, in UTC; None if clocks skip it."""
+    """Return when the hour is over for good, in UTC, or None if clocks skip it."""
     quarters = (hour + k * QUARTER for k in range(4))
     return max((t + QUARTER for q in quarters for t in resolve(q, zone)), default=None)
 
 
 def last_due(now: datetime, settle: timedelta, zone: ZoneInfo) -> datetime:
-    """The newest hour that has been over for at least `settle`."""
+    """Return the newest hour that has been over for at least `settle`."""
     hour = hour_at(now - settle, zone)
     while (end := end_of(hour, zone)) is None or end > now - settle:
         hour -= HOUR
@@ -56,7 +56,7 @@ def last_due(now: datetime, settle: timedelta, zone: ZoneInfo) -> datetime:
 
 
 def next_hour(hour: datetime, zone: ZoneInfo) -> datetime:
-    """The next hour that clocks do not skip."""
+    """Return the next hour that clocks do not skip."""
     hour += HOUR
     while end_of(hour, zone) is None:
         hour += HOUR
@@ -69,7 +69,7 @@ def is_repeated(hour: datetime, zone: ZoneInfo) -> bool:
 
 
 def skipped_hours(first: datetime, last: datetime, zone: ZoneInfo) -> Iterator[datetime]:
-    """The hours from `first` to `last` that clocks skip."""
+    """Yield the hours from `first` to `last` inclusive that clocks skip."""
     for year in range(first.year, last.year + 1):
         for hour in _skipped_in(year, zone):
             if first <= hour <= last:
@@ -79,7 +79,7 @@ def skipped_hours(first: datetime, last: datetime, zone: ZoneInfo) -> Iterator[d
 @lru_cache(maxsize=256)
 def _skipped_in(year: int, zone: ZoneInfo) -> tuple[datetime, ...]:
     days = [datetime(year, 1, 1) + k * DAY for k in range(366)]  # noqa: DTZ001 - wall-clock times
-    # Clocks skip an hour only on a day that ends with another offset than it begins with.
+    # Clocks skip hours only on days whose offset changes.
     changed = [day for day in days if _offset(day, zone) != _offset(day + DAY, zone)]
     hours = (day + k * HOUR for day in changed for k in range(24))
     return tuple(hour for hour in hours if hour.year == year and end_of(hour, zone) is None)
@@ -91,5 +91,5 @@ def _offset(wall: datetime, zone: ZoneInfo) -> timedelta | None:
 
 def _wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
     local = instant.astimezone(zone)
-    # A plain datetime: pendulum's own arithmetic moves times that clocks skip.
+    # Return a plain datetime, because pendulum's arithmetic moves skipped times.
     return datetime.combine(local.date(), local.time().replace(fold=0))

@@ -1,4 +1,4 @@
-"""Raw legs to records: the PBX's strings to the types of the schema."""
+"""Convert raw legs to records: the PBX's strings to the schema's types."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ RawLeg = msgspec.defstruct(
     forbid_unknown_fields=True,
     gc=False,
 )
-"""A leg with the schema's fields, all strings, as the API documents it. A struct takes less than
-half the memory of a dictionary."""
+"""A leg as the API documents it: the schema's fields, all strings. A struct takes less than half
+the memory of a dictionary."""
 
 MAX_WARNINGS = 10
-"""Unreadable values of an hour that are logged one by one."""
+"""Most unreadable values of an hour that we log one by one."""
 
 _SMALL_NUMBERS = {str(number): number for number in range(4000)}
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?")
@@ -51,17 +51,17 @@ class HourLegs:
 
     legs: list[Any]
     warnings: list[str] = dataclasses.field(default_factory=list)
-    """One for each value that was replaced by null, up to a limit."""
+    """One for each value that becomes null, up to a limit."""
     ambiguous: bool = False
     """Whether some dates could be in either pass of a repeated hour."""
     zone_confirmed: bool = True
     """Whether all dates have an abbreviation that belongs to `timezone`."""
     ambiguous_abbreviation: str = ""
-    """An abbreviation that an old JVM prints in summer and winter alike."""
+    """An abbreviation that an old JVM prints all year."""
 
 
 class LegReader:
-    """Reads the legs of a PBX."""
+    """Converts the raw legs of one PBX to records."""
 
     def __init__(self, zone: ZoneInfo, key: str) -> None:
         self._zone = zone
@@ -101,15 +101,15 @@ class LegReader:
                     setattr(leg, name, None)
                     unreadable += 1
                     if unreadable <= MAX_WARNINGS:
-                        result.warnings.append(f"{where}: it is written as null")
+                        result.warnings.append(f"{where}; it is written as null")
         if unreadable > MAX_WARNINGS:
             more = unreadable - MAX_WARNINGS
-            result.warnings.append(f"{name_of(hour)}: {more:,} more values are written as null")
+            result.warnings.append(f"{name_of(hour)}: further values written as null: {more:,}")
         result.legs = sorted(raw_legs, key=attrgetter("callend"))
         return result
 
     def _convert(self, name: str, prop: Mapping[str, Any], value: object) -> object:
-        """The value in the field's type; raises ValueError."""
+        """Convert a value to the field's type, or raise ValueError."""
         if value is None or (type(value) is str and not value.strip()):
             if name in REQUIRED:
                 raise ValueError("is missing")

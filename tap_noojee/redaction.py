@@ -1,7 +1,7 @@
-"""The API key: it is part of each request's URL, and appears nowhere else.
+"""Keep the API key in the URL of each request, and nowhere else.
 
-An adapter adds it below everything that keeps or prints a URL. Text from elsewhere is quoted only
-if it contains no part of the key.
+An HTTP adapter adds the key below every layer that stores or logs a URL. Text from outside is
+quoted only if it contains no part of the key.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     import requests
 
 MAX_EXCERPT = 200
-"""Characters of a quoted text."""
+"""Longest text we quote, in characters."""
 
 MIN_FRAGMENT = 8
-"""Characters in a row that give a key away."""
+"""Shortest part of the key that we hide, in characters."""
 
-REDACTED = "(not shown: it contains a part of the API key)"
+REDACTED = "(not shown: it contains part of the API key)"
 
 
 class KeyAdapter(HTTPAdapter):
     """Adds the key to the URL on its way out, so that no request or response object holds it.
 
-    It must be the only adapter of its session: requests rewrites URLs and picks an adapter by
-    prefix, so with a second one a request might leave without the key.
+    It must be the only adapter of its session: requests picks an adapter by the URL's prefix, so
+    with a second one a request might leave without the key.
     """
 
     def __init__(self, key: str) -> None:
@@ -53,16 +53,15 @@ def _hide_key(record: logging.LogRecord) -> bool:
     return True
 
 
-# urllib3's log lines hold URLs: each request's at DEBUG, and at WARNING the one whose response has
-# unreadable headers.
+# urllib3 logs URLs: at DEBUG of each request, at WARNING of a response with unreadable headers.
 for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_hide_key)
-# At DEBUG, this one quotes whatever it cannot parse.
+# At DEBUG, this logger quotes data that it cannot parse.
 logging.getLogger("urllib3.connection").addFilter(lambda _: False)
 
 
 def safe_excerpt(text: str, key: str) -> str:
-    """The text's first 200 characters in one line, or REDACTED if they contain the key."""
+    """Return the first 200 characters on one line, or REDACTED if they contain the key."""
     line = "".join(c if c.isprintable() else " " for c in text[:MAX_EXCERPT])
     if contains_key(line, key):
         return REDACTED
@@ -70,9 +69,9 @@ def safe_excerpt(text: str, key: str) -> str:
 
 
 def contains_key(text: str, key: str) -> bool:
-    """Whether the text contains eight characters in a row of the key, plain or percent-encoded.
+    """Whether the text contains eight consecutive characters of the key, plain or percent-encoded.
 
-    A shorter key counts as a whole. Upper and lower case are the same.
+    A shorter key counts as a whole. Case is ignored.
     """
     size = min(MIN_FRAGMENT, len(key))
     forms = [form.casefold() for form in (text, unquote(text), unquote(unquote(text)))]

@@ -1,34 +1,31 @@
-"""A response's meaning: raw legs, or an error.
+"""Turn a response into raw legs or an error.
 
 The vendor documents 200 with an array, and otherwise "an appropriate http error code". An object
-with Code and Message is a status, whatever HTTP status it comes with.
+with Code and Message is an error under any HTTP status.
 """
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import email.message
 import email.utils
 import json
 import re
-import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 import requests
 
+from tap_noojee.decoding import Decoded, decode_legs
 from tap_noojee.errors import (
-    HourError,
     PossibleRateLimitError,
     RateLimitError,
     RequestError,
     TransientError,
     TruncatedResponseError,
 )
-from tap_noojee.legs import REQUIRED, RawLeg
 from tap_noojee.redaction import safe_excerpt
 
 if TYPE_CHECKING:
@@ -38,25 +35,10 @@ MAX_RETRY_AFTER = 3600
 """Longest `Retry-After` we honour, in seconds."""
 
 MAX_MESSAGE_BYTES = 2**16
-"""Bytes of an error's body that we read."""
-
-MAX_LEGS = 150_000
-"""Legs in a response. A large call centre has a few thousand an hour."""
-
-MAX_TEXT_BYTES = 80 * 2**20
-"""Bytes of a decoded response. One emoji makes each character take four bytes."""
-
-MAX_UNKNOWN = 20
-"""Unknown field names that we report from one response."""
+"""Longest part of an error's body that we read, in bytes."""
 
 _BOM = b"\xef\xbb\xbf"
 _ARRAY = re.compile(rb"\s*\[")
-_LEGS = msgspec.json.Decoder(list[RawLeg])  # type: ignore[valid-type]
-_FIELDS = {name.lower(): name for name in RawLeg.__struct_fields__}
-
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""PostgreSQL cannot store a NUL, and no target can encode half a surrogate pair."""
-
 _RATE_LIMIT = re.compile(
     r"rate.?limit|limit (was |is |has been )?(exceeded|reached)|exceed\w{0,9} .{0,40}limit"
     r"|too (many (calls|requests)|soon|often|frequent)|throttl|slow down|enhance your calm"
@@ -64,12 +46,12 @@ _RATE_LIMIT = re.compile(
     r"|(once |only )?(a|per|every|each) [0-9]+ (seconds|minutes)",
     re.IGNORECASE,
 )
-"""Words for a rate limit. The vendor's lead API answers 400 with "wait a bit and retry"; the words
-of this API are not documented."""
+"""Typical words for a rate limit. The vendor's lead API answers 400 with "wait a bit and retry";
+the words of this API are not documented."""
 
 _CHECK_KEY = (
     "check that `api_key` is the Global API key, and that Noojee support has put this machine's "
-    "IP address on the PBX's whitelist"
+    "IP address on the whitelist"
 )
 _FATAL_STATUSES: dict[int, str] = {
     requests.codes.unauthorized: f"the PBX refuses access: {_CHECK_KEY}",
@@ -85,7 +67,7 @@ _STATUS_KEYS = {"Code", "Message"}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Response:
-    """What the server sent."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -95,37 +77,19 @@ class Response:
 
     @property
     def date(self) -> datetime | None:
-        """The `Date` header, in UTC; None if there is no readable one."""
+        """The `Date` header in UTC, or None if it is missing or unreadable."""
         return _parse_http_date(self.headers.get("Date", ""))
 
 
-@dataclasses.dataclass(slots=True)
-class Decoded:
-    """The raw legs of a response, and its peculiarities."""
-
-    legs: list[Any]
-    """RawLeg objects; anything else is not a leg."""
-    unknown: set[str] = dataclasses.field(default_factory=set)
-    """Fields that are not in the schema."""
-    missing: set[str] = dataclasses.field(default_factory=set)
-    """Optional fields that no leg has."""
-    charset: str = ""
-    """The charset, if it is not UTF-8."""
-    replaced: set[str] = dataclasses.field(default_factory=set)
-    """Fields with characters that databases reject."""
-    no_content: bool = False
-    """Whether the status was 204."""
-
-
 def parse_response(response: Response, key: str, now: datetime) -> Decoded:
-    """Decode the legs of a response. Empties its body. `key` is the API key, not to be quoted.
+    """Decode a response, and clear its body. `key` is the API key, which must not be quoted.
 
     Raises:
-        RateLimitError: The request was one too many.
-        PossibleRateLimitError: The PBX rejects the request, perhaps as one too many.
+        RateLimitError: The PBX reports its rate limit.
+        PossibleRateLimitError: The PBX rejects the request, perhaps because of its rate limit.
         TransientError: The PBX failed, or the response is truncated.
         HourError: The response cannot be read.
-        RequestError: The PBX refuses access, or something else answers in its place.
+        RequestError: The PBX refuses access, or the response is not from its API.
     """
     if response.status == requests.codes.no_content:
         return Decoded([], no_content=True)
@@ -134,99 +98,11 @@ def parse_response(response: Response, key: str, now: datetime) -> Decoded:
         del body[: len(_BOM)]
     if response.status != requests.codes.ok or not _ARRAY.match(body):
         raise _error(response, bytes(body[: MAX_MESSAGE_BYTES + 1]).strip(), key, now)
-    # Each value follows one of these, so this bounds the memory of any response.
-    if sum(map(body.count, (b",", b"{", b"["))) > MAX_LEGS * (len(_FIELDS) + 1):
-        raise HourError(f"the response has more values than {MAX_LEGS:,} legs")
-    if b"\\u0000" not in body:
-        try:
-            # Fast path: all fields are there, and their values are strings.
-            return Decoded(_LEGS.decode(body))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
-    return _decode_tolerantly(body, response.headers.get("Content-Type", ""), key)
-
-
-def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
-    """Decode legs with unknown, missing or differently spelt fields, numbers or odd characters."""
-    text, charset = _decode_text(body, content_type)
-    size = len(body)
-    body.clear()
-    if sys.getsizeof(text) > MAX_TEXT_BYTES:
-        raise HourError(f"the response takes more than {MAX_TEXT_BYTES // 2**20} MiB as text")
-    result = Decoded([], charset=charset)
-    seen: set[str] = set()
-
-    def build_leg(pairs: list[tuple[str, Any]]) -> Any:  # noqa: ANN401 - RawLeg is made at run time
-        values = dict.fromkeys(_FIELDS.values())
-        for name, value in pairs:
-            field = _FIELDS.get(name.lower())
-            if field is None:
-                if len(result.unknown) < MAX_UNKNOWN:
-                    result.unknown.add(safe_excerpt(name, key))
-                continue
-            seen.add(field)
-            if isinstance(value, str) and _UNSTORABLE.search(value):
-                value = _UNSTORABLE.sub("\ufffd", value)  # noqa: PLW2901 - the same value, readable
-                result.replaced.add(field)
-            values[field] = value
-        return RawLeg(**values)
-
-    try:
-        result.legs = json.loads(
-            text,
-            strict=False,  # raw control characters in strings
-            object_pairs_hook=build_leg,
-            parse_int=str,
-            parse_float=str,
-            parse_constant=float,  # NaN and Infinity, which are no strings and so become null
-        )
-    except json.JSONDecodeError as error:
-        raise _json_error(text, charset, size, error) from None
-    except RecursionError:
-        raise HourError("the response is not a list of legs: it is nested too deeply") from None
-    if result.legs:
-        result.missing = set(_FIELDS.values()) - seen - REQUIRED
-    return result
-
-
-def _decode_text(body: bytearray, content_type: str) -> tuple[str, str]:
-    """The text, and its charset if that is not UTF-8."""
-    try:
-        # Java may write half a surrogate pair as if it were a character.
-        return body.decode("utf-8", "surrogatepass"), ""
-    except UnicodeDecodeError:
-        header = email.message.Message()
-        header["Content-Type"] = content_type
-        charset = str(header.get_content_charset("windows-1252"))
-    try:
-        if codecs.lookup(charset).name != "utf-8":
-            return body.decode(charset, "replace"), charset
-    except (LookupError, ValueError):  # no such charset, or one that is not for text
-        pass
-    return body.decode("windows-1252", "replace"), "windows-1252"
-
-
-def _json_error(text: str, charset: str, size: int, error: json.JSONDecodeError) -> RequestError:
-    if _is_truncated(text, error):
-        return TruncatedResponseError(f"the response is truncated after {size:,} bytes")
-    errors = "replace" if charset else "surrogatepass"
-    position = len(text[: error.pos].encode(charset or "utf-8", errors))
-    return HourError(f"the response is not JSON at byte {position:,} ({error.msg})")
-
-
-def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:
-    """Whether the text is the beginning of an array, and the error only its sudden end."""
-    text = text.rstrip()
-    if error.msg.startswith("Unterminated string"):
-        return True
-    if error.msg.startswith("Extra data"):
-        return False
-    longest_token = len("-Infinity")
-    return error.pos >= len(text) - longest_token and not text.endswith("]")
+    return decode_legs(body, response.headers.get("Content-Type", ""), key)
 
 
 def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestError:
-    """The error for a response that is not an array."""
+    """Build the error for a response that is not an array."""
     status, wait = response.status, _retry_after(response, now)
     content = _decode_status(body)
     detail = f"status {status}"
@@ -259,12 +135,12 @@ def _redirect(response: Response, key: str, detail: str) -> RequestError:
         host = ""
     where = safe_excerpt(host, key) or "another page"
     return RequestError(
-        f"the server redirects to {where}, and the tap does not follow: check `api_url` ({detail})"
+        f"the server redirects to {where}; the tap does not follow: check `api_url` ({detail})"
     )
 
 
 def _retry_after(response: Response, now: datetime) -> float:
-    """The `Retry-After` header, a number or a date, in seconds."""
+    """Return the `Retry-After` header, a number or a date, in seconds."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return min(int(text[:9]), MAX_RETRY_AFTER)
@@ -274,7 +150,7 @@ def _retry_after(response: Response, now: datetime) -> float:
 
 
 def _decode_status(body: bytes) -> object:
-    """The JSON value of a body; None if it is too long for a status, UNSET if it is not JSON."""
+    """Decode a body as JSON; None if it is too long for a status, UNSET if it is not JSON."""
     if len(body) > MAX_MESSAGE_BYTES:
         return None
     try:
@@ -286,15 +162,15 @@ def _decode_status(body: bytes) -> object:
 def _is_rate_limit(status: int, body: bytes) -> bool:
     if status == requests.codes.too_many_requests:
         return True
-    # A login page may also ask to "wait and try again", so a page's words count only if the
-    # status leaves open what it means.
+    # A login page may also ask to "wait and try again", so ignore the words of a page if
+    # its status is unambiguous.
     if body.startswith(b"<") and (status in _FATAL_STATUSES or status == requests.codes.ok):
         return False
     return bool(_RATE_LIMIT.search(body.decode(errors="replace")))
 
 
 def _unexpected_body(content: object, body: bytes) -> RequestError:
-    """The error for status 200 with neither an array nor a status object."""
+    """Build the error for status 200 with neither an array nor a status object."""
     if content is msgspec.UNSET and body[:1] in {b"", b"{"}:
         return TruncatedResponseError(f"the response is truncated after {len(body):,} bytes")
     what = "a web page" if body.startswith(b"<") else "something else"
@@ -302,10 +178,10 @@ def _unexpected_body(content: object, body: bytes) -> RequestError:
 
 
 def _parse_http_date(text: str) -> datetime | None:
-    """The instant of a header's date in UTC; None if it is not a date."""
+    """Parse a header's date into UTC; None if it is not a date."""
     try:
         date = email.utils.parsedate_to_datetime(text)
-        # An offset of -0000 makes it naive.
+        # A date with the offset -0000 is parsed as naive.
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from tap_noojee.streams import RecordingsStream
 
-_HINT = "create one with `tap-noojee --discover`"
+_HINT = "create a catalog with `tap-noojee --discover`"
 
 _OPERATORS = ("__alias__", "__else__", "__filter__", "__key_properties__", "__source__")
 
 
 def select_fields(catalog: Mapping[str, Any], stream: type[RecordingsStream]) -> Catalog:
-    """A catalog with the fields selected in another one, and nothing else of that one.
+    """Build a catalog that takes only the selection of fields from the user's.
 
     Raises:
         CatalogError: The catalog is unreadable or lacks the stream.
@@ -47,7 +47,7 @@ def select_fields(catalog: Mapping[str, Any], stream: type[RecordingsStream]) ->
             metadata[breadcrumb].selected = field in listed and mask[breadcrumb]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CatalogError(
-            f"catalog: is unreadable ({type(error).__name__}: {error}): {_HINT}"
+            f"catalog: unreadable ({type(error).__name__}: {error}): {_HINT}"
         ) from None
     entry = CatalogEntry(
         tap_stream_id=name,
@@ -62,10 +62,10 @@ def select_fields(catalog: Mapping[str, Any], stream: type[RecordingsStream]) ->
 
 
 def check_stream_maps(maps: object, stream: str, fields: Mapping[str, Any]) -> None:
-    """Reject stream maps that do nothing, because a name in them is misspelt.
+    """Reject stream maps with misspelt names: ignoring them could expose phone numbers.
 
     Raises:
-        CatalogError: Without it, phone numbers would leave in the clear.
+        CatalogError: A name matches no stream or field.
     """
     if isinstance(maps, dict):
         for problem in _problems(maps, stream, fields):
@@ -80,7 +80,7 @@ def _problems(maps: Mapping[str, Any], stream: str, fields: Mapping[str, Any]) -
             mapped = stream_map if isinstance(stream_map, dict) else {}
             source = mapped.get("__source__", name)
             if not fnmatch(stream, str(source)):
-                yield f"no stream has the name {source!r}: use {stream!r}"
+                yield f"there is no stream {source!r}: use {stream!r}"
         for field, expression in mapped.items():
             if problem := _field_problem(field, expression, fields):
                 yield f"{name}: {problem}"
@@ -89,7 +89,7 @@ def _problems(maps: Mapping[str, Any], stream: str, fields: Mapping[str, Any]) -
 def _field_problem(field: str, expression: object, fields: Mapping[str, Any]) -> str | None:
     is_removed = expression in (None, NULL_STRING)
     if field == "__else__" and not is_removed:
-        return f"{field!r} takes only {NULL_STRING!r}"
+        return f"{field!r} can only be {NULL_STRING!r}"
     if field in fields or field in _OPERATORS:
         return None
     if field.startswith("__") and field.endswith("__"):
@@ -97,6 +97,6 @@ def _field_problem(field: str, expression: object, fields: Mapping[str, Any]) ->
     real_names = {name.lower(): name for name in fields}
     if is_removed or field.lower() in real_names:
         close = get_close_matches(field.lower(), real_names, 1)
-        remedy = f"use {real_names[close[0]]!r}" if close else "take it out"
-        return f"no field has the name {field!r}: {remedy}"
+        remedy = f"use {real_names[close[0]]!r}" if close else "remove it"
+        return f"there is no field {field!r}: {remedy}"
     return None

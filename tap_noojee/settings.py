@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
 ENDPOINT = "retrieveMetaDataByHour"
-"""The API's one call that the tap makes."""
+"""The only API call that the tap makes."""
 
 API_PATH = "/njadmin/rest/RecordingAPI"
 
 ENV_PREFIX = "TAP_NOOJEE_"
 
 MAX_NUMBER = 1_000_000
-"""In seconds eleven days, in hours a century."""
+"""Eleven days in seconds, a century in hours."""
 
 DEFAULT_ZONE = "Australia/Melbourne"
 
@@ -65,7 +65,7 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "end_date",
         th.DateTimeType,
-        description="Read only hours that end by then. Default: now.",
+        description="Read only hours that end by this time. Default: now.",
     ),
     th.Property(
         "timezone",
@@ -90,13 +90,13 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         "settle_minutes",
         _NATURAL,
         default=5,
-        description="How long after an hour's end to request it, in minutes.",
+        description="How long to wait after an hour ends before requesting it, in minutes.",
     ),
     th.Property(
         "lookback_hours",
         _NATURAL,
         default=0,
-        description="Number of hours to read again in each run, for late changes.",
+        description="Number of hours to read again in each run, to pick up late changes.",
     ),
     th.Property(
         "max_hours_per_run",
@@ -118,20 +118,20 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
 ).to_dict()
 
 _NO_SETTINGS = {"loglevel"}
-"""Environment variables of the SDK that start with the prefix but are no settings."""
+"""Environment variables of the SDK that share our prefix but are not settings."""
 
 
 def read_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in the environment, and whatever else starts with `TAP_NOOJEE_`.
+    """Read the settings from the environment; other `TAP_NOOJEE_` variables map to None.
 
     Raises:
-        SettingsError: One is not of its type.
+        SettingsError: A variable has the wrong type.
     """
     config: dict[str, Any] = {}
     for name, prop in schema["properties"].items():
         variable = ENV_PREFIX + name.upper()
         try:
-            # One by one, because the SDK's errors do not name the variable.
+            # Read them one by one, because the SDK's errors do not name the variable.
             config |= parse_environment_config({"properties": {name: prop}}, ENV_PREFIX)
         except (RecursionError, ValueError):
             if os.environ[variable].strip():
@@ -145,16 +145,16 @@ def read_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def drop_empty(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without those that are null or empty, which count as unset."""
+    """Drop null and empty settings, which count as unset."""
     return {name: value for name, value in config.items() if value is not None and value != ""}
 
 
 def validate(config: Mapping[str, Any]) -> None:
-    """Check what the SDK's JSON Schema validation does not.
+    """Make the checks that JSON Schema cannot express.
 
     Raises:
-        SettingsError: Some settings are unusable. A line for each names the setting, the problem
-            and the remedy. No line quotes a URL or a part of the API key.
+        SettingsError: Some settings are invalid. There is a line for each with its name, the
+            problem and the remedy, but no URL and no part of the API key.
     """
     errors = dict(_errors(config)) or dict(_conflicts(config))
     if errors:
@@ -162,7 +162,7 @@ def validate(config: Mapping[str, Any]) -> None:
 
 
 def describe(schema_errors: Iterable[str], config: Mapping[str, Any]) -> Iterator[str]:
-    """The SDK's validation errors, each with the setting's name first."""
+    """Rewrite the SDK's validation errors with the setting's name first."""
     for error in schema_errors:
         match = re.fullmatch(r"(?s)(.*) in config\['(\w+)'\](.*)", error)
         name, problem = (f"{match[2]}{match[3]}: ", match[1]) if match else ("", error)
@@ -170,12 +170,12 @@ def describe(schema_errors: Iterable[str], config: Mapping[str, Any]) -> Iterato
 
 
 def unknown_names(config: Iterable[str], schema: Mapping[str, Any]) -> Iterator[str]:
-    """A warning for each name that is not a setting."""
+    """Yield a warning for each unknown setting."""
     for name in config:
         if name not in schema["properties"]:
             close = difflib.get_close_matches(name.lower(), schema["properties"], 1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            yield f"{name!r} is not a setting, and has no effect{hint}"
+            yield f"{name!r} is not a setting and has no effect{hint}"
 
 
 def _errors(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -200,7 +200,7 @@ def _errors(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     # The SDK logs the expressions of stream maps.
     if config["api_key"] in str(config.get("stream_maps")):
-        yield "stream_maps", "contains the API key: take it out"
+        yield "stream_maps", "contains the API key: remove it"
     start, end = config["start_date"], config.get("end_date")
     if isinstance(start, str) and isinstance(end, str):
         zone = parse_zone(config.get("timezone", DEFAULT_ZONE))
@@ -210,21 +210,21 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if isinstance(limit, int) and isinstance(lookback, int) and lookback >= limit:
         yield (
             "max_hours_per_run",
-            f"{limit} is not more than lookback_hours, so no run would read a new hour: raise it",
+            f"{limit} is not greater than lookback_hours ({lookback}): raise it",
         )
 
 
 def api_url(text: str) -> str:
-    """The URL of the recordings API for a user's `api_url`.
+    """Build the URL of the recordings API from the `api_url` setting.
 
     Raises:
-        ValueError: It is unusable. The message does not quote it.
+        ValueError: The setting is unusable. The message does not quote it.
     """
     hint = "give the address of the PBX, such as https://pbx.example.com"
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port
-        # Reject what requests or the name look-up would reject or reinterpret.
+        # Reject a URL that requests or DNS would reject or reinterpret.
         host.encode("idna")
         requests.Request("POST", text).prepare()
     except ValueError:  # requests' own errors are ValueErrors as well
@@ -242,7 +242,7 @@ def api_url(text: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """The host of a URL, without the port."""
+    """Return the host of a URL, without the port."""
     return urlsplit(url).hostname or ""
 
 
@@ -254,10 +254,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def parse_zone(name: str) -> ZoneInfo:
-    """The time zone of this name.
+    """Return the time zone with this IANA name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such zone.
     """
     try:
         return pendulum.timezone(name)
@@ -269,7 +269,7 @@ def parse_zone(name: str) -> ZoneInfo:
 
 def _check_key(value: str) -> None:
     if value != value.strip():
-        raise ValueError("has white space around it: remove it")
+        raise ValueError("starts or ends with white space: remove it")
 
 
 def _check_date(value: str) -> None:
@@ -278,7 +278,7 @@ def _check_date(value: str) -> None:
 
 def _check_header(value: str) -> None:
     if not (value.isascii() and value.isprintable() and value == value.strip()):
-        raise ValueError("is not printable ASCII, as a header must be")
+        raise ValueError("is not a valid header: use printable ASCII")
 
 
 _CHECKS: dict[str, Callable[[str], object]] = {

@@ -22,7 +22,7 @@ from tap_noojee.checks import check_hour
 from tap_noojee.client import MAX_ATTEMPTS, Client
 from tap_noojee.dates import parse_instant
 from tap_noojee.errors import CatalogError, FailedHoursError, HourError, TooEarlyError
-from tap_noojee.hours import end_of, hour_at, last_due, name_of
+from tap_noojee.hours import HOUR, end_of, hour_at, last_due, name_of
 from tap_noojee.legs import SCHEMA, LegReader
 from tap_noojee.settings import ENDPOINT, host_of, parse_zone
 from tap_noojee.text import Progress, pluralize
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _FOREVER = datetime(9000, 1, 1)  # noqa: DTZ001 - an hour of the PBX's clock
 
 MAX_FAILURES = 5
-"""Failed hours in a row after which it is not the hour."""
+"""Adjacent failed hours that end the run: more would fail for the same reason."""
 
 
 class RecordingsStream(Stream):
@@ -55,7 +55,7 @@ class RecordingsStream(Stream):
     check_sorted = False
     STATE_MSG_FREQUENCY = sys.maxsize
 
-    # LegReader has converted the records.
+    # LegReader has already converted the values.
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE
 
     def __init__(self, tap: Tap, clock: Clock) -> None:
@@ -73,18 +73,18 @@ class RecordingsStream(Stream):
 
     @override
     def get_replication_key_signpost(self, context: Context | None = None) -> None:
-        """No signpost: no bookmark is ever later than the hours read."""
+        """No signpost: the bookmark never passes the hours read."""
 
     @override
     def generate_child_contexts(
         self, record: Record, context: Context | None
     ) -> Iterable[Context | None]:
-        """No child streams; the SDK would copy each record for them."""
+        """No child streams: by default, the SDK copies each record for them."""
         return ()
 
     @override
     def get_record_counter(self, **_: Any) -> metrics.Counter:
-        # At a request a minute, the SDK's interval would put a METRIC line after each hour.
+        # At one request a minute, the SDK's interval would log a METRIC line for each hour.
         return metrics.record_counter(self.name, log_interval=float("inf"))
 
     @override
@@ -94,10 +94,10 @@ class RecordingsStream(Stream):
             super().log(message, *args, level=level, **kwargs)
 
     def load_bookmark(self) -> None:
-        """Read the stream's part of the state.
+        """Load the hours already read from the state.
 
         Raises:
-            StateError: It is unusable.
+            StateError: The state is unusable.
         """
         if bookmark := self.tap_state.get("bookmarks", {}).get(self.name):
             self._read = load_bookmark(bookmark, self._source, self._start, self._clock.now())
@@ -106,7 +106,7 @@ class RecordingsStream(Stream):
     def get_records(self, context: Context | None) -> Iterable[Record]:
         if all(isinstance(stream_map, RemoveRecordTransform) for stream_map in self.stream_maps):
             raise CatalogError(
-                f"stream_maps: they remove the stream {self.name!r}, so nothing would be written"
+                f"stream_maps: {self.name!r} is removed, so nothing would be written: keep it"
             )
         self._emit_state(self._read)
         yield from self._read_hours() if self.ABORT_AT_RECORD_COUNT is None else self._read_one()
@@ -128,11 +128,11 @@ class RecordingsStream(Stream):
         backlog.look_back(self.config["lookback_hours"], due)
         progress = self._progress
         self.log(progress.plan(len(backlog.unread(due)), len(backlog.again)))
-        failed: list[str] = []
+        failed: list[datetime] = []
         in_a_row = 0
         while in_a_row < MAX_FAILURES and self._next_hour(backlog):
             self._client.wait_for_slot()
-            # Chosen after the wait, during which a newer hour may have fallen due.
+            # Choose after the wait, because a newer hour may have fallen due.
             hour = self._next_hour(backlog)
             if hour is None:  # the clock was set back
                 break
@@ -145,8 +145,10 @@ class RecordingsStream(Stream):
                 self.logger.error(error)  # noqa: TRY400 - a traceback would not help
                 backlog.mark_failed(hour)
                 self._emit_state(backlog.read)
-                failed.append(name_of(hour))
-                in_a_row += 1
+                # Old hours that keep failing come first in each run, and may be the only bad ones.
+                adjacent = failed and abs(hour - failed[-1]) == HOUR
+                in_a_row = in_a_row + 1 if adjacent else 1
+                failed.append(hour)
                 continue
             in_a_row = 0
             yield from map(asdict, legs)
@@ -159,14 +161,16 @@ class RecordingsStream(Stream):
         if progress.requests:
             self.log(progress.summary(len(backlog.wanted(self._last_due()))))
         if failed:
-            ended = f"; {MAX_FAILURES} in a row end the run" if in_a_row == MAX_FAILURES else ""
+            ended = (
+                f"; the run ends after {MAX_FAILURES} in a row" if in_a_row == MAX_FAILURES else ""
+            )
             raise FailedHoursError(
                 f"{pluralize(len(failed), 'hour')} failed and will be requested again by the next "
-                f"run: {', '.join(failed)}{ended}"
+                f"run: {', '.join(map(name_of, failed))}{ended}"
             )
 
     def _read_one(self) -> Iterator[Record]:
-        """Test the connection with the newest hour that is due, whatever the bookmark."""
+        """Test the connection with the newest due hour, regardless of the bookmark."""
         hour = self._last_due()
         try:
             legs = self._fetch(hour, max_attempts=1)
@@ -181,7 +185,7 @@ class RecordingsStream(Stream):
         self._emit_state(self._read)
 
     def _fetch(self, hour: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[Any]:
-        end = cast("datetime", end_of(hour, self._zone))  # `hour` exists
+        end = cast("datetime", end_of(hour, self._zone))  # only a skipped hour has none
         response = self._client.fetch(hour, end + self._settle, max_attempts)
         read = self._leg_reader.read(hour, response.legs)
         key = self.config["api_key"]
@@ -199,28 +203,28 @@ class RecordingsStream(Stream):
         return backlog.next_hour(self._last_due(), prefer_unread=self._progress.allowed == 1)
 
     def _defer(self, hour: datetime, error: TooEarlyError) -> None:
-        """Take the PBX's clock from now on: the hour is not due by it."""
+        """Skip an hour that is not due by the PBX's clock, and use that clock from now on."""
         now = self._clock.now()
         self._clock_skew = timedelta(seconds=now.timestamp() - error.date.timestamp())
         self.logger.warning(
             "%s: skipped for now, because it is not due by the PBX's clock (%s); this machine's "
-            "clock is at %s: set the one that is wrong",
+            "clock is at %s: correct the one that is wrong",
             name_of(hour),
             error.date.isoformat(),
             now.isoformat(timespec="seconds"),
         )
 
     def _emit_state(self, read: Hours) -> None:
-        # With each record, the SDK has moved the bookmark to the record's `callend`.
+        # The SDK moves the bookmark to each record's `callend`, so replace all of it.
         self.stream_state.clear()
         self.stream_state.update(make_bookmark(read, self._source, self.replication_key))
-        # Not through the SDK's StateWriter, which drops a STATE that equals the one before;
-        # target-jsonl forgets its state at each RECORD.
+        # Bypass the SDK's StateWriter, which drops a STATE equal to the last one: target-jsonl
+        # forgets its state at each RECORD, so it needs the repetition.
         self._write_message(StateMessage(self.tap_state))
         self.state_manager.is_flushed = True
 
     def _record_metrics(self, status: int, seconds: float) -> None:
-        """Measure a request as the SDK's own HTTP streams do, at DEBUG: there is one a minute."""
+        """Log the metrics of the SDK's own HTTP streams, at DEBUG: there is a request a minute."""
         self._progress.requests += 1
         if not self.metrics_logger.isEnabledFor(logging.DEBUG):
             return
@@ -240,7 +244,7 @@ class RecordingsStream(Stream):
     def _parse(self, date: str) -> datetime:
         return parse_instant(date, self._zone)
 
-    # Discovery builds the stream without any settings, so these wait until a run needs them.
+    # Discovery builds the stream without settings, so these are computed on first use.
 
     @cached_property
     def _zone(self) -> ZoneInfo:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class NoojeeCommand(SingerCommand):
-    """Logs an expected error in one line, without a traceback."""
+    """Logs an expected error on one line, without a traceback."""
 
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -90,14 +90,14 @@ _UNREADABLE = {
 
 
 def _explain(error: Exception) -> str | None:
-    """An error of the SDK that a setting causes, in one line; None for any other error."""
+    """Describe an SDK error that a setting causes, on one line; None for any other error."""
     name = type(error).__name__
     if name in _UNREADABLE:
         return f"config: {error}"
-    # The SDK does not name the stream map's expression that failed.
+    # The SDK does not name the stream map expression that failed.
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__") == "singer_sdk.mapper" and "expr" in frame.f_locals:
-            # Without the error's own words, which may quote a record.
+            # Leave out the error's message, which may quote a record.
             return f"stream_maps: recordings: {frame.f_locals['expr']!r} fails: {name}"
     return None
 
@@ -122,7 +122,7 @@ class TapNoojee(Tap):
         clock: Clock | None = None,
         parse_env_config: bool = False,
         validate_config: bool = True,
-        **kwargs: Any,  # noqa: ANN401 - the SDK's
+        **kwargs: Any,  # noqa: ANN401 - for the SDK
     ) -> None:
         """Create the tap. Tests pass a fake clock.
 
@@ -171,13 +171,13 @@ class TapNoojee(Tap):
         if state and "bookmarks" not in state:
             raise StateError(
                 "state: has no `bookmarks`: give the `value` of a STATE message, or the "
-                "`singer_state` of what Meltano prints"
+                "`singer_state` that `meltano state get` prints"
             )
         bookmarks = state.get("bookmarks", {})
         if not isinstance(bookmarks, dict) or not all(
             isinstance(bookmark, dict) for bookmark in bookmarks.values()
         ):
-            raise StateError("state: `bookmarks` is not an object of objects")
+            raise StateError("state: `bookmarks` is not an object with an object for each stream")
         super().load_state(state)
         for stream in self.streams.values():
             cast("RecordingsStream", stream).load_bookmark()

@@ -17,12 +17,12 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def pluralize(count: int, noun: str) -> str:
-    """A count with its noun, such as `8,760 hours`."""
+    """Format a count with its noun, such as `8,760 hours`."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def humanize(seconds: float) -> str:
-    """A duration in its largest units, such as `6 days 2 hours`."""
+    """Format a duration in its largest units, such as `6 days 2 hours`."""
     unit = 1 if seconds < _MINUTE else _MINUTE if seconds < _DAY else _HOUR
     rounded = round(seconds / unit) * unit
     return pendulum.duration(days=rounded // _DAY, seconds=rounded % _DAY).in_words(locale="en")
@@ -49,7 +49,7 @@ class Progress:
         return float("inf") if self._limit is None else self._limit - self.hours
 
     def plan(self, unread: int, again: int) -> str:
-        """The hours that the run finds to read, and how long they take."""
+        """Describe the hours to read, and how long they take."""
         if not unread + again:
             return "Nothing left to read"
         parts = [f"{pluralize(unread, 'hour')} to read"] if unread else []
@@ -59,7 +59,7 @@ class Progress:
         return f"{text}; {int(self.allowed):,} of them in this run" if limited else text
 
     def outlook(self, left: int) -> str:
-        """The hours that are left, and when they are done at the pace so far."""
+        """Describe the hours left, and when they are done at the current pace."""
         in_run = int(min(left, self.allowed))
         if not in_run:
             return self._left_over(left) or "nothing left to read"
@@ -76,7 +76,7 @@ class Progress:
         return f"{text}, done at about {done:%Y-%m-%d %H:%M %Z}"
 
     def summary(self, left: int) -> str:
-        """The run in one line, such as `263 legs in 24 hours, 24 requests`."""
+        """Sum up the run on one line, such as `263 legs in 24 hours, 24 requests`."""
         counts = f"{pluralize(self.legs, 'leg')} in {pluralize(self.hours, 'hour')}"
         text = f"{counts}, {pluralize(self.requests, 'request')}"
         return f"{text}; {self._left_over(left)}" if left else text

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CONNECT_TIMEOUT = 10
-"""Seconds for the name look-up, TCP and TLS."""
+"""Time limit for DNS, TCP and TLS, in seconds."""
 
 MAX_RESPONSE_BYTES = 64 * 2**20
-"""About 200,000 legs."""
+"""Many times the size of a large call centre's busiest hour."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,24 +39,24 @@ class Transport:
     api_key: str
     user_agent: str
     timeout: int
-    """Seconds for a complete response, on top of the time to connect."""
+    """Time limit for a complete response after connecting, in seconds."""
     monotonic: Callable[[], float]
     """A clock in seconds."""
 
     @property
     def time_limit(self) -> float:
-        """Seconds after which to give up an attempt, whatever holds it up."""
+        """Time limit for an attempt, in seconds."""
         return CONNECT_TIMEOUT + self.timeout
 
     def timed_out(self) -> TransientError:
-        """The error for an attempt that took too long."""
+        """Build the error for an attempt that took too long."""
         return TransientError(_TIMEOUT.format(host=self._host))
 
     def post(self, path: str) -> Response:
         """Send a request without a body.
 
         Raises:
-            RequestError: There is no response; a TransientError if retrying may help.
+            RequestError: No response arrived. A TransientError if retrying may help.
         """
         try:
             return self._post(path, self.monotonic() + self.time_limit)
@@ -64,14 +64,14 @@ class Transport:
             raise
         except Exception as error:  # noqa: BLE001 - none may leave this module
             failure = self._failure(error)
-        # Outside the handler, where the error with the URL would become its context.
+        # Raise outside the handler, which would attach the error with the URL as context.
         raise failure
 
     def _post(self, path: str, deadline: float) -> Response:
         headers = {
             "User-Agent": self.user_agent,
             "Accept-Encoding": "identity",
-            # After a minute, the server would close the connection just as we use it again.
+            # The server could close an idle connection just as we reuse it a minute later.
             "Connection": "close",
         }
         with _Session() as session:
@@ -109,7 +109,7 @@ class Transport:
         return f"{url.hostname}:{url.port or {'https': 443, 'http': 80}[url.scheme]}"
 
     def _failure(self, error: Exception) -> RequestError:
-        """The tap's error for an exception of the HTTP libraries."""
+        """Map an exception of the HTTP libraries to an error of the tap."""
         causes = list(_causes(error))
         system = next((c.strerror for c in causes if isinstance(c, OSError) and c.strerror), "")
         if isinstance(error, requests.exceptions.ProxyError):
@@ -134,21 +134,21 @@ class Transport:
 
 _PROXY = "check HTTPS_PROXY and ALL_PROXY"
 _BAD_PROXY = f"the proxy's address is unusable: {_PROXY}"
-_NO_SOCKS = f"{_BAD_PROXY}; a SOCKS proxy needs the package PySocks beside the tap"
+_NO_SOCKS = f"{_BAD_PROXY}; for a SOCKS proxy, install PySocks in the tap's environment"
 _NO_CONNECTION = f"no connection to {{host}} within {CONNECT_TIMEOUT} s"
 _TIMEOUT = "no complete response from {host} in time: check the PBX, or raise `request_timeout`"
 _BROKEN = "the connection to {host} broke"
-_BAD_ENCODING = "the response of {host} is not compressed as its Content-Encoding says"
-_BAD_HTTP = "the response of {host} is not valid HTTP ({detail})"
+_BAD_ENCODING = "the response from {host} does not match its Content-Encoding"
+_BAD_HTTP = "the response from {host} is not valid HTTP ({detail})"
 _BAD_CERTIFICATE = (
-    "the certificate of {host} is not valid ({detail}): to trust an authority of your own, set "
-    "REQUESTS_CA_BUNDLE to its certificate"
+    "the certificate of {host} is not valid ({detail}): to trust your own certificate authority, "
+    "set REQUESTS_CA_BUNDLE to its certificate file"
 )
 _TUNNEL = re.compile(r"Tunnel connection failed: (.*)")
 
 _FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
     (ssl.SSLCertVerificationError, RequestError, _BAD_CERTIFICATE),
-    # `api_url` has been checked, so the proxy's address is wrong.
+    # `api_url` was checked before, so the proxy's address is wrong.
     (requests.exceptions.InvalidURL, RequestError, _BAD_PROXY),
     (requests.exceptions.InvalidSchema, RequestError, _NO_SOCKS),
     (urllib3.exceptions.ProxySchemeUnknown, RequestError, _BAD_PROXY),
@@ -163,7 +163,7 @@ _FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
     (http.client.IncompleteRead, TransientError, _BROKEN),
     (http.client.HTTPException, TransientError, _BAD_HTTP),
 )
-"""The first entry that matches any cause of a failure counts."""
+"""The first entry that matches any cause of a failure wins."""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -180,7 +180,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class _Session(requests.Session):
-    """Never looks at a redirect, whose address may be malformed and whose body may be endless."""
+    """Ignores redirects: their address may be malformed, and their body endless."""
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:

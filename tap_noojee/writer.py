@@ -1,4 +1,4 @@
-"""Singer messages on standard output: whole lines, and STATE when every target can keep it."""
+"""Write Singer messages in whole lines, and STATE only when every target keeps it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from singer_sdk.singerlib import Message
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 512)
-"""Bytes that a pipe takes completely or not at all. POSIX guarantees 512."""
+"""Bytes that a pipe accepts completely or not at all. POSIX guarantees 512."""
 
 MAX_HELD_STATES = 50
-"""STATE messages that one without records may replace: almost an hour of quiet hours."""
+"""Hold back at most this many STATE messages: not quite an hour's, at one a minute."""
 
 
 class LineWriter(MsgSpecWriter):
@@ -58,10 +58,10 @@ class LineWriter(MsgSpecWriter):
             self._flush()
 
     def close(self) -> None:
-        """Write everything that is held back, and end with the latest STATE.
+        """Write all messages held back, and end with the latest STATE.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: They cannot be written.
         """
         self._release_state()
 
@@ -91,15 +91,15 @@ class LineWriter(MsgSpecWriter):
 
 
 def _write(data: memoryview) -> None:
-    """Write all of it to standard output, bypassing Python's buffer.
+    """Write all data to standard output, bypassing Python's buffer.
 
-    With PYTHONUNBUFFERED there is no buffer, and the raw file may write less than it is given.
+    With PYTHONUNBUFFERED, there is only the raw file, which may write part of the data.
     """
     output = sys.stdout.buffer
     raw = getattr(output, "raw", output)
     while data:
         written = raw.write(data)
-        if written is None:  # a full pipe that does not block
+        if written is None:  # a full, non-blocking pipe
             select.select([], [raw], [])
         elif written:
             data = data[written:]

@@ -42,12 +42,10 @@ def hours_claimed(bookmark: dict[str, Any], clocks: Clocks, start: datetime) -> 
 
 
 class Step(NamedTuple):
-    """An hour that was read: its records, and all hours read by then."""
+    """An hour that was read or failed: its records, and all hours read by then."""
 
-    hour: datetime
     records: list[dict[str, Any]]
     read: frozenset[datetime]
-    is_new: bool
 
 
 @dataclasses.dataclass
@@ -66,6 +64,7 @@ class RunModel:
 
     def __post_init__(self) -> None:
         self.steps: list[Step] = []
+        self.hours: list[datetime] = []
         self.read_before = frozenset(self.read)
         self.failed: list[datetime] = []
         self.failed_in_a_row = 0
@@ -86,31 +85,34 @@ class RunModel:
 
     def next_hour(self, now: datetime) -> datetime | None:
         """The hour to request next."""
-        allowed = None if self.limit is None else self.limit - len(self.steps)
-        if allowed == 0 or self.failed_in_a_row == MAX_FAILURES:
+        if len(self.hours) == self.limit or self.failed_in_a_row == MAX_FAILURES:
             return None
         wanted = unread = self.unread(now)
-        if allowed != 1 or not unread:
+        # The last hour of a run is kept for history.
+        if not unread or len(self.hours) + 1 != self.limit:
             wanted = unread | (self.again & self.due(now))
         return (max if self.newest_first else min)(wanted, default=None)
 
     def answer(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
-        """Take the legs of an hour. `date` is the time by the PBX's clock."""
+        """The PBX answers with the legs of an hour. `date` is the time by the PBX's clock."""
         if date < self.clocks.end(hour) + self.settle - MINUTE:
             self.skew = now - date
             return
         records = [content(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
-        is_new = hour not in self.read
+        self.hours.append(hour)
         self.read.add(hour)
         self.again.discard(hour)
         self.failed_in_a_row = 0
-        self.steps.append(Step(hour, records, frozenset(self.read), is_new))
+        self.steps.append(Step(records, frozenset(self.read)))
 
     def fail(self, hour: datetime) -> None:
         """The response for an hour cannot be read."""
+        adjacent = self.failed and abs(hour - self.failed[-1]) == timedelta(hours=1)
+        self.failed_in_a_row = self.failed_in_a_row + 1 if adjacent else 1
         self.failed.append(hour)
+        self.read.discard(hour)
         self.again.discard(hour)
-        self.failed_in_a_row += 1
+        self.steps.append(Step([], frozenset(self.read)))
 
     def messages(self) -> list[Any]:
         """The records that the run must write, and as a STATE the hours that it must claim."""

@@ -256,8 +256,7 @@ def request_all(made: Backlog, last_due: datetime = LAST, *, limit: int = 99) ->
     """The numbers of the hours that a run requests, in order."""
     requested: list[int] = []
     while len(requested) < limit:
-        is_last = len(requested) + 1 == limit
-        one = made.next_hour(last_due, prefer_unread=is_last)
+        one = made.next_hour(last_due, prefer_unread=len(requested) + 1 == limit)
         if one is None:
             assert not made.wanted(last_due)
             break
@@ -295,7 +294,7 @@ def test_newest_hours_are_read_again_once() -> None:
     read = spans((0, 4), (6, 10))
     assert request_all(backlog(read, again=5)) == [3, 4, 5, 6, 7, 8, 9, 10, 11]
     assert request_all(backlog(read, again=5, newest_first=True)) == [11, 10, 9, 8, 7, 6, 5, 4, 3]
-    # Only within start_date and end_date, and only what is due.
+    # Only hours that are due, between start_date and end_date.
     assert request_all(backlog(read, 2, 7, again=99)) == [2, 3, 4, 5, 6, 7]
     made = Backlog(read, hour(0), hour(11), MELBOURNE, newest_first=False)
     made.look_back(2, hour(7))
@@ -315,8 +314,9 @@ def test_last_hour_of_a_run_is_one_that_was_never_read() -> None:
     for newest_first, expected in ((False, [0, 1, 2]), (True, [8, 7, 2])):
         made = backlog(read, 0, 8, again=2, newest_first=newest_first)
         assert request_all(made, limit=3) == expected
-    # Where there is none, the limit is used for hours to read again.
-    assert request_all(backlog(spans((0, 12)), again=2), limit=1) == [10]
+    # Otherwise history would never be read if a new hour falls due before each run.
+    made = backlog(read, 0, 9, again=2, newest_first=True)
+    assert request_all(made, limit=3) == [9, 8, 2]
 
 
 def test_failed_hours_are_left_for_a_later_run() -> None:

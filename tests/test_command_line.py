@@ -102,10 +102,10 @@ def test_later_settings_file_wins_and_the_environment_last(pbx: Simulator, tmp_p
 def test_unusable_state_is_one_line(pbx: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     states: list[tuple[dict[str, Any], str]] = [
-        ({"bookmarks": []}, "not an object of objects"),
-        ({"bookmarks": None}, "not an object of objects"),
-        ({"bookmarks": {"recordings": 5}}, "not an object of objects"),
-        ({"bookmarks": {"other": None}}, "not an object of objects"),
+        ({"bookmarks": []}, "`bookmarks` is not an object"),
+        ({"bookmarks": None}, "`bookmarks` is not an object"),
+        ({"bookmarks": {"recordings": 5}}, "`bookmarks` is not an object"),
+        ({"bookmarks": {"other": None}}, "`bookmarks` is not an object"),
         ({"bookmarks": {"recordings": {"replication_key_value": 5}}}, "replication_key_value"),
         # A whole STATE message, and the whole output of `meltano state get`.
         ({"value": {"bookmarks": {}}}, "`value`"),

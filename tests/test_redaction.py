@@ -178,7 +178,7 @@ RESPONSES: dict[str, tuple[str, Callable[[str, str], bytes]]] = {
     "part of a zone": ("record 2: Start", lambda key, _: legs(Start=JAVA.format(key[:8]))),
     "record": ("record 1 is not", lambda key, _: http(json.dumps([key]))),
     "field": ("not in the schema", lambda key, _: legs(**{key: "", quote(key): ""})),
-    "shared key": ("several UniqueIds", lambda key, _: http(json.dumps([
+    "shared key": ("different UniqueIds", lambda key, _: http(json.dumps([
         {"callend": JAVA.format("AEST"), "CallRecordId": key, "Leg": "1", "UniqueId": unique_id}
         for unique_id in (key, "2")]))),
 }  # fmt: skip

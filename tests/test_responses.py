@@ -14,6 +14,7 @@ import pytest
 from conftest import as_rows, expected_legs, hours_read, requested_hours, run_tap, written_rows
 from msgspec.structs import asdict
 
+from tap_noojee.decoding import MAX_LEGS, Decoded
 from tap_noojee.errors import (
     FailedHoursError,
     HourError,
@@ -25,7 +26,7 @@ from tap_noojee.errors import (
     TruncatedResponseError,
 )
 from tap_noojee.legs import RawLeg
-from tap_noojee.responses import MAX_LEGS, MAX_MESSAGE_BYTES, Decoded, Response, parse_response
+from tap_noojee.responses import MAX_MESSAGE_BYTES, Response, parse_response
 from tap_noojee.simulator import Failure, Simulator
 
 if TYPE_CHECKING:
@@ -305,7 +306,7 @@ def test_only_truncated_responses_are_called_truncated() -> None:
 
 def test_a_response_may_have_150_000_legs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_LEGS == 150_000
-    monkeypatch.setattr("tap_noojee.responses.MAX_LEGS", 100)
+    monkeypatch.setattr("tap_noojee.decoding.MAX_LEGS", 100)
     leg = one_leg()[1:-1]
     assert len(decode(b"[" + b",".join([leg] * 100) + b"]").legs) == 100
     assert len(decode(b"[" + b"0," * 1298 + b"0]").legs) == 1299
@@ -318,7 +319,7 @@ def test_a_response_may_have_150_000_legs(monkeypatch: pytest.MonkeyPatch) -> No
     ):
         raised = error(body)
         assert type(raised) is HourError
-        assert "more values than" in str(raised)
+        assert "larger than 100 legs" in str(raised)
 
 
 # --- Statuses ---------------------------------------------------------------------------------

@@ -448,6 +448,15 @@ def test_five_failed_hours_in_a_row_end_the_run(pbx: Simulator) -> None:
     assert "in a row" not in str(run_tap(pbx, **between(11, 15)).error)
 
 
+def test_scattered_hours_that_fail_in_every_run_hold_up_no_new_hour(pbx: Simulator) -> None:
+    pbx.failures[:] = bad_hours(6, 8, 10, 12, 14)
+    first = run_tap(pbx, **between(5, 16))
+    assert len(hours(pbx)) == 11
+    second = run_tap(pbx, **between(5, 20), state=first.states[-1])
+    assert hours(pbx) == [6, 8, 10, 12, 14, 16, 17, 18, 19]
+    assert hours_read(second)[-1] == ("2021-09-14T15:00", "2021-09-14T20:00")
+
+
 def test_failed_hours_are_requested_once_and_do_not_count_towards_the_limit(
     pbx: Simulator,
 ) -> None:

@@ -67,8 +67,8 @@ def test_plan_of_a_limited_run_has_its_number_of_hours() -> None:
 
 def test_outlook_estimates_the_end_by_the_pace_so_far() -> None:
     """But never by a faster one than the interval allows."""
-    for seconds, done in ((60, "13:40"), (10, "13:40"), (180, "17:00")):
-        left = after(2, seconds=seconds).outlook(100)
+    for hours, seconds, done in ((2, 60, "13:40"), (2, 10, "13:40"), (1, 180, "17:00")):
+        left = after(hours, seconds=seconds).outlook(100)
         assert left == f"100 hours left, done at about 2021-09-20 {done} AEST"
 
 

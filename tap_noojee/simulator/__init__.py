@@ -1,4 +1,4 @@
-"""A simulated PBX. It shares no code with the tap, so that their bugs cannot hide each other."""
+"""A simulated PBX. It shares no code with the tap, so neither can hide the other's bugs."""
 
 from __future__ import annotations
 

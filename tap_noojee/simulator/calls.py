@@ -1,4 +1,4 @@
-"""The invented calls, and their form in the API."""
+"""Invented calls, in the format of the API."""
 
 from __future__ import annotations
 
@@ -114,12 +114,12 @@ _PREFIXES = ("0355501", "0255502", "0755503", "0491570")
 _WEEKDAY = (*(0.05,) * 6, 0.5, 3, 9, 19, 21, 18, 9, 12, 17, 15, 12, 6, 2, 1, *(0.2,) * 4)
 _SATURDAY = (*(0.02,) * 9, *(3,) * 4, *(0.02,) * 11)
 _RATES = (*(_WEEKDAY,) * 5, _SATURDAY, (2,) * 24)
-_LONGEST_CALL = 2  # hours, more than the longest legs below
+_LONGEST_CALL = 2  # hours; every call below is shorter
 
 
 @lru_cache(maxsize=10_000)
 def _created(hour: int, zone: ZoneInfo, volume: float) -> tuple[Leg, ...]:
-    """Invent the calls created in one hour, counted in UTC from 1970."""
+    """Invent the calls created in one hour, numbered in UTC from 1970."""
     # Each hour has its own seed. Only `random()` returns the same numbers in every Python.
     draw = Random(f"noojee {hour}").random  # noqa: S311 - invented calls, not secrets
     local = datetime.fromtimestamp(hour * 3600, zone)
@@ -166,7 +166,7 @@ def _call(draw: Callable[[], float], moment: int, record_id: str, unique_id: str
 
 
 def legs(start: datetime, end: datetime, *, zone: ZoneInfo, volume: float = 1.0) -> list[Leg]:
-    """List the invented legs that end from `start` until before `end`, sorted by end."""
+    """List the invented legs that end in [`start`, `end`), sorted by end."""
     first = int(start.timestamp() // 3600) - _LONGEST_CALL
     hours = range(first, math.ceil(end.timestamp() / 3600))
     found = [leg for hour in hours for leg in _created(hour, zone, volume)]

@@ -58,7 +58,7 @@ def _run(command: tuple[str, ...], env: dict[str, str]) -> int:
     early: list[int] = []
 
     def forward(number: int, _: object) -> None:
-        # A second SIGINT would make the command exit immediately.
+        # The terminal has sent it to the command as well; a second one would end it immediately.
         if number == signal.SIGINT and _in_foreground():
             return
         (child.send_signal if child else early.append)(number)
@@ -124,8 +124,8 @@ def _read_failures(_: object, __: object, texts: tuple[str, ...]) -> list[Failur
     "--day",
     type=click.DateTime(["%Y-%m-%d"]),
     default="2021-09-14",
-    help=f"Day for the COMMAND to read; a {_START} or {_END} that you set is kept, and a start"
-    " date alone means no end date.",
+    help=f"Day for the COMMAND to read. {_START} and {_END} take precedence if you set them; a"
+    " start date alone means no end date.",
 )
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def main(
@@ -150,7 +150,7 @@ def main(
     if interval is None:
         interval = 1 if command else 60
     if not command:
-        # Block them before the first thread starts, so that only sigwait gets them.
+        # Block the signals before the first thread starts, so that only sigwait gets them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     status = 0
     with Simulator(interval=interval, **options) as pbx:

@@ -73,7 +73,7 @@ class Failure:
         return cls(cast("Kind", kind), **fields)
 
     def response(self, url: str, rate_limit_status: int) -> Response | None:
-        """Build the response to a request, or None if the correct one fails on its way."""
+        """Build the failed response, or None if the normal one fails during transmission."""
         error = Response.page(self.status or 503, f"<p>{url}</p>" if self.echo else "")
         if self.body is not None:
             error = replace(error, body=self.body + (url.encode() if self.echo else b""))

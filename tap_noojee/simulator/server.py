@@ -39,11 +39,11 @@ QUARTER = timedelta(minutes=15)
 
 @dataclass(kw_only=True, eq=False)
 class Simulator:
-    """A PBX on a loopback port, which serves inside a `with` block.
+    """A PBX on a loopback port. It serves inside a `with` block.
 
-    `interval` is the rate limit in seconds, or 0 for none. It starts when an accepted request
-    arrives, or when its response ends. `fold` selects the legs of a repeated hour. `clock` sets
-    the `Date` header. Each request gets the first failure that matches it.
+    `interval` is the rate limit in seconds, or 0 for none. `counts_from` starts it at an accepted
+    request's arrival or at the end of its response. `fold` selects the legs of a repeated hour.
+    `clock` sets the `Date` header. Each request gets the first failure that matches it.
     """
 
     timezone: str = MELBOURNE
@@ -72,7 +72,7 @@ class Simulator:
         self._interval_start: float | None = None
 
     def __enter__(self) -> Self:
-        # werkzeug is an extra, and the command reports a missing one.
+        # werkzeug is an extra, and the command reports when it is missing.
         from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
         sockets, clock = self._sockets, self.clock
@@ -110,7 +110,7 @@ class Simulator:
         self.stop()
 
     def stop(self) -> None:
-        """Break off all responses and close all sockets."""
+        """Abort all responses and close all sockets."""
         self._stopping.set()
         self._server.shutdown()
         while self._thread.is_alive():
@@ -181,7 +181,7 @@ class Simulator:
         return [leg for leg in found if any(q <= leg.callend < q + QUARTER for q in quarters)]
 
     def _quarters(self, wall: datetime) -> list[datetime]:
-        """List the quarters of an hour of the PBX's clock in UTC: four, or none to eight."""
+        """List an hour's quarters in UTC: four, or none to eight on a clock change."""
         found = []
         near = wall.replace(tzinfo=self._zone).astimezone(UTC)
         for number in range(-3 * 4, 4 * 4):  # clocks go back by at most 3 hours
@@ -221,7 +221,7 @@ class Simulator:
             parts, pause = chain([b"[" + record], repeat((b", " + record) * 100)), 0.001
         for part in parts:
             if accepted and self.counts_from == "answer":
-                # Before the part is sent: the client may react to the last one at once.
+                # Set it before sending: the client may react to the last part at once.
                 self._interval_start = time.monotonic()
             yield part
             self._pause(pause)
