@@ -109,6 +109,8 @@ def load_bookmark(
                 f"over (`meltano state clear …`), or change {name!r} in the state to keep it"
             )
     if not (value := bookmark.get("replication_key_value")):
+        if bookmark.get("hours_read"):
+            raise _unreadable("hours_read without replication_key_value")
         return Hours()
     try:
         until = parse_instant(str(value), source.zone)

@@ -173,8 +173,8 @@ def _unexpected_body(content: object, body: bytes) -> RequestError:
     """Build the error for status 200 with neither an array nor a status object."""
     if content is msgspec.UNSET and body[:1] in {b"", b"{"}:
         return TruncatedResponseError(f"the response is truncated after {len(body):,} bytes")
-    what = "a web page" if body.startswith(b"<") else "something else"
-    return RequestError(f"the response is {what}, not a list of legs: check `api_url`")
+    page = "a web page, " if body.startswith(b"<") else ""
+    return RequestError(f"the response is {page}not a list of legs: check `api_url`")
 
 
 def _parse_http_date(text: str) -> datetime | None:

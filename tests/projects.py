@@ -1,19 +1,22 @@
-"""A copy of this project with a Meltano of its own, for the tests that run both."""
+"""A clone of this repository, and a new project beside it, both with a real Meltano."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import http.server
 import json
 import os
 import shutil
 import subprocess
-import sys
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from pages import ROOT, block, shell
-from postgres import serve
+from environments import make_once, run
+from pages import ROOT, block
 from uv import find_uv_bin
 
 from tap_noojee.simulator import Simulator
@@ -24,20 +27,26 @@ if TYPE_CHECKING:
 
     from postgres import Postgres
 
-FROM_OUTSIDE = ("TAP_NOOJEE_", "TARGET_", "MELTANO_", "LOGLEVEL")
-"""How the names begin of variables that would change what Meltano does."""
+pytest_plugins = ["postgres"]
+
+_IGNORED = ("TAP_NOOJEE_", "TARGET_", "MELTANO_", "LOGLEVEL", "VIRTUAL_ENV", "UV_PROJECT", "PG")
+"""Beginnings of the names of variables that would change what the programs do."""
+
+_GIT = ("git", "-c", "user.name=Nobody", "-c", "user.email=nobody@example.com")
 
 
 @dataclasses.dataclass
 class Project:
-    """The copy, as one test sees it: with nothing read so far."""
+    """A Meltano project, in which the test has read nothing yet."""
 
     root: Path
     environment: dict[str, str]
+    bin: Path
+    """Where Meltano is."""
 
     @property
     def content(self) -> dict[str, Any]:
-        """What meltano.yml has."""
+        """The content of meltano.yml."""
         found: dict[str, Any] = yaml.safe_load((self.root / "meltano.yml").read_text("utf-8"))
         return found
 
@@ -47,24 +56,19 @@ class Project:
         (self.root / "meltano.yml").write_text(text, "utf-8")
 
     @property
-    def bin(self) -> Path:
-        """Where Meltano itself is."""
-        return self.root.parent / "venv" / "bin"
-
-    @property
-    def output(self) -> Path:
-        """Where target-jsonl writes."""
-        return self.root / "output" / "recordings.jsonl"
-
-    @property
     def records(self) -> list[dict[str, Any]]:
-        """What target-jsonl wrote, in order."""
-        if not self.output.exists():
-            return []
-        return [json.loads(line) for line in self.output.read_text("utf-8").splitlines()]
+        """The records that target-jsonl wrote, in order."""
+        path = self.root / "output" / "recordings.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def plugin(self, kind: str, name: str) -> dict[str, Any]:
+        """The definition of a plugin in meltano.yml."""
+        (found,) = (one for one in self.content["plugins"][kind] if one["name"] == name)
+        return dict(found)
 
     def read(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
-        """Set what to read of which PBX."""
+        """Set which hours of which PBX to read."""
         self.environment |= {
             "TAP_NOOJEE_API_URL": pbx.url,
             "TAP_NOOJEE_API_KEY": pbx.api_key,
@@ -73,16 +77,11 @@ class Project:
             "TAP_NOOJEE_REQUEST_INTERVAL": "0",
         } | more
 
-    def load_into(self, server: Postgres, schema: str) -> None:
-        """Tell target-postgres where to write, with nothing in that schema."""
+    def load_into(self, server: Postgres, schema: str = "tap_noojee") -> None:
+        """Let target-postgres write to this server, and drop what is in the schema."""
         server.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-        self.environment |= {
-            "TARGET_POSTGRES_HOST": server.host,
-            "TARGET_POSTGRES_PORT": str(server.port),
-            "TARGET_POSTGRES_USER": server.user,
-            "TARGET_POSTGRES_PASSWORD": server.password,
-            "TARGET_POSTGRES_DATABASE": server.database,
-        }
+        for name in ("host", "port", "user", "password", "database"):
+            self.environment[f"TARGET_POSTGRES_{name.upper()}"] = str(getattr(server, name))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start Meltano as the leader of a process group."""
@@ -90,7 +89,7 @@ class Project:
             [self.bin / "meltano", *arguments],
             cwd=self.root,
             env=self.environment,
-            stdin=subprocess.DEVNULL,  # any question would be an error
+            stdin=subprocess.DEVNULL,  # a question would be an error
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -98,61 +97,48 @@ class Project:
         )
 
     def meltano(self, *arguments: str, status: int = 0) -> str:
-        """Run Meltano to its end and give all that it says."""
+        """Run Meltano to its end, and return all output."""
         with self.start(*arguments) as process:
             printed, _ = process.communicate()
         assert process.returncode == status, printed
         return printed
 
+    def shell(self, text: str, answer: str = "", **more: str) -> str:
+        """Run a page's commands in a shell that finds Meltano, and return all output."""
+        path = f"{self.bin}{os.pathsep}{self.environment['PATH']}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=self.root,
+            env=self.environment | {"PATH": path} | more,
+            input=answer,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
-def _run(*command: str | Path, cwd: Path) -> str:
-    """Run a command that has to succeed."""
-    process = subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+    def state_id(self, name: str = "dev:tap-noojee-to-target-postgres") -> str:
+        """The state id in this test."""
+        return f"{name}:{self.environment['MELTANO_RUN_STATE_ID_SUFFIX']}"
 
+    def bookmark(self, state_id: str) -> dict[str, Any]:
+        """The bookmark in a state, or an empty one."""
+        state = json.loads(self.meltano("state", "get", state_id).splitlines()[-1])
+        found: dict[str, Any] = state.get("singer_state", {}).get("bookmarks", {})
+        return dict(found.get("recordings", {}))
 
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy what is, or could be, committed, and install Meltano and all plugins."""
-    folder = tmp_path_factory.mktemp("meltano")
-    root = folder / "project"
-    for name in _run(
-        *("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"), cwd=ROOT
-    ).split("\0"):
-        if name and (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    _run(find_uv_bin(), "venv", "--python", sys.executable, "venv", cwd=folder)
-    group = f"{root / 'pyproject.toml'}:meltano"
-    _run(
-        *(find_uv_bin(), "pip", "install", "--python", "venv/bin/python", "--group", group),
-        cwd=folder,
-    )
-    Project(root, _environment()).meltano("install")
-    return root
-
-
-@pytest.fixture
-def project(installed: Path, tmp_path: Path) -> Iterator[Project]:
-    """A project in which nothing was read so far."""
-    # A state of its own is all that a test needs: the plugins can stay installed.
-    suffix = {"MELTANO_RUN_STATE_ID_SUFFIX": tmp_path.name}
-    yield Project(installed, _environment() | suffix)
-    shutil.rmtree(installed / "output", ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Postgres]:
-    """Run a server whose own zone is not UTC, as one in Melbourne would be."""
-    with serve("Australia/Melbourne") as postgres:
-        yield postgres
+    def hours_read(self, state_id: str) -> list[tuple[str, str]]:
+        """The ranges of hours in a state."""
+        ranges = self.bookmark(state_id).get("hours_read", [])
+        return [(item["from"], item["to"]) for item in ranges]
 
 
 def _environment() -> dict[str, str]:
-    rest = {n: v for n, v in os.environ.items() if not n.startswith(FROM_OUTSIDE)}
+    rest = {name: value for name, value in os.environ.items() if not name.startswith(_IGNORED)}
     return rest | {
-        # Nobody is there: a command that needs the Hub fails.
+        # Nothing listens there: a command that needs the Hub fails.
         "MELTANO_HUB_URL": "http://127.0.0.1:9",
         "NO_COLOR": "1",
         "NO_PROXY": "127.0.0.1",
@@ -160,49 +146,111 @@ def _environment() -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git clone with Meltano and all plugins, installed as the README's first command does."""
+
+    def make(folder: Path) -> None:
+        origin, root = folder / "origin", folder / "tap-noojee"
+        listed = run("git", "ls-files", "-zco", "--exclude-standard", cwd=ROOT)
+        for name in listed.split("\0"):
+            if name and (ROOT / name).is_file():
+                (origin / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, origin / name)
+        run(*_GIT, "init", "-q", cwd=origin)
+        run(*_GIT, "add", ".", cwd=origin)
+        run(*_GIT, "commit", "-qm", "All of it", cwd=origin)
+        run("git", "clone", "-q", origin, root)
+        (root / ".uv" / "bin").mkdir(parents=True)
+        (root / ".uv" / "bin" / "uv").symlink_to(find_uv_bin())
+        sync = (".uv/bin/uv", "sync", "-q", "--extra", "simulator", "--group", "meltano")
+        run(*sync, cwd=root, env=_environment())
+        Project(root, _environment(), root / ".venv" / "bin").meltano("install")
+
+    return make_once(tmp_path_factory, "meltano", make) / "tap-noojee"
+
+
+@pytest.fixture
+def project(clone: Path, tmp_path: Path) -> Iterator[Project]:
+    """The clone's own project."""
+    # Each test needs only its own state, so the plugins stay installed.
+    suffix = {"MELTANO_RUN_STATE_ID_SUFFIX": tmp_path.name}
+    yield Project(clone, _environment() | suffix, clone / ".venv" / "bin")
+    shutil.rmtree(clone / "output", ignore_errors=True)
+
+
+@contextmanager
+def _hub(folder: Path, loader: dict[str, Any]) -> Iterator[str]:
+    """Serve a Meltano Hub that has one loader, and yield its address."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        plugins = folder / "meltano" / "api" / "v1" / "plugins" / "loaders"
+        plugins.mkdir(parents=True)
+        (plugins / "definition").write_text(json.dumps(loader))
+        variants = {
+            loader["variant"]: {"ref": f"{address}/{plugins.relative_to(folder)}/definition"}
+        }
+        index = {"logo_url": "", "default_variant": loader["variant"], "variants": variants}
+        (plugins / "index").write_text(json.dumps({loader["name"]: index}))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield address
+        server.shutdown()
+
+
 @dataclasses.dataclass
 class FirstSteps:
-    """What came of the README's steps in an empty project."""
+    """The project that the README's commands created, and their effect."""
 
-    root: Path
+    project: Project
     printed: str
     statuses: list[int | None]
 
 
 @pytest.fixture(scope="session")
-def first_steps(installed: Path) -> FirstSteps:
-    """Take the README's steps to the letter, but for the address of the PBX."""
-    (installed.parent / "tap-noojee").symlink_to(installed)
-    _run(*("venv/bin/meltano", "init", "own", "--no-usage-stats"), cwd=installed.parent)
-    root = installed.parent / "own"
-    text = block("README.md", "--from-ref", "sh")
-    with Simulator(api_key="the-key-from-Noojee") as pbx:
-        printed = shell(text, root, _environment() | {"TAP_NOOJEE_API_URL": pbx.url})
-        return FirstSteps(root, printed, [request.status for request in pbx.requests])
+def first_steps(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> FirstSteps:
+    """Run the README's commands for a new project as they are, but for the PBX's address."""
+    folder = clone.parent
+    meltano = clone / ".venv" / "bin"
+    run(meltano / "meltano", "init", "own", "--no-usage-stats", cwd=folder, env=_environment())
+    # Without `PGTZ`, which the README puts into `.env`.
+    loader = Project(clone, {}, meltano).plugin("loaders", "target-postgres") | {"env": {}}
+    own = Project(folder / "own", _environment(), meltano)
+    hub = tmp_path_factory.mktemp("hub")
+    with (
+        Simulator(api_key="the-global-key") as pbx,
+        _hub(hub, loader) as url,
+    ):
+        more = {"TAP_NOOJEE_API_URL": pbx.url, "MELTANO_HUB_URL": url}
+        printed = own.shell(block("README.md", "--from-ref", "sh"), **more)
+        add, _, _ = block("README.md", "meltano add target-postgres", "sh").rpartition(
+            "meltano run"
+        )
+        printed += own.shell(add, **more)
+        return FirstSteps(own, printed, [request.status for request in pbx.requests])
 
 
 @pytest.fixture(scope="session")
-def own_root(first_steps: FirstSteps) -> Path:
-    """Add what the recipes add, and targets; the Hub, which has the README's, is not there."""
-    project = Project(first_steps.root, _environment())
+def own_root(first_steps: FirstSteps, clone: Path) -> Path:
+    """Add what the recipes add, and target-jsonl."""
+    project = first_steps.project
     content = project.content
     plugins = content["plugins"]
     pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
     plugins["extractors"] += pbxs["extractors"]
     plugins |= yaml.safe_load(block("docs/recipes.md", "mappers", "yaml"))
-    ours = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
-    plugins["loaders"] = ours["plugins"]["loaders"]
+    plugins["loaders"].append(Project(clone, {}, clone).plugin("loaders", "target-jsonl"))
     project.content = content
     project.meltano("install")
     return project.root
 
 
 @pytest.fixture
-def own(own_root: Path, tmp_path: Path) -> Iterator[Project]:
-    """The project that came of the README's steps, in which nothing was read so far."""
+def own(own_root: Path, first_steps: FirstSteps, tmp_path: Path) -> Iterator[Project]:
+    """The project of the README's commands, with the recipes' plugins."""
     suffix = {"MELTANO_RUN_STATE_ID_SUFFIX": tmp_path.name}
-    path = own_root / "meltano.yml"
-    before = path.read_bytes()
-    yield Project(own_root, _environment() | suffix)
-    path.write_bytes(before)
+    files = {path: path.read_bytes() for path in (own_root / "meltano.yml", own_root / ".env")}
+    yield Project(own_root, _environment() | suffix, first_steps.project.bin)
+    for path, before in files.items():
+        path.write_bytes(before)
     shutil.rmtree(own_root / "output", ignore_errors=True)

@@ -1,10 +1,11 @@
-"""Real targets: how docs/targets.md sets them, and the tap piped into them."""
+"""Real targets: their definitions in docs/targets.md, and the tap piped into them."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -12,6 +13,7 @@ from pages import ROOT
 from processes import command, environment
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from environments import Environment
@@ -19,12 +21,10 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
-PAGE = ROOT / "docs" / "targets.md"
-
 
 def loader(heading: str) -> dict[str, Any]:
     """The definition that the page gives under a heading."""
-    text = PAGE.read_text("utf-8")
+    text = (ROOT / "docs" / "targets.md").read_text("utf-8")
     (found,) = re.findall(
         rf"^## {re.escape(heading)}\n[^#]*?```yaml\n(.*?)```", text, re.MULTILINE | re.DOTALL
     )
@@ -32,32 +32,36 @@ def loader(heading: str) -> dict[str, Any]:
     return dict(definition)
 
 
-def pipe(
+def packages(definition: dict[str, Any]) -> list[str]:
+    return str(definition["pip_url"]).split()
+
+
+@contextmanager
+def start(
     tmp_path: Path,
-    target: str,
+    target: list[str],
     config: dict[str, Any],
     pbx: Simulator,
     *,
     state: dict[str, Any] | None = None,
     **settings: Any,
-) -> dict[str, Any]:
-    """Run `tap | target` to the end, in a folder, and give the state that the target emitted."""
+) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[str]]]:
+    """Start `tap | target` in a folder; the log of both is in the file `log`."""
     path = tmp_path / "target.json"
     path.write_text(json.dumps(config))
-    log = tmp_path / "log"
     with (
-        log.open("w") as errors,  # a pipe would have to be read at once
+        (tmp_path / "log").open("w") as log,  # a pipe would have to be read at once
         subprocess.Popen(
             command(tmp_path, pbx, state=state, **settings),
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=log,
             env=environment(),
         ) as tap,
         subprocess.Popen(
-            [target, "--config", str(path)],
+            [*target, "--config", str(path)],
             stdin=tap.stdout,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=log,
             text=True,
             cwd=tmp_path,
             env=environment(),
@@ -65,8 +69,16 @@ def pipe(
     ):
         assert tap.stdout is not None
         tap.stdout.close()
+        yield tap, process
+
+
+def pipe(
+    tmp_path: Path, target: str, config: dict[str, Any], pbx: Simulator, **more: Any
+) -> dict[str, Any]:
+    """Run `tap | target` to its end, and return the state that the target handed over."""
+    with start(tmp_path, [target], config, pbx, **more) as (tap, process):
         states, _ = process.communicate()
-    assert (tap.returncode, process.returncode) == (0, 0), log.read_text()
+    assert (tap.returncode, process.returncode) == (0, 0), (tmp_path / "log").read_text()
     return dict(json.loads(states.splitlines()[-1]))
 
 
@@ -81,12 +93,12 @@ print(json.dumps([json.loads(row) for (row,) in found]))
 
 
 def query_duckdb(env: Environment, path: Path, *sql: str) -> list[dict[str, Any]]:
-    """The rows of the last of some statements in a DuckDB file, times as text."""
+    """Run statements on a DuckDB file, and return the rows of the last one, times as text."""
     return list(env.evaluate(QUERY_DUCKDB, path, *sql))
 
 
 def query_postgres(server: Postgres, *sql: str) -> list[dict[str, Any]]:
-    """The rows of the last of some statements in a Postgres server, times as text."""
+    """Run statements on a server, and return the rows of the last one, times as text."""
     *statements, query = sql
     for statement in statements:
         server.execute(statement)

@@ -189,6 +189,7 @@ def test_state_may_be_an_hour_ahead_of_the_clock() -> None:
 UNREADABLE: list[dict[str, Any]] = [
     {"owed": [], "since": "2021-09-14T00:00:00+00:00"},
     {"since": "2021-09-14T00:00:00+00:00"},
+    {"replication_key_value": None},
     {"replication_key_value": "yesterday"},
     {"replication_key_value": "1970-01-01T00:00:00+00:00"},
     *({"hours_read": None}, {"hours_read": {}}, {"hours_read": "2021-09-14"}),

@@ -1,132 +1,208 @@
-"""The pages of docs/: their links, and their recipes, run from the pages' own text."""
+"""The pages: their links, and what can be tried without Meltano."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import json
 import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from conftest import run_tap, truth
-from pages import ROOT, block
-from processes import arguments, finished, last_line
+from conftest import FakeClock, expected_legs, run_tap
+from pages import ROOT, block, blocks
 
-from tap_noojee.simulator import Leg, Simulator
+from tap_noojee.legs import SCHEMA
+from tap_noojee.streams import RecordingsStream
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from postgres import Postgres
+
+    from tap_noojee.simulator import Simulator
+
+pytest_plugins = ["postgres"]
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PRIVACY, OPERATION = "docs/privacy.md", "docs/operation.md"
 HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
+SALT = "sixteen are many"
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as they are made from their words."""
+    """The anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Each link to a file of the repository leads to one, and to a heading that it has."""
-    for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
-        if "://" in link:
-            continue
-        path, _, anchor = link.partition("#")
-        target = page.parent / path if path else page
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
+def table(page: str, *head: str) -> dict[str, list[str]]:
+    """The rows of the table with this head, by their first cell."""
+    lines = (ROOT / page).read_text("utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    body = rows[rows.index([*head]) + 2 :]
+    return {first: rest for first, *rest in itertools.takewhile(lambda row: len(row) > 1, body)}
 
 
-def hashing() -> Any:
-    """The page's stream maps that hash numbers."""
-    return yaml.safe_load(block("docs/privacy.md", "stream_maps", "yaml"))["config"]["stream_maps"]
+def stream_maps(containing: str, page: str = PRIVACY) -> Any:
+    (config,) = yaml.safe_load(block(page, containing, "yaml")).values()
+    return config["stream_maps"]
 
 
-def test_phone_numbers_are_hashed_as_the_page_says(pbx: Simulator) -> None:
-    """The page's stream maps hash each number with the salt, and survive a leg without one."""
-    (leg,) = truth(pbx, start="2021-09-14T15:03", end="2021-09-14T15:03:40")
-    nobody: Any = None
-    pbx.legs = [leg, Leg(leg.start, leg.callend, "2", source=nobody, did="", destination=nobody)]
-    salt = "sixteen are many"
-    run = run_tap(pbx, **HOUR, stream_maps=hashing(), stream_map_config={"salt": salt})
-    assert run.error is None
-    numbers = [(r["Source"], r["Destination"], r["DID"]) for r in run.records]
-    hashed = [sha256(f"{salt}{n}".encode()).hexdigest() for n in ("500", "123", "7601")]
-    assert numbers == [tuple(hashed), (None, None, "")]
-
-
-@pytest.mark.parametrize(
-    ("config", "error"),
-    [
-        ({"salt": "fifteen are few"}, "IndexError"),
-        ({"salt": ""}, "IndexError"),
-        ({}, "KeyError"),
-    ],
-)
-def test_a_salt_that_protects_nobody_ends_the_run(
-    pbx: Simulator, tmp_path: Path, config: dict[str, str], error: str
-) -> None:
-    """With a short, empty or no salt, the page's maps fail in one line, and write nothing."""
-    maps = hashing()
-    run, done = finished(
-        arguments(tmp_path, pbx, **HOUR, stream_maps=maps, stream_map_config=config)
-    )
-    assert (done.returncode, run.records) == (1, [])
-    expression = maps["recordings"]["Source"]  # the first of the page's
-    assert last_line(done.log) == f'stream_maps: recordings: "{expression}" fails: {error}'
-    assert "Traceback" not in done.log
-
-
-def test_the_page_quotes_the_line_of_a_map_that_fails(pbx: Simulator) -> None:
-    """The map of which the page warns fails on a leg without a number, as it says."""
-    text = (ROOT / "docs" / "privacy.md").read_text("utf-8")
-    expression = "sha256(config['salt'] + Source)"
-    assert f'stream_maps: recordings: "{expression}" fails: TypeError' in text
-    nobody: Any = None
-    (leg,) = truth(pbx, "2021-09-14T15:03", "2021-09-14T15:03:40")
-    pbx.legs = [Leg(leg.start, leg.callend, "2", source=nobody)]
-    run = run_tap(
-        pbx,
-        **HOUR,
-        stream_maps={"recordings": {"Source": expression}},
-        stream_map_config={"salt": "pepper"},
-    )
-    assert isinstance(run.error, TypeError)
-
-
-def test_two_pbxs_in_one_table_have_keys_of_their_own(pbx: Simulator) -> None:
-    """The recipe's stream map adds the PBX's name to each record, and to the key."""
-    maps = yaml.safe_load(block("docs/recipes.md", "__key_properties__", "yaml"))["config"][
-        "stream_maps"
+def with_sources(pbx: Simulator, *sources: str | None) -> None:
+    """Let the PBX have a leg for each of these phone numbers."""
+    leg = expected_legs(pbx, "2021-09-14T15:03", "2021-09-14T15:04")[0]
+    pbx.legs = [
+        dataclasses.replace(leg, call_record_id=str(n), source=source, destination=source, did="")  # type: ignore[arg-type]
+        for n, source in enumerate(sources)
     ]
-    run = run_tap(pbx, **HOUR, stream_maps=maps)
+
+
+# All pages
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+            if "://" in link:
+                continue
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), (page.name, link)
+            assert not anchor or anchor in anchors(target), (page.name, link)
+
+
+def test_pages_agree_on_state_ids() -> None:
+    ids = {
+        found
+        for page in PAGES
+        for found in re.findall(r"\w+:tap-noojee-to-[\w-]+", page.read_text("utf-8"))
+    }
+    assert ids - {"dev:tap-noojee-to-target-duckdb"} == {"dev:tap-noojee-to-target-postgres"}
+
+
+# Facts about the stream
+
+
+def test_record_in_the_readme_is_the_documented_one(pbx: Simulator) -> None:
+    run = run_tap(pbx, **HOUR)
+    assert json.loads(block("README.md", '"callend"', "json")) == run.records[-1]
+
+
+def test_tables_list_all_fields() -> None:
+    readme = table("README.md", "field", "type", "meaning")
+    assert list(readme) == [f"`{name}`" for name in SCHEMA["properties"]]
+    for name, prop in SCHEMA["properties"].items():
+        kind = readme[f"`{name}`"][0].partition(",")[0]
+        assert kind == prop.get("format") or kind in prop["type"], name
+    names = re.findall(r"`(\w+)`", " ".join(table("docs/data.md", "column", "meaning", "source")))
+    assert set(names) == set(SCHEMA["properties"])
+
+
+def test_page_on_operation_describes_the_stream(pbx: Simulator) -> None:
+    glance = table(OPERATION, "", "")
+    keys = re.findall(r"`(\w+)`", glance["Primary key"][0])
+    assert tuple(keys) == RecordingsStream.primary_keys
+    assert "Incremental" in glance["Sync mode"][0]
+    state = json.loads(block(OPERATION, "hours_read", "json"))
+    run = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-14T16:00")
+    state["bookmarks"]["recordings"]["pbx"] = "127.0.0.1"
+    assert run.states[-1] == state
+
+
+def test_lookback_costs_as_many_requests_as_documented(pbx: Simulator) -> None:
+    clock = FakeClock("2021-09-14T00:10:00+10:00")
+    first = run_tap(pbx, clock=clock, start_date="2021-09-12")
+    counts = []
+    for lookback, at_night in ((0, 0), (2, 2), (0, 26)):
+        state, before = first.states[-1], len(pbx.requests)
+        for hour in range(1, 25):
+            clock = FakeClock(f"2021-09-{14 + hour // 24}T{hour % 24:02}:10:00+10:00")
+            again = at_night if hour == 24 else lookback
+            run = run_tap(
+                pbx, clock=clock, start_date="2021-09-12", state=state, lookback_hours=again
+            )
+            state = run.states[-1]
+        counts.append(len(pbx.requests) - before)
+    rows = table(OPERATION, "", "requests a day")
+    assert [int(cells[0]) for cells in rows.values()] == counts
+
+
+# Personal data
+
+
+def test_masked_numbers_keep_all_but_four_digits(pbx: Simulator) -> None:
+    with_sources(pbx, "0412345678", None, "")
+    run = run_tap(pbx, **HOUR, stream_maps=stream_maps("xxxx"))
     assert run.error is None
-    assert run.messages[0]["key_properties"] == ["pbx", "CallRecordId", "Leg"]
-    assert {record["pbx"] for record in run.records} == {"sydney"}
+    assert [record["Source"] for record in run.records] == ["041234xxxx", None, ""]
+    assert "Username" not in run.messages[0]["schema"]["properties"]
+    assert not any("Username" in record for record in run.records)
 
 
-def test_the_faker_settings_work_with_their_extra(pbx: Simulator) -> None:
-    """With the extra, a stream map may invent names, the same ones at each run."""
-    settings: dict[str, Any] = {
+@pytest.mark.parametrize("page", [PRIVACY, "docs/recipes.md"])
+def test_one_number_has_one_hash(pbx: Simulator, page: str) -> None:
+    text = block(page, "sha256", "yaml")
+    expressions = re.findall(r"^ +(Source|Destination|DID): (.*)$", text, re.MULTILINE)
+    with_sources(pbx, "0412345678", "+61412345678", "0412 345 678", "500", None)
+    maps = {"recordings": dict(expressions)}
+    run = run_tap(pbx, **HOUR, stream_maps=maps, stream_map_config={"salt": SALT})
+    assert run.error is None
+    hashed = [sha256(f"{SALT}{n}".encode()).hexdigest() for n in (*["412345678"] * 3, "500")]
+    assert [record["Source"] for record in run.records] == [*hashed, None]
+    assert [record["Destination"] for record in run.records] == [*hashed, None]
+    assert {record["DID"] for record in run.records} == {""}
+
+
+@pytest.mark.parametrize("config", [{"salt": "fifteen are few"}, {"salt": ""}, {}])
+def test_hash_without_a_long_salt_writes_nothing(pbx: Simulator, config: dict[str, str]) -> None:
+    run = run_tap(pbx, **HOUR, stream_maps=stream_maps("sha256"), stream_map_config=config)
+    assert run.error is not None
+    assert not run.records
+
+
+def test_faker_settings_invent_the_same_names_in_each_run(pbx: Simulator) -> None:
+    faker: dict[str, Any] = {
         "stream_maps": {"recordings": {"Username": "fake.user_name()"}},
         "faker_config": {"seed": 7, "locale": "en_AU"},
     }
-    runs = [run_tap(pbx, **HOUR, **settings) for _ in range(2)]
+    runs = [run_tap(pbx, **HOUR, **faker) for _ in range(2)]
     names = [[record["Username"] for record in run.records] for run in runs]
     assert names[0] == names[1]
     assert "NoojeeAdmin" not in names[0]
 
 
-def test_a_stretch_that_is_added_to_what_is_owed_is_read_again(pbx: Simulator) -> None:
-    """An interval that is added to `owed` by hand is read by the next run, and then not owed."""
-    day: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
-    state = run_tap(pbx, **day).states[-1]
-    state["bookmarks"]["recordings"]["owed"].append(
-        {"start": "2021-09-14T05:00:00Z", "end": "2021-09-14T06:30:00Z"}
-    )
-    pbx.requests.clear()
-    run = run_tap(pbx, **day, state=state)
-    assert [request.hour for request in pbx.requests] == [15, 16]
-    assert run.states[-1]["bookmarks"]["recordings"]["owed"] == []
+@pytest.mark.slow
+def test_erasure_and_retention_delete_the_right_rows(server: Postgres) -> None:
+    by_age, by_number, by_hash = blocks(PRIVACY, "sql")
+    salt = "a-long-random-text"
+    assert f"'{salt}'" in by_hash
+    assert salt in block(PRIVACY, "TAP_NOOJEE_STREAM_MAP_CONFIG", "sh")
+    hashed = sha256(f"{salt}412345678".encode()).hexdigest()
+    numbers = ["0412345678", "+61412345678", "0412 345 678", "0412345679", "500", hashed, "", None]
+
+    def left(delete: str, ages: tuple[int, ...] = (1,)) -> list[str | None]:
+        """The numbers of the rows that are left, with each number as source and destination."""
+        server.execute("DROP SCHEMA IF EXISTS tap_noojee CASCADE")
+        server.execute("CREATE SCHEMA tap_noojee")
+        server.execute(
+            "CREATE TABLE tap_noojee.recordings"
+            ' ("Source" text, "Destination" text, callend timestamp)'
+        )
+        for number in numbers:
+            value = "NULL" if number is None else f"'{number}'"
+            for age in ages:
+                ended = f"now() AT TIME ZONE 'UTC' - INTERVAL '{age} days'"
+                for pair in (f"{value}, '500'", f"'500', {value}"):
+                    server.execute(f"INSERT INTO tap_noojee.recordings VALUES ({pair}, {ended})")  # noqa: S608
+        server.execute(delete)
+        rows = server.query('SELECT "Source", "Destination" FROM tap_noojee.recordings')
+        assert not len(rows) % 2
+        return [source for source, destination in rows if destination == "500"]
+
+    everything = {*numbers}
+    assert {*left(by_number)} == everything - {*numbers[:3]}
+    assert {*left(by_hash)} == everything - {hashed}
+    assert len(left(by_age, (700, 740))) == len(left(by_age)) > 0

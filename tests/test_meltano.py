@@ -1,301 +1,193 @@
-"""The tap in a real Meltano, as the project's own meltano.yml has it."""
+"""This repository's own project: the tap in a real Meltano, into a real Postgres."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import secrets
 import signal
 import time
-from datetime import datetime, timedelta
-from hashlib import md5
-from itertools import takewhile
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
-from conftest import as_records, requested, truth
+from conftest import as_rows, expected_legs, requested_hours
+from pages import block
 
 from tap_noojee.simulator import Failure
-from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from postgres import Postgres
     from projects import Project
 
-    from tap_noojee.simulator import Simulator
+    from tap_noojee.simulator import Leg, Simulator
 
 pytestmark = pytest.mark.slow
 
 pytest_plugins = ["projects"]
 
-ROOT = Path(__file__).parent.parent
 DAY = ("2021-09-14", "2021-09-15")
-RUN = ("run", "tap-noojee", "target-jsonl")
+INTO_FILE = ("run", "tap-noojee", "target-jsonl")
+INTO_POSTGRES = ("run", "tap-noojee", "target-postgres")
 NOON = ("2021-09-14", 12)
 
 
-def written(project: Project) -> list[tuple[str, int, str, str]]:
-    """Give the legs by key, end and start as they were written."""
+def file_rows(project: Project) -> list[tuple[str, int, str, str]]:
     return [(r["CallRecordId"], r["Leg"], r["callend"], r["Start"]) for r in project.records]
 
 
-# Running
+def database_rows(server: Postgres) -> list[tuple[str, int, str, str]]:
+    """Key, end and start of each row; the timestamps are in UTC."""
+    found = server.query(
+        'SELECT "CallRecordId", "Leg", callend, "Start" FROM tap_noojee.recordings'
+    )
+    return sorted(
+        (key, leg, callend.replace(tzinfo=UTC).isoformat(), start.replace(tzinfo=UTC).isoformat())
+        for key, leg, callend, start in found
+    )
 
 
-def test_a_run_writes_the_legs_of_the_day(project: Project, pbx: Simulator) -> None:
-    """Each leg that ended in the requested time is a line, with the right key and instants."""
-    project.read(pbx, *DAY)
-    project.meltano(*RUN)
-    assert written(project) == as_records(truth(pbx, *DAY))
+def files_with(text: str, root: Path) -> set[str]:
+    """The files of a project, without installed packages, that contain a text."""
+    return {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.is_file()
+        and not {"venv", ".venv"} & set(path.parts)
+        and text.encode() in path.read_bytes()
+    }
 
 
-def test_a_second_run_does_nothing_more(project: Project, pbx: Simulator) -> None:
-    """What has been read is neither requested nor written again."""
-    project.read(pbx, *DAY)
-    project.meltano(*RUN)
-    before = project.output.read_bytes()
-    pbx.requests.clear()
-    project.meltano(*RUN)
-    assert project.output.read_bytes() == before
-    assert not pbx.requests
+def test_readme_commands_load_a_day_and_chart_it(project: Project, pbx: Simulator) -> None:
+    first = block("README.md", "uv && .uv/bin/uv run --extra", "sh").rpartition("&& ")[2]
+    again, another_day, start_over = block("README.md", "--day", "sh").splitlines()
+    today, tomorrow = expected_legs(pbx, *DAY), expected_legs(pbx, "2021-09-15", "2021-09-16")
+
+    project.shell(first)
+    assert file_rows(project) == as_rows(today)
+
+    chart = project.shell(block("README.md", "duckdb", "sh"))
+    noon = len(expected_legs(pbx, "2021-09-14T12:00", "2021-09-14T13:00"))
+    (line,) = (line for line in chart.splitlines() if line.startswith("│    12 │"))
+    assert line.split()[3] == str(noon)
+    assert "█" in line
+
+    assert "Nothing left to read" in project.shell(again)
+    project.shell(another_day.replace("--day", "--interval 0 --day"))
+    assert file_rows(project) == as_rows(today + tomorrow)
+    project.shell(start_over)
+    assert file_rows(project) == as_rows(today + tomorrow + today)
 
 
-def test_a_failed_run_is_taken_up_where_it_failed(project: Project, pbx: Simulator) -> None:
-    """Meltano reports the failure and its reason, and nothing is lost or read twice."""
-    project.read(pbx, *DAY)
-    pbx.failures.append(Failure("status", NOON, status=401))
-    printed = project.meltano(*RUN, status=1)
-    assert "2021-09-14 12:00: the PBX refuses access: check `api_key`" in printed
-    assert "Extractor failed" in printed
+def test_bad_hour_costs_only_itself(project: Project, pbx: Simulator, server: Postgres) -> None:
+    """One hour has a NUL, one is unreadable, and one is in Latin-1."""
+
+    def body(name: str, charset: str, leg: Leg) -> bytes:
+        record = leg.record(ZoneInfo(pbx.timezone)) | {"Username": name}
+        return json.dumps([record], ensure_ascii=False).encode(charset)
+
+    def only(hour: int) -> Leg:
+        return expected_legs(pbx, f"2021-09-14T{hour}:00", f"2021-09-14T{hour + 1}:00")[0]
+
+    bodies = {
+        13: body("A\0B", "utf-8", only(13)),
+        14: b'[{"Leg": "1"}]',
+        15: body("Zoë", "latin-1", only(15)),
+    }
+    for hour, content in bodies.items():
+        pbx.failures.append(Failure("body", ("2021-09-14", hour), body=content))
+    project.read(pbx, "2021-09-14T13:00:00", "2021-09-14T16:00:00")
+    project.load_into(server)
+    printed = project.meltano(*INTO_POSTGRES, status=1)
+    assert "1 hour failed" in printed
+    assert "2021-09-14 14:00: record 1: " in printed
     assert "Traceback" not in printed
-    assert requested(pbx)[-1] == NOON
+    names = server.query('SELECT "Username" FROM tap_noojee.recordings ORDER BY callend')
+    assert names == [("A\ufffdB",), ("Zoë",)]
+    assert project.hours_read(project.state_id()) == [
+        ("2021-09-14T13:00", "2021-09-14T14:00"),
+        ("2021-09-14T15:00", "2021-09-14T16:00"),
+    ]
     pbx.requests.clear()
-    project.meltano(*RUN)
-    assert requested(pbx)[0] == NOON
-    assert written(project) == as_records(truth(pbx, *DAY))
+    project.meltano(*INTO_POSTGRES)
+    assert requested_hours(pbx) == [("2021-09-14", 14)]
+    legs = [only(13), *expected_legs(pbx, "2021-09-14T14:00", "2021-09-14T15:00"), only(15)]
+    assert database_rows(server) == sorted(as_rows(legs))
 
 
-def test_a_killed_run_loses_nothing(project: Project, pbx: Simulator) -> None:
-    """Killed with all its parts amid the day, a run leaves whole lines; the next adds the rest."""
+def test_killed_run_loses_nothing(project: Project, pbx: Simulator, server: Postgres) -> None:
     project.read(pbx, *DAY)
+    project.load_into(server)
     pbx.failures.append(Failure("stall", NOON))
-    with project.start(*RUN) as process:
-        while NOON not in requested(pbx) or not project.output.exists():
+    with project.start(*INTO_POSTGRES) as process:
+        while NOON not in requested_hours(pbx):
             assert process.poll() is None
             time.sleep(0.05)
+        printed = project.meltano(*INTO_POSTGRES, status=1)
+        assert f"Another '{project.state_id()}' pipeline is already running" in printed
         os.killpg(process.pid, signal.SIGKILL)
-    whole = as_records(truth(pbx, *DAY))
-    assert 0 < len(written(project)) < len(whole)
-    # For five minutes Meltano takes a killed run for one that still goes on.
-    project.meltano(*RUN, "--force")
-    assert set(written(project)) == set(whole)
+    left = files_with(pbx.api_key, project.root / ".meltano")
+    assert left
+    assert all(name.startswith("run/tap-noojee/") for name in left)
+    project.meltano(*INTO_POSTGRES, "--force")
+    assert database_rows(server) == sorted(as_rows(expected_legs(pbx, *DAY)))
 
 
-def test_the_newest_hours_can_come_first(project: Project, pbx: Simulator) -> None:
-    """Read backwards in two runs, the day is as whole as forwards."""
-    project.read(
-        *(pbx, *DAY), TAP_NOOJEE_BACKFILL_ORDER="newest_first", TAP_NOOJEE_MAX_HOURS_PER_RUN="12"
-    )
-    project.meltano(*RUN)
-    assert requested(pbx) == [("2021-09-14", hour) for hour in range(23, 11, -1)]
-    project.meltano(*RUN)
-    assert sorted(written(project)) == sorted(as_records(truth(pbx, *DAY)))
-    assert len(pbx.requests) == 24
-
-
-def test_a_field_can_be_left_out(project: Project, pbx: Simulator) -> None:
-    """A field that is not selected is not written; keys and `callend` always are."""
-    project.read(pbx, "2021-09-14T15:00:00", "2021-09-14T16:00:00")
-    project.environment["TAP_NOOJEE__SELECT"] = json.dumps(["recordings.Duration"])
-    project.meltano(*RUN)
-    assert {tuple(sorted(record)) for record in project.records} == {
-        ("CallRecordId", "Duration", "Leg", "callend")
-    }
-
-
-def test_a_stream_map_of_the_environment_applies(project: Project, pbx: Simulator) -> None:
-    """Stream maps are declared, so Meltano hands them on: no number is written in the clear."""
-    project.read(pbx, "2021-09-14T15:00:00", "2021-09-14T16:00:00")
-    project.environment["TAP_NOOJEE_STREAM_MAPS"] = json.dumps(
-        {"recordings": {"Source": "md5(Source)"}}
-    )
-    project.meltano(*RUN)
-    assert {record["Source"] for record in project.records} == {
-        md5(b"500", usedforsecurity=False).hexdigest()
-    }
-
-
-def bookmark(project: Project) -> dict[str, Any]:
-    """The bookmark that Meltano has of the last run."""
-    suffix = project.environment["MELTANO_RUN_STATE_ID_SUFFIX"]
-    state = json.loads(
-        project.meltano("state", "get", f"dev:tap-noojee-to-target-jsonl:{suffix}").splitlines()[
-            -1
-        ]
-    )
-    found: dict[str, Any] = state["singer_state"]["bookmarks"]["recordings"]
-    return found
-
-
-@pytest.mark.parametrize("option", ["--state-strategy=merge", "--full-refresh"])
-def test_what_is_owed_is_paid_in_a_merged_state(
-    project: Project, pbx: Simulator, option: str
-) -> None:
-    """Where Meltano merges two states, what was owed and has been read is owed no longer."""
-    project.read(
-        *(pbx, *DAY), TAP_NOOJEE_BACKFILL_ORDER="newest_first", TAP_NOOJEE_MAX_HOURS_PER_RUN="12"
-    )
-    project.meltano(*RUN)
-    assert len(bookmark(project)["owed"]) == 1
-    del project.environment["TAP_NOOJEE_MAX_HOURS_PER_RUN"]
-    project.meltano(*RUN, option)
-    assert bookmark(project)["owed"] == []
-    pbx.requests.clear()
-    project.meltano(*RUN)
-    assert not pbx.requests
-
-
-def test_a_start_date_that_is_moved_reads_what_is_missing(
+def test_secrets_are_in_nothing_that_meltano_prints_or_keeps(
     project: Project, pbx: Simulator
 ) -> None:
-    """Moved to an earlier time between two runs, start_date brings just the hours before."""
-    project.read(pbx, "2021-09-14T12:00:00", "2021-09-14T15:00:00")
-    project.meltano(*RUN)
-    pbx.requests.clear()
-    project.read(pbx, "2021-09-14T10:00:00", "2021-09-14T15:00:00")
-    printed = project.meltano(*RUN)
-    assert requested(pbx) == [("2021-09-14", 10), ("2021-09-14", 11)]
-    assert "History goes back further than before: 2 hours to read" in printed
-
-
-def test_a_relative_date_is_in_utc(project: Project, pbx: Simulator) -> None:
-    """`5 hours ago` is five hours before now, whatever the zone of the PBX."""
-    project.read(pbx, "5 hours ago", "")
-    project.meltano(*RUN)
-    now = datetime.now(ZoneInfo(pbx.timezone))
-    day, hour = requested(pbx)[0]
-    first = datetime.fromisoformat(f"{day}T{hour:02}:00").replace(tzinfo=now.tzinfo)
-    assert timedelta(hours=5) <= now - first < timedelta(hours=6, minutes=1)
-
-
-# Other commands
-
-
-def test_the_settings_can_be_tried_out(project: Project, pbx: Simulator) -> None:
-    """`meltano config test` passes with settings that work, and does not read on."""
-    project.read(pbx, *DAY)
-    assert "Plugin configuration is valid" in project.meltano("config", "test", "tap-noojee")
-    assert len(pbx.requests) < 24
-
-
-def test_a_wrong_key_is_reported(project: Project, pbx: Simulator) -> None:
-    """`meltano config test` fails with the reason, and does not show the key."""
-    project.read(pbx, *DAY, TAP_NOOJEE_API_KEY="not-to-be-seen")
-    printed = project.meltano("config", "test", "tap-noojee", status=1)
-    assert "check `api_key`" in printed
-    assert "not-to-be-seen" not in printed
-
-
-def test_the_fields_are_listed(project: Project) -> None:
-    """`meltano select --list` shows all fields without any setting, and which are always there."""
-    listed = project.meltano("select", "tap-noojee", "--list", "--all")
-    fields = re.findall(r"\[(\w+) *\] recordings\.(\w+)", listed)
-    always = {name for how, name in fields if how == "automatic"}
-    assert (len(fields), always) == (12, {"CallRecordId", "Leg", "callend"})
-
-
-# What meltano.yml, the tap and the README say
-
-
-def settings_of_the_tap() -> dict[str, dict[str, Any]]:
-    """Give the settings that the tap has of its own."""
-    properties: dict[str, dict[str, Any]] = TapNoojee.config_jsonschema["properties"]
-    added_by_sdk = ("stream_map", "faker_", "flattening_")
-    return {n: p for n, p in properties.items() if not n.startswith(added_by_sdk)}
-
-
-def kind(setting: dict[str, Any]) -> str:
-    """Give Meltano's word for the type of a setting."""
-    if setting.get("format") == "date-time":
-        return "date_iso8601"
-    if "enum" in setting:
-        return "options"
-    (found,) = (name for name in setting["type"] if name != "null")
-    return str(found)
-
-
-@pytest.fixture(scope="session")
-def extractor() -> dict[str, Any]:
-    """Read what meltano.yml has of the tap."""
-    content = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
-    found: dict[str, Any]
-    (found,) = content["plugins"]["extractors"]
-    return found
-
-
-def test_meltano_has_the_settings_of_the_tap(extractor: dict[str, Any]) -> None:
-    """Names, order, kinds, defaults, labels, descriptions, choices and secrets are the tap's."""
-    expected = []
-    for name, setting in settings_of_the_tap().items():
-        one = {"name": name, "label": setting["title"], "kind": kind(setting)}
-        one["description"] = setting["description"]
-        if "default" in setting:
-            one["value"] = setting["default"]
-        if "enum" in setting:
-            one["options"] = [
-                {"label": value.replace("_", " ").capitalize(), "value": value}
-                for value in setting["enum"]
-            ]
-        if setting.get("secret"):
-            one["sensitive"] = True
-        expected.append(one)
-    assert extractor["settings"][: len(expected)] == expected
-
-
-def test_meltano_asks_for_what_the_tap_requires(extractor: dict[str, Any]) -> None:
-    """There is one set of settings with which the tap can run."""
-    required = TapNoojee.config_jsonschema["required"]
-    assert extractor["settings_group_validation"] == [sorted(required)]
-
-
-def test_meltano_knows_what_the_tap_can_do(extractor: dict[str, Any]) -> None:
-    """The capabilities are the tap's own."""
-    about = TapNoojee._get_about_info()  # noqa: SLF001 - what `--about` prints
-    assert extractor["capabilities"] == sorted(c.value for c in about.capabilities)
-
-
-@pytest.fixture(scope="session")
-def table() -> dict[str, list[str]]:
-    """Read the README's table of settings: the other columns by name."""
-    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
-    rows = [
-        [cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|")]
-        for line in lines
-        if line.lstrip().startswith("|")
+    """After a run at debug level that fails."""
+    pbx.api_key, salt = secrets.token_hex(), secrets.token_hex()
+    pbx.failures.append(Failure("status", NOON, status=401))
+    project.read(pbx, "2021-09-14T11:00:00", "2021-09-15")
+    project.environment["TAP_NOOJEE_STREAM_MAP_CONFIG"] = json.dumps({"salt": salt})
+    printed = [
+        project.meltano("config", "print", "tap-noojee"),
+        project.meltano("config", "list", "tap-noojee"),
+        project.meltano("compile"),
+        project.meltano("--log-level=debug", *INTO_FILE, status=1),
     ]
-    head = rows.index(["setting", "type", "default", "meaning"])
-    # Another table would follow with other columns.
-    ours = takewhile(lambda row: len(row) == len(rows[head]), rows[head + 2 :])
-    return {name: rest for name, *rest in ours}
+    assert "Global API key" in printed[-1]
+    assert len(pbx.requests) == 2
+    for secret in (pbx.api_key, salt):
+        assert not [text for text in printed if secret in text]
+        assert not files_with(secret, project.root)
 
 
-def test_the_readme_has_the_settings_of_the_tap(table: dict[str, list[str]]) -> None:
-    """Names and their order, types and defaults are the tap's own, and each has a meaning."""
-    settings = settings_of_the_tap()
-    assert list(table) == list(settings)
-    words = {"date_iso8601": ("date",), "options": ("string", "option", "one of")}
-    for name, setting in settings.items():
-        type_, default, meaning = table[name]
-        assert type_.startswith(words.get(kind(setting), (kind(setting),))), name
-        assert ("secret" in type_) == setting.get("secret", False), name
-        if name in TapNoojee.config_jsonschema["required"]:
-            assert default == "required", name
-        elif "default" in setting:
-            assert default == str(setting["default"]), name
-        else:
-            _, _, instead = setting["description"].partition("Without it: ")
-            assert default in {"", "none", instead.removesuffix(".")}, name
-        assert meaning, name
-        assert all(choice in "".join(table[name]) for choice in setting.get("enum", [])), name
+def test_page_on_privacy_removes_fields(project: Project, pbx: Simulator) -> None:
+    project.read(pbx, "2021-09-14T15:00:00", "2021-09-14T16:00:00")
+    select = yaml.safe_load(block("docs/privacy.md", "select:", "yaml"))["select"]
+    select.remove("!recordings.Username")  # the stream map removes it
+    project.environment["TAP_NOOJEE__SELECT"] = json.dumps(select)
+    config: Any = yaml.safe_load(block("docs/privacy.md", "__NULL__", "yaml"))["config"]
+    project.environment["TAP_NOOJEE_STREAM_MAPS"] = json.dumps(config["stream_maps"])
+    project.meltano(*INTO_FILE)
+    assert len(project.records) == 4
+    for record in project.records:
+        assert not {"Username", "Tag"} & record.keys()
+        assert record["Destination"] == "xxxx"
+
+
+def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) -> None:
+    """Also the relative one on the page on privacy, which is in UTC, without an offset."""
+    (relative,) = re.findall("start_date '(.*)'", block("docs/privacy.md", "start_date", "sh"))
+
+    def dates(start: str, end: str) -> tuple[datetime, datetime]:
+        project.read(pbx, start, end)
+        printed = project.meltano("config", "print", "tap-noojee")
+        config = json.loads(printed[printed.index("{") :])
+        return tuple(datetime.fromisoformat(config[f"{name}_date"]) for name in ("start", "end"))  # type: ignore[return-value]
+
+    days = {f"{datetime.now(UTC):%d}"}
+    start, end = dates("01/07/2024", "2024-07")
+    days.add(f"{datetime.now(UTC):%d}")
+    assert start.isoformat() == "2024-01-07T00:00:00"
+    assert end.isoformat() in {f"2024-07-{day}T00:00:00" for day in days}
+    start, _ = dates(relative, "2024-07-01")
+    age = datetime.now(UTC).replace(tzinfo=None) - start
+    assert 729 <= age.days <= 731

@@ -142,7 +142,7 @@ RESPONSES: dict[str, tuple[str, Callable[[str, str], bytes]]] = {
     "with 200": (REDACTED, lambda key, _: message(f"{key} is not known", "200 OK")),
     "page": ("status 500", lambda key, target: http(f"<html>{target} {key}", "500 x")),
     "login page": ("a web page", lambda key, target: http(f"<html>{target} {key}")),
-    "a JSON string": ("something else", lambda key, _: http(json.dumps(key))),
+    "a JSON string": ("not a list of legs", lambda key, _: http(json.dumps(key))),
     "not JSON": ("not JSON", lambda key, _: http(f'["{key}", {key}, 1]')),
     "truncated": ("truncated", lambda key, _: http(f'["{key}"')),
     "reason phrase": ("status 500", lambda key, _: http("", f"500 {key}")),

@@ -289,10 +289,10 @@ UNREADABLE = [
     (b"[" * 100_000 + b"]" * 100_000, HourError, "nested too deeply"),
     (one_leg(Tag="[" * 50_000 + "]" * 50_000), HourError, "nested too deeply"),
     (b"{" * 60_000, TruncatedResponseError, "after 60,000 bytes"),
-    (b"{}", RequestError, "something else"),
-    (b"null", RequestError, "something else"),
-    (b"no calls", RequestError, "something else"),
-    (b"x" * MAX_MESSAGE_BYTES + b"rate limit", RequestError, "something else"),
+    (b"{}", RequestError, "not a list of legs"),
+    (b"null", RequestError, "not a list of legs"),
+    (b"no calls", RequestError, "not a list of legs"),
+    (b"x" * MAX_MESSAGE_BYTES + b"rate limit", RequestError, "not a list of legs"),
     (b" <html>", RequestError, "a web page"),
 ]
 

@@ -1,23 +1,24 @@
-"""The tap piped into the targets of docs/targets.md, as that page sets them."""
+"""The tap piped into the targets of docs/targets.md, as that page defines them."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import socket
-import subprocess
+import json
+import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from conftest import truth
+from conftest import expected_legs
 from pages import ROOT
-from postgres import serve
-from targets import loader, pipe, query_duckdb, query_postgres
+from targets import loader, packages, pipe, query_duckdb, query_postgres, start
+
+from tap_noojee.simulator import Failure, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,15 +27,14 @@ if TYPE_CHECKING:
     from environments import Install
     from postgres import Postgres
 
-    from tap_noojee.simulator import Leg, Simulator
+    from tap_noojee.simulator import Leg
 
-# Each target is installed once, by one worker.
 pytestmark = pytest.mark.slow
 
-pytest_plugins = ["environments"]
+pytest_plugins = ["environments", "postgres"]
 
 START, MIDDLE, END = "2021-04-03T09:00", "2021-04-03T13:00", "2021-04-04T09:00"
-"""A Saturday, and the night in which summer time ends."""
+"""A Saturday, and the night in which daylight saving ends."""
 
 FIELDS = (
     *("callend", "CallRecordId", "DID", "Destination", "Direction", "Duration", "Leg"),
@@ -49,17 +49,17 @@ class Target:
     """A target that writes somewhere, and how to read what it wrote."""
 
     run: Callable[..., dict[str, Any]]
-    """Runs `tap | target` with these settings; gives the state that the target emitted."""
+    """Run `tap | target` with these settings, and return the state that the target hands over."""
     read: Callable[[], list[Row]]
-    query: Callable[[str], list[dict[str, Any]]] | None
-    """Rows of a query, where there is a database."""
-    empty: str | None
+    query: Callable[[str], list[dict[str, Any]]] | None = None
+    """The rows of a query, if there is a database."""
+    empty: str | None = ""
     """What becomes of an empty string."""
-    upserts: bool
+    upserts: bool = False
 
 
-def expected(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
-    """The rows that legs should be, worked out without the tap."""
+def expected_rows(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
+    """The legs as rows, worked out without the tap."""
     return sorted(
         (
             *(leg.callend, leg.call_record_id),
@@ -71,8 +71,8 @@ def expected(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
     )
 
 
-def as_rows(found: Iterable[dict[str, Any]]) -> list[Row]:
-    """Rows as JSON has them, by the names of the fields in any case; times are in UTC."""
+def in_order(found: Iterable[dict[str, Any]]) -> list[Row]:
+    """Rows from JSON, whatever the case of their names; times are in UTC."""
     rows = []
     for row in found:
         fields = {name.lower(): value for name, value in row.items()}
@@ -83,25 +83,6 @@ def as_rows(found: Iterable[dict[str, Any]]) -> list[Row]:
     return sorted(rows)
 
 
-READ_PARQUET = """
-import boto3, io, json, os, pyarrow.parquet, sys
-client, rows = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]), []
-for file in client.list_objects_v2(Bucket=sys.argv[1], Prefix="noojee/").get("Contents", []):
-    body = client.get_object(Bucket=sys.argv[1], Key=file["Key"])["Body"].read()
-    rows += pyarrow.parquet.read_table(io.BytesIO(body)).to_pylist()
-print(json.dumps(rows, default=str), flush=True)
-os._exit(0)  # on a busy machine, the libraries' threads may abort an ordinary exit
-"""
-
-CREATE_BUCKET = """
-import boto3, os, sys
-client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-place = {"LocationConstraint": sys.argv[2]}
-client.create_bucket(Bucket=sys.argv[1], CreateBucketConfiguration=place)
-print("{}")
-"""
-
-
 @contextmanager
 def duckdb(install: Install, tmp_path: Path, _: Postgres) -> Iterator[Target]:
     """target-duckdb, into a file."""
@@ -110,7 +91,7 @@ def duckdb(install: Install, tmp_path: Path, _: Postgres) -> Iterator[Target]:
     query = partial(query_duckdb, env, tmp_path / definition["config"]["path"])
     yield Target(
         partial(pipe, tmp_path, env.program("target-duckdb"), definition["config"]),
-        lambda: as_rows(query("SELECT * FROM noojee.recordings")),
+        lambda: in_order(query("SELECT * FROM noojee.recordings")),
         query,
         empty=None,
         upserts=True,
@@ -128,65 +109,14 @@ def csv_files(install: Install, tmp_path: Path, _: Postgres) -> Iterator[Target]
         for path in tmp_path.glob("recordings-*.csv"):
             with path.open(encoding="utf-8", newline="") as file:
                 rows += csv.DictReader(file)
-        return as_rows(
+        return in_order(
             row | {name: int(row[name]) for name in ("Duration", "Leg")} for row in rows
         )
 
     yield Target(
         partial(pipe, tmp_path, env.program("target-csv"), definition["config"]),
         read,
-        query=None,
-        empty="",
-        upserts=False,
     )
-
-
-@contextmanager
-def parquet(install: Install, tmp_path: Path, _: Postgres) -> Iterator[Target]:
-    """target-s3, into Parquet files on an S3 server of our own."""
-    definition = loader("Parquet, by target-s3")
-    env = install(*packages(definition), "moto[server]==5.*")
-    config = definition["config"]
-    aws = config["cloud_provider"]["aws"]
-    with (
-        closing(socket.create_server(("127.0.0.1", 0))) as listener,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        port = listener.getsockname()[1]
-        aws["aws_endpoint_override"] = f"http://127.0.0.1:{port}"
-        for name, value in {
-            "AWS_ENDPOINT_URL": aws["aws_endpoint_override"],
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": aws["aws_region"],
-        }.items():
-            patch.setenv(name, value)
-        listener.close()
-        with subprocess.Popen(
-            [env.program("moto_server"), "-H", "127.0.0.1", "-p", str(port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as server:
-            try:
-                while not is_up(port):
-                    assert server.poll() is None
-                    time.sleep(0.05)
-                env.evaluate(CREATE_BUCKET, aws["aws_bucket"], aws["aws_region"])
-                yield Target(
-                    partial(pipe, tmp_path, env.program("target-s3"), config),
-                    lambda: as_rows(env.evaluate(READ_PARQUET, aws["aws_bucket"])),
-                    query=None,
-                    empty="",
-                    upserts=False,
-                )
-            finally:
-                server.terminate()
-
-
-def is_up(port: int) -> bool:
-    """Whether a server listens on a loopback port."""
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -199,99 +129,135 @@ def pipelinewise(install: Install, tmp_path: Path, server: Postgres) -> Iterator
     query = partial(query_postgres, server)
     yield Target(
         partial(pipe, tmp_path, env.program("target-postgres"), config),
-        lambda: as_rows(query("SELECT * FROM noojee.recordings")),
+        lambda: in_order(query("SELECT * FROM noojee.recordings")),
         query,
         empty=None,
         upserts=True,
     )
 
 
-def packages(definition: dict[str, Any]) -> list[str]:
-    """What a definition says to install."""
-    return str(definition["pip_url"]).split()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """Run a server whose own zone is not UTC, as one in Melbourne would be."""
-    with serve("Australia/Melbourne") as postgres:
-        yield postgres
-
-
-@pytest.fixture(params=[duckdb, csv_files, parquet, pipelinewise], ids=lambda f: f.__name__)
+@pytest.fixture(params=[duckdb, csv_files, pipelinewise], ids=lambda f: f.__name__)
 def target(
     request: pytest.FixtureRequest, install: Install, tmp_path: Path, server: Postgres
 ) -> Iterator[Target]:
-    """Each of the targets, with nothing written so far."""
+    """Each of the targets, with nothing written yet."""
     with request.param(install, tmp_path, server) as made:
         yield made
 
 
-def test_legs_arrive_as_they_were_over_two_runs(target: Target, pbx: Simulator) -> None:
-    """Instants, integers and names beyond ASCII are right, and a second run adds the rest."""
+def test_legs_arrive_and_come_again_as_documented(target: Target, pbx: Simulator) -> None:
+    """In two runs over a clock change, and a third one that reads changed legs again."""
     state = target.run(pbx, start_date=START, end_date=MIDDLE)
-    half = expected(truth(pbx, START, MIDDLE), target.empty)
-    assert target.read() == half
-    # Files are named by the second.
+    half = expected_legs(pbx, START, MIDDLE)
+    assert target.read() == expected_rows(half, target.empty)
+    time.sleep(1)  # files are named by the second
+    state = target.run(pbx, start_date=START, end_date=END, state=state)
+    legs = expected_legs(pbx, START, END)
+    assert target.read() == expected_rows(legs, target.empty)
+    assert any("李小龍" in row for row in target.read())
+
+    changed = [dataclasses.replace(leg, tag="Rückruf") for leg in half]
+    pbx.legs = changed
     time.sleep(1)
-    target.run(pbx, start_date=START, end_date=END, state=state)
-    rows = expected(truth(pbx, START, END), target.empty)
-    assert target.read() == rows
-    assert len(half) < len(rows)
-    assert any("李小龍" in row for row in rows)
+    hours = {"start_date": START, "end_date": MIDDLE, "lookback_hours": 4}
+    target.run(pbx, **hours, state=state)
+    kept = changed + legs[len(half) :] if target.upserts else legs + changed
+    assert target.read() == expected_rows(kept, target.empty)
+
+    if target.query:
+        types = target.query(
+            "SELECT column_name AS name, data_type AS type FROM information_schema.columns"
+            " WHERE table_schema = 'noojee' AND column_name IN ('leg', 'duration')"
+        )
+        assert sorted((row["name"], row["type"].lower()) for row in types) == [
+            ("duration", "bigint"),
+            ("leg", "bigint"),
+        ]
 
 
-def test_a_leg_that_comes_again_is_replaced_or_added(target: Target, pbx: Simulator) -> None:
-    """A target that upserts keeps the last word on a leg; others keep both."""
-    (leg, *_) = truth(pbx, "2021-09-14T15:00", "2021-09-14T16:00")
-    changed = dataclasses.replace(leg, tag="Rückruf")
-    hour = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
-    pbx.legs = [leg]
-    state = target.run(pbx, **hour)
-    pbx.legs = [changed]
-    time.sleep(1)
-    target.run(pbx, **hour, state=state, lookback_hours=1)
-    kept = [changed] if target.upserts else [leg, changed]
-    assert target.read() == expected(kept, target.empty)
+# When targets save state
 
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
-def test_integers_become_bigint(target: Target, pbx: Simulator) -> None:
-    """The schema's bounds let a target choose columns of 64 bits."""
-    target.run(pbx, start_date=START, end_date=MIDDLE)
-    assert target.query
-    types = target.query(
-        "SELECT column_name AS name, data_type AS type FROM information_schema.columns"
-        " WHERE table_schema = 'noojee' AND column_name IN ('leg', 'duration')"
-    )
-    assert {row["name"]: row["type"].lower() for row in types} == {
-        "leg": "bigint",
-        "duration": "bigint",
-    }
+def test_quiet_hours_are_not_read_again_and_again(target: Target) -> None:
+    """These targets keep the first STATE of a run without records."""
+    with Simulator(volume=0, timezone="Australia/Perth") as pbx:
+        days = {"start_date": "2021-06-05", "end_date": "2021-06-07T12:00"}
+        state = target.run(pbx, **days)
+        assert len(pbx.requests) == 60
+        pbx.requests.clear()
+        target.run(pbx, **days, state=state)
+        assert len(pbx.requests) <= 11
+        pbx.requests.clear()
+        state = target.run(pbx, **days, max_hours_per_run=50)
+        target.run(pbx, **days, state=state)
+        assert 60 <= len(pbx.requests) <= 61
 
 
-def test_a_newer_duckdb_loses_the_first_leg(
+def program(install: Install, name: str) -> str:
+    """A target of this repository's meltano.yml."""
+    plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]
+    (definition,) = (one for one in plugins["loaders"] if one["name"] == name)
+    return install(*packages(definition)).program(name)
+
+
+@pytest.mark.parametrize("name", ["target-jsonl", "target-postgres", "target-duckdb"])
+def test_targets_hand_over_state_when_the_page_says(
+    install: Install, tmp_path: Path, pbx: Simulator, server: Postgres, name: str
+) -> None:
+    """While the tap waits for an answer: after a batch, or not before the end."""
+    if name == "target-jsonl":
+        target = program(install, name)
+        config = {"destination_path": str(tmp_path), "do_timestamp_file": False}
+    else:
+        heading = {"target-postgres": "target-postgres of PipelineWise"}.get(name, name)
+        definition = loader(heading)
+        target = install(*packages(definition)).program(name)
+        config = definition["config"] | {"batch_size_rows": 5}
+        if name == "target-postgres":
+            config |= {"port": server.port, "password": server.password}
+    pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
+    hours: dict[str, Any] = {"start_date": "2021-09-14T09:00", "end_date": "2021-09-14T13:00"}
+    with start(tmp_path, [target], config, pbx, **hours) as (tap, process):
+        assert process.stdout
+        handed_over = ""
+        if name == "target-jsonl":
+            legs = expected_legs(pbx, "2021-09-14T09:00", "2021-09-14T12:00")
+            path = tmp_path / "recordings.jsonl"
+            while not path.exists() or path.read_text("utf-8").count("\n") < len(legs):
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.kill()
+            handed_over = process.stdout.read()
+        else:
+            while "2021-09-14T09:00" not in handed_over:
+                handed_over = process.stdout.readline()
+                assert handed_over, (tmp_path / "log").read_text()
+            process.kill()
+        tap.kill()
+    assert bool(handed_over) == (name != "target-jsonl")
+
+
+def test_full_disk_leaves_half_a_line_and_no_state(
     install: Install, tmp_path: Path, pbx: Simulator
 ) -> None:
-    """The page's bound on duckdb is needed: 1.3.0 takes the first row for a header."""
-    config = loader("target-duckdb")["config"]
-    env = install("target-duckdb==0.8.0", "duckdb==1.3.0")
-    pipe(tmp_path, env.program("target-duckdb"), config, pbx, start_date=START, end_date=MIDDLE)
-    found = query_duckdb(env, tmp_path / config["path"], "SELECT * FROM noojee.recordings")
-    assert as_rows(found) == expected(truth(pbx, START, MIDDLE), empty=None)[1:]
-
-
-def test_one_csv_file_is_overwritten_by_a_run_with_nothing_to_read(
-    install: Install, tmp_path: Path, pbx: Simulator
-) -> None:
-    """The page's name of a file for each run is needed."""
-    env = install(*packages(loader("target-csv of MeltanoLabs")))
-    run = partial(pipe, tmp_path, env.program("target-csv"), {}, pbx)
-    state = run(start_date=START, end_date=MIDDLE)
-    written = (tmp_path / "recordings.csv").read_text("utf-8").splitlines()
-    assert len(written) == 1 + len(truth(pbx, START, MIDDLE))
-    run(start_date=START, end_date=MIDDLE, state=state)
-    assert (tmp_path / "recordings.csv").read_text("utf-8").splitlines() == written[:1]
+    """A limit on the size of files stands for the disk."""
+    target = program(install, "target-jsonl")
+    config = {"destination_path": str(tmp_path), "do_timestamp_file": False}
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"
+    words = [sys.executable, "-c", f"{limit} os.execv(sys.argv[1], sys.argv[1:])", target]
+    day: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
+    with start(tmp_path, words, config, pbx, **day) as (tap, process):
+        states, _ = process.communicate()
+    assert (tap.returncode, states) == (1, "")
+    path = tmp_path / "recordings.jsonl"
+    *lines, half = path.read_text("utf-8").split("\n")
+    assert half
+    assert not half.endswith("}")
+    path.write_text("".join(f"{line}\n" for line in lines))
+    pipe(tmp_path, target, config, pbx, **day)
+    keys = {json.loads(line)["CallRecordId"] for line in path.read_text("utf-8").splitlines()}
+    assert keys == {leg.call_record_id for leg in expected_legs(pbx, "2021-09-14", "2021-09-15")}
 
 
 def test_times_are_late_without_pgtz(
@@ -301,30 +267,15 @@ def test_times_are_late_without_pgtz(
     server: Postgres,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """MeltanoLabs' target-postgres stores times in the connection's zone, which PGTZ sets."""
-    plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]
-    (definition,) = (one for one in plugins["loaders"] if one["name"] == "target-postgres")
-    config = {
-        "host": server.host,
-        "port": server.port,
-        "user": server.user,
-        "password": server.password,
-        "database": server.database,
-        "default_target_schema": "late",
-    }
-    program = install(*packages(definition)).program("target-postgres")
-
-    def load() -> list[Row]:
-        server.execute("DROP SCHEMA IF EXISTS late CASCADE")
-        pipe(tmp_path, program, config, pbx, start_date=START, end_date=MIDDLE)
-        return as_rows(query_postgres(server, "SELECT * FROM late.recordings"))
-
-    late = timedelta(hours=11)
-    legs = truth(pbx, START, MIDDLE)
+    target = program(install, "target-postgres")
     monkeypatch.delenv("PGTZ", raising=False)
-    assert load() == expected(
+    server.execute("DROP SCHEMA IF EXISTS late CASCADE")
+    hours = {"start_date": START, "end_date": MIDDLE}
+    names = ("host", "port", "user", "password", "database")
+    config = {name: getattr(server, name) for name in names} | {"default_target_schema": "late"}
+    pipe(tmp_path, target, config, pbx, **hours)
+    late = timedelta(hours=11)
+    assert in_order(query_postgres(server, "SELECT * FROM late.recordings")) == expected_rows(
         dataclasses.replace(leg, start=leg.start + late, callend=leg.callend + late)
-        for leg in legs
+        for leg in expected_legs(pbx, START, MIDDLE)
     )
-    monkeypatch.setenv("PGTZ", "UTC")
-    assert load() == expected(legs)
