@@ -230,12 +230,13 @@ def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
     empty = {f"TAP_NOOJEE_{name.upper()}": "" for name in properties if name not in required}
     done = run_command("--config", "ENV", env=empty | variables(pbx))
     assert (done.code, len(done.records), done.logged("WARNING")) == (0, 4, [])
-    config = settings(pbx, start_date="2021-09-14T16:00", settle_minutes=7, timezone="Etc/GMT-9")
+    config = settings(pbx, end_date="2021-09-14T18:00", timezone="Australia/Sydney")
     (tmp_path / "config.json").write_text(json.dumps(config | {"max_hours_per_run": 1}))
     env = empty | {"TAP_NOOJEE_START_DATE": "2021-09-14T15:00"}
+    env |= {"TAP_NOOJEE_END_DATE": "2021-09-14T17:00", "TAP_NOOJEE_REQUEST_INTERVAL": "0"}
     done = run_command("--config", tmp_path / "config.json", "--config", "ENV", env=env)
     assert requested_hours(pbx)[1:] == [("2021-09-14", 15)]
-    assert done.states[-1]["bookmarks"]["recordings"]["timezone"] == "Etc/GMT-9"
+    assert done.states[-1]["bookmarks"]["recordings"]["timezone"] == "Australia/Sydney"
 
 
 def test_unknown_variables_are_warned_of(pbx: Simulator) -> None:
