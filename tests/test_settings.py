@@ -99,13 +99,13 @@ def test_bad_setting_ends_the_run_before_any_request(pbx: Simulator, tmp_path: P
     assert requested_hours(pbx) == []
 
 
-def test_all_bad_settings_are_reported_at_once(pbx: Simulator) -> None:
+def test_all_bad_settings_are_reported_at_once(pbx: Simulator, tmp_path: Path) -> None:
     several: list[dict[str, Any]] = [
         {"api_url": None, "api_key": None, "timezone": "Mars"},
         {"request_interval": -1, "settle_minutes": -5},
     ]
     for bad in several:
-        lines = getattr(run_tap(pbx, **bad).error, "args", ())
+        lines = run_with(pbx, tmp_path, **bad).logged("ERROR")
         assert sorted(line.split(":")[0] for line in lines) == sorted(bad)
 
 
