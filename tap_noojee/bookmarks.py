@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
@@ -50,10 +51,18 @@ class Hours:
         return self.merge((*self.ranges, *other.ranges))
 
     def __sub__(self, other: Self) -> Self:
-        left = list(self.ranges)
-        for start, end in other.ranges:
-            left = [piece for s, e in left for piece in ((s, min(e, start)), (max(s, end), e))]
-            left = [(s, e) for s, e in left if s < e]
+        left: list[Range] = []
+        index = 0
+        for start, end in self.ranges:
+            # Both sides are sorted, so one pass is enough, however many gaps there are.
+            while index < len(other.ranges) and other.ranges[index][1] <= start:
+                index += 1
+            for cut_start, cut_end in itertools.islice(other.ranges, index, None):
+                if cut_start >= end:
+                    break
+                left.append((start, cut_start))
+                start = cut_end  # noqa: PLW2901 - the rest of the range
+            left.append((start, end))
         return self.merge(left)
 
     def __and__(self, other: Self) -> Self:

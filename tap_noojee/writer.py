@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 """Bytes that a pipe accepts completely or not at all. POSIX guarantees 512."""
 
-MAX_HELD_STATES = 50
-"""Hold back at most this many STATE messages: not quite an hour's, at one a minute."""
+MAX_HELD_STATES = 52
+"""Hold back at most this many STATE messages: the given one, the run's first, and 50 hours'."""
 
 
 class LineWriter(MsgSpecWriter):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,25 +19,24 @@ def volume(rows: Rows) -> str:
     """Draw a bar for each hour, in order, with repeated hours in orange."""
     step, bottom = 4, TOP + HEIGHT
     hours = [datetime.fromisoformat(row["local_hour"]) for row in rows]
-    times = Counter(hours)
     most = max(row["calls"] for row in rows)
     lines = []
     for place, (hour, row) in enumerate(zip(hours, rows, strict=True)):
-        x, repeated = LEFT + step * place, times[hour] > 1
-        lines.append(_bar(x, bottom, step - 1, row["calls"] / most, ORANGE if repeated else BLUE))
+        x, repeated = LEFT + step * place, hours.count(hour) > 1
+        lines.append(_bar(x, step - 1, row["calls"] / most, ORANGE if repeated else BLUE))
         if hour.hour == 0:
             lines.append(f'<path d="M{x - 0.5} {TOP}V{bottom + 6}" stroke="{GREY}"/>')
             lines.append(_text(x + 3, bottom + 14, f"{hour:%a} {hour.day} {hour:%b}"))
         if repeated and hours.index(hour) == place:
             lines.append(_text(x, TOP - 4, f"{hour:%H:%M} twice"))
     width = LEFT + step * len(rows) + 4
-    axes = _axes(width, bottom, "hour of the PBX's clock", most)
+    axes = _axes(width, "hour of the PBX's clock", most)
     return _picture(width, bottom, "Calls that started in each hour of a week", [*axes, *lines])
 
 
 def weekdays(rows: Rows) -> str:
     """Draw a square for each hour of the week: the darker, the more calls."""
-    step, bottom = 20, TOP + 7 * 20
+    step, bottom, width = 20, TOP + 7 * 20, LEFT + 24 * 20 + 4
     most = max(row["average"] for row in rows)
     lines = [_text(LEFT - 6, TOP + step * n + 14, day, "end") for n, day in enumerate(DAYS)]
     for row in rows:
@@ -49,7 +47,6 @@ def weekdays(rows: Rows) -> str:
         )
     hours = range(0, 24, 3)
     lines += [_text(LEFT + step * hour, bottom + 14, f"{hour:02}:00") for hour in hours]
-    width = LEFT + step * 24 + 4
     lines.append(_text(width // 2, bottom + 28, "hour of the PBX's clock", "middle"))
     title = f"Calls by weekday and hour (darkest: {round(most)} calls an hour on average)"
     return _picture(width, bottom, title, lines)
@@ -62,29 +59,27 @@ def lengths(rows: Rows) -> str:
     lines = []
     for place, row in enumerate(rows):
         x, below = LEFT + step * place, row["below_seconds"]
-        lines.append(_bar(x, bottom, step - 6, row["calls"] / most, BLUE))
+        lines.append(_bar(x, step - 6, row["calls"] / most, BLUE))
         words = f"&lt; {_span(below)}" if below else f"≥ {_span(row['from_seconds'])}"
         lines.append(_text(x, bottom + 14, words))
     width = LEFT + step * len(rows)
-    axes = _axes(width, bottom, "from the start of the first leg to the end of the last", most)
+    axes = _axes(width, "from the start of the first leg to the end of the last", most)
     return _picture(width, bottom, "How long calls last", [*axes, *lines])
 
 
-def _axes(width: int, bottom: int, across: str, most: int) -> list[str]:
+def _axes(width: int, across: str, most: int) -> list[str]:
     return [
-        _text(width // 2, bottom + 28, across, "middle"),
+        _text(width // 2, TOP + HEIGHT + 28, across, "middle"),
         _text(4, TOP + HEIGHT // 2, "calls"),
         _text(LEFT - 4, TOP + 8, str(most), "end"),
-        _text(LEFT - 4, bottom, "0", "end"),
+        _text(LEFT - 4, TOP + HEIGHT, "0", "end"),
     ]
 
 
-def _bar(x: int, bottom: int, width: int, share: float, colour: str) -> str:
+def _bar(x: int, width: int, share: float, colour: str) -> str:
     height = round(HEIGHT * share, 1)
-    return (
-        f'<rect x="{x}" y="{bottom - height:g}" width="{width}" height="{height:g}"'
-        f' fill="{colour}"/>'
-    )
+    size = f'y="{TOP + HEIGHT - height:g}" width="{width}" height="{height:g}"'
+    return f'<rect x="{x}" {size} fill="{colour}"/>'
 
 
 def _span(seconds: int) -> str:
@@ -98,14 +93,10 @@ def _text(x: int, y: int, words: str, anchor: str = "start") -> str:
 
 
 def _picture(width: int, bottom: int, title: str, lines: list[str]) -> str:
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 36}">',
-            f"<title>{title}</title>",
-            f'<g font-family="sans-serif" font-size="10" fill="{GREY}">',
-            f'<text x="{LEFT}" y="16" font-size="13">{title}</text>',
-            *lines,
-            "</g></svg>",
-            "",
-        ]
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 36}">',
+        f"<title>{title}</title>",
+        f'<g font-family="sans-serif" font-size="10" fill="{GREY}">',
+        f'<text x="{LEFT}" y="16" font-size="13">{title}</text>',
     )
+    return "\n".join([*head, *lines, "</g></svg>", ""])

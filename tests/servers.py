@@ -1,4 +1,4 @@
-"""Servers that send any bytes."""
+"""Servers that send any bytes, and everything that a run against one logs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import contextlib
 import socket
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from singer_sdk.logging import StructuredFormatter
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
+
+    import pytest
+    from conftest import Run
 
     Respond = Callable[[socket.socket, str], None]
     """Responds on a connection to a request with this target."""
@@ -54,9 +61,15 @@ def serving(respond: Respond, context: ssl.SSLContext | None = None) -> Iterator
             thread.join()
 
 
-def at_once(response: bytes) -> Respond:
-    """Send a whole response."""
-    return lambda connection, _: connection.sendall(response)
+def at_once(response: bytes, targets: list[str] | None = None) -> Respond:
+    """Send a whole response, and note the target of its request."""
+
+    def respond(connection: socket.socket, target: str) -> None:
+        if targets is not None:
+            targets.append(target)
+        connection.sendall(response)
+
+    return respond
 
 
 def endless(start: bytes, piece: bytes, pause: float = 0) -> Respond:
@@ -69,3 +82,20 @@ def endless(start: bytes, piece: bytes, pause: float = 0) -> Respond:
             time.sleep(pause)
 
     return respond
+
+
+def log_of(run: Run, caplog: pytest.LogCaptureFixture) -> str:
+    """The log in two formats, and the tracebacks of the run's error."""
+    structured = StructuredFormatter()
+    lines = [caplog.text, *(structured.format(record) for record in caplog.records)]
+    if run.error:
+        lines += traceback.format_exception(run.error)
+    return "\n".join(lines)
+
+
+def leaks(text: str, key: str) -> list[str]:
+    """The lines with eight characters in a row of the key, plain or percent-encoded."""
+    parts = {key[i : i + 8].lower() for i in range(len(key) - 7)}
+    forms = ((line, f"{line}\n{unquote(line)}\n{unquote(unquote(line))}".lower())
+             for line in text.splitlines())  # fmt: skip
+    return [line for line, form in forms if any(part in form for part in parts)]

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import subprocess
 from collections import Counter, defaultdict
@@ -17,7 +16,6 @@ from zoneinfo import ZoneInfo
 import pictures
 import pytest
 import views
-import yaml
 from pages import ROOT, block
 from targets import loader, pipe, query_duckdb, query_postgres
 from uv import find_uv_bin
@@ -72,9 +70,7 @@ def test_calls_add_up_the_legs_of_a_unique_id(db: Database, calls: list[Call]) -
     assert (spans["1.1"], spans["1.2"]) == ((2040, 600), (90, 3660))
 
 
-@pytest.mark.parametrize(
-    "zone", [MELBOURNE, "Australia/Lord_Howe", "Pacific/Chatham", "Europe/London"]
-)
+@pytest.mark.parametrize("zone", [MELBOURNE, "Australia/Lord_Howe", "Europe/London"])
 def test_hours_are_those_of_the_clock(db: Database, calls: list[Call], zone: str) -> None:
     def hour(instant: datetime) -> tuple[datetime, str]:
         offset = str(instant.astimezone(ZoneInfo(zone)).utcoffset())
@@ -104,7 +100,7 @@ def test_users_are_counted_by_day(db: Database, legs: list[Leg]) -> None:
         users[day(leg.start), leg.username or None].append(leg)
     rows = []
     for key, parts in users.items():
-        recorded = sum(views.seconds(leg.callend - leg.start) for leg in parts)
+        recorded = sum((leg.callend - leg.start).seconds for leg in parts)
         rows.append((*key, len({leg.unique_id for leg in parts} - {""}), len(parts), recorded))
     db.check("local_day, username, calls, legs, recorded_seconds", "calls_by_user", rows)
 
@@ -280,42 +276,25 @@ def test_a_picture_shows_its_query(
 ) -> None:
     new, committed = (folder / f"{draw.__name__}.svg" for folder in (tmp_path, ROOT / "docs"))
     text = (ROOT / views.PAGE).read_text("utf-8")
-    query = re.findall(r"```sql\n([^`]*);\n```\n\n!\[.*\]\((\w+\.svg)", text)
-    ((sql, _),) = (found for found in query if found[1] == new.name)
+    (sql,) = re.findall(rf"```sql\n([^`]*);\n```\n\n!\[.*\]\({new.name}", text)
     new.write_text(draw(db.query(sql)), "utf-8")
     assert committed.read_text("utf-8") == new.read_text("utf-8"), f"cp {new} {committed}"
 
 
-@pytest.mark.parametrize("name", ["postgres", "duckdb"])
-def test_legs_are_those_that_the_target_loads(
-    install: Install,
-    warehouse: Postgres,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-) -> None:
+def test_legs_are_those_that_the_duckdb_target_loads(install: Install, tmp_path: Path) -> None:
     plugin = loader("target-duckdb")
     config = plugin["config"]
-    if name == "postgres":
-        plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]["loaders"]
-        (plugin,) = (one for one in plugins if one["name"] == "target-postgres")
-        monkeypatch.setenv("PGTZ", plugin["env"]["PGTZ"])
-        warehouse = views.database(warehouse, "loaded")
-        config = dataclasses.asdict(warehouse) | {"default_target_schema": "tap_noojee"}
     env = install(*plugin["pip_url"].split())
-    dates: dict[str, Any] = {"start_date": "2021-04-05", "end_date": "2021-04-06"}
     with Simulator(legs=ODD) as pbx:
+        dates: dict[str, Any] = {"start_date": "2021-04-05", "end_date": "2021-04-06"}
         pipe(tmp_path, env.program(plugin["name"]), config, pbx, **dates)
-    query: Callable[..., list[Row]] = partial(query_postgres, warehouse)
-    if name == "duckdb":
-        query = partial(query_duckdb, env, tmp_path / config["path"])
-    db = views.Database(name, query, print)
-    query(FILES[name], "SELECT 1")
+    db = views.Database("duckdb", partial(query_duckdb, env, tmp_path / config["path"]), print)
+    db.query(FILES["duckdb"], "SELECT 1")
     db.check(LEG, "legs", map(leg_row, ODD))
 
 
-def test_freshness_reads_the_tables_of_a_real_meltano(
-    project: Project, warehouse: Postgres, pbx: Simulator
+def test_legs_and_freshness_are_those_of_a_real_meltano(
+    project: Project, warehouse: Postgres
 ) -> None:
     server = views.database(warehouse, "meltano")
     pip = (find_uv_bin(), "pip", "install", "--python", str(project.bin / "python"))
@@ -324,21 +303,17 @@ def test_freshness_reads_the_tables_of_a_real_meltano(
     login = f"{server.user}:{server.password}@{server.host}:{server.port}/{server.database}"
     project.environment["MELTANO_DATABASE_URI"] = f"postgresql+psycopg://{login}"
     began = datetime.now(UTC)
-    project.read(pbx, "2021-09-14", "2021-09-15")
-    project.meltano("run", "tap-noojee", "target-postgres")
-    project.read(pbx, "2021-09-14", "2021-09-16", TAP_NOOJEE_API_KEY="wrong")
-    project.meltano("run", "tap-noojee", "target-postgres", status=1)
-    state_id = "dev:tap-noojee-to-target-postgres"
-    state_id += f":{project.environment['MELTANO_RUN_STATE_ID_SUFFIX']}"
-    # The tap's own state has no `hours_read` yet.
-    read = [{"from": "2021-09-14T00:00", "to": "2021-09-15T00:00"}]
-    text = views.state(bookmark("2021-09-14T14:00:00+00:00", hours_read=read))
-    project.meltano("state", "set", "--force", state_id, text)
+    with Simulator(legs=ODD) as pbx:
+        project.read(pbx, "2021-04-05", "2021-04-06")
+        project.meltano("run", "tap-noojee", "target-postgres")
+        project.read(pbx, "2021-04-05", "2021-04-07", TAP_NOOJEE_API_KEY="wrong")
+        project.meltano("run", "tap-noojee", "target-postgres", status=1)
     views.run(server, RUN_FILE)
+    db = views.Database("postgres", partial(query_postgres, server), print)
+    db.check(LEG, "legs", map(leg_row, ODD))
     columns = "state_id, read_until, last_success, last_failure"
-    ((found, until, success, failure),) = plain(
-        query_postgres(server, f"SELECT {columns} FROM freshness")
-    )
-    assert (found, until) == (state_id, datetime(2021, 9, 14, 14, tzinfo=UTC))
+    ((found, until, success, failure),) = plain(db.query(f"SELECT {columns} FROM freshness"))
+    assert found.startswith("dev:tap-noojee-to-target-postgres")
+    assert until == datetime(2021, 4, 5, 14, tzinfo=UTC)
     assert began < success < failure < datetime.now(UTC)
     assert server.query("SELECT count(*) FROM hours WHERE is_read") == [(24,)]

@@ -21,11 +21,7 @@ from conftest import (
 )
 from typing_extensions import override
 
-from tap_noojee.errors import (
-    ClockError,
-    FailedHoursError,
-    RequestError,
-)
+from tap_noojee.errors import ClockError, FailedHoursError, RequestError
 from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.tap import TapNoojee
 
@@ -69,13 +65,10 @@ def body(content: bytes) -> Failure:
     return Failure("body", body=content)
 
 
-LOGIN_PAGE = b"<form>Please wait and try again</form>"
-
 CASES = [
     # Retried.
     Case(status(429), RATE_LIMIT, 5),
     Case(Failure("rate", status=200), RATE_LIMIT, 5),
-    Case(Failure("rate", status=400), RATE_LIMIT, 5),
     Case(Failure("rate", status=404), RATE_LIMIT, 5),
     Case(status(500), "status 500", 5),
     Case(status(503, b'{"Code": 7, "Message": "no"}'), "status 503, Code 7: no", 5),
@@ -96,15 +89,12 @@ CASES = [
     # Fatal.
     Case(status(401), CHECK_KEY),
     Case(status(404), "/servicemanager/rest/RecordingAPI"),
-    Case(status(404, LOGIN_PAGE), "/servicemanager/rest/RecordingAPI"),
-    Case(Failure("redirect"), "redirects to another page"),
     Case(status(304), "redirects to another page"),
     Case(Failure("html"), "a web page"),
     Case(Failure("null"), CHECK_URL),
     Case(body(b'{"error": "no"}'), CHECK_URL),
     # Only the hour fails.
     Case(body(b'["a"]'), "record 1 is not an object", only_the_hour=True),
-    Case(body(b'[{"Leg": [1]}]'), "record 1: callend is missing", only_the_hour=True),
     Case(body(b'[{"Leg": 1},]'), "not JSON at byte", only_the_hour=True),
     Case(Failure("huge", size=2**26 + 1), "larger than 64 MiB", only_the_hour=True),
 ]
@@ -154,20 +144,6 @@ def test_failures_are_retried_fatal_or_only_the_hours(
     assert error.endswith(f"({case.attempts} attempts)") is (case.attempts > 1)
 
 
-def test_failures_that_pass_cost_nothing_but_time() -> None:
-    # One of each message is enough.
-    for case in {case.text: case for case in CASES}.values():
-        if case.attempts == 1 or case.failure.kind == "stall":
-            continue
-        failure = dataclasses.replace(case.failure, at=AT, times=case.attempts - 1)
-        with Simulator(failures=[failure]) as pbx:
-            run = run_tap(pbx, **HOURS)
-            expected = as_rows(expected_legs(pbx, HOURS["start_date"], HOURS["end_date"]))
-            assert len(requested_hours(pbx)) == 2 + case.attempts
-        assert run.error is None
-        assert written_rows(run) == expected
-
-
 @pytest.mark.parametrize(
     ("statuses", "attempts", "last"),
     [
@@ -176,30 +152,32 @@ def test_failures_that_pass_cost_nothing_but_time() -> None:
         ([403, 500, 500, 500, 500], 5, "status 500"),
         ([403, 500, 403], 3, "status 403"),
         ([500, 401], 2, "status 401"),
-        ([500, 403], 3, None),
-        ([403, 500, 429, 500], 5, None),
+        ([500, 403], 3, ""),
+        ([403, 500, 429, 500], 5, ""),
     ],
 )
 def test_each_kind_of_failure_keeps_its_own_limit(
-    statuses: list[int], attempts: int, last: str | None
+    statuses: list[int], attempts: int, last: str
 ) -> None:
     with Simulator(failures=[status(number) for number in statuses]) as pbx:
         run = run_tap(pbx, **HOUR)
-        assert len(pbx.requests) == attempts
+        expected = as_rows(expected_legs(pbx, HOUR["start_date"], HOUR["end_date"]))
+    assert len(pbx.requests) == attempts
     if last:
         assert last in str(run.error)
         assert f"({attempts} attempts)" in str(run.error)
     else:
         assert run.error is None
+        assert written_rows(run) == expected
 
 
-@pytest.mark.parametrize("number", [401, 403, 429, 500])
-def test_connection_test_never_retries(number: int) -> None:
-    with Simulator(failures=[status(number)]) as pbx:
-        run = run_tap(pbx, sync=TapNoojee.run_connection_test)
+def test_connection_test_never_retries() -> None:
+    for number in (401, 403, 429, 500):
+        with Simulator(failures=[status(number)]) as pbx:
+            run = run_tap(pbx, sync=TapNoojee.run_connection_test)
         assert len(pbx.requests) == 1
-    assert f"status {number}" in str(run.error)
-    assert "attempts" not in str(run.error)
+        assert f"status {number}" in str(run.error)
+        assert "attempts" not in str(run.error)
 
 
 def test_request_is_as_documented(requests_mock: Mocker) -> None:
@@ -230,9 +208,11 @@ class SlowClock(FakeClock):
     def __init__(self, latency: float) -> None:
         super().__init__()
         self.latency = latency
+        self.starts: list[float] = []
 
     @override
     def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
+        self.starts.append(self.monotonic())
         try:
             return super().run_in_thread(task, timeout)
         finally:
@@ -240,33 +220,24 @@ class SlowClock(FakeClock):
 
 
 def gaps(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
-    """The seconds between the starts of the requests for twelve hours."""
-    starts: list[float] = []
-
-    class Timed(SlowClock):
-        @override
-        def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
-            starts.append(self.monotonic())
-            return super().run_in_thread(task, timeout)
-
-    clock = Timed(latency)
-    with Simulator(volume=0, failures=list(failures)) as pbx:
-        run = run_tap(pbx, clock=clock, request_interval=interval, max_hours_per_run=8)
-    assert run.error is None
-    return [later - earlier for earlier, later in pairwise(starts)]
+    """The seconds between the starts of the requests for eight hours."""
+    clock = SlowClock(latency)
+    # Only the request for 04:00 fails, once.
+    at_four = [dataclasses.replace(one, at=("2021-09-14", 4)) for one in failures]
+    with Simulator(volume=0, failures=at_four) as pbx:
+        run_tap(pbx, clock=clock, request_interval=interval, max_hours_per_run=8)
+    return [later - earlier for earlier, later in pairwise(clock.starts)]
 
 
 @pytest.mark.parametrize(
     ("latency", "interval", "gap"),
     [
         (0, 60, 60.5),
-        (0.7, 60, 60.5),
         (59, 60, 60.5),
         (60.5, 60, 60.5),
         (90, 60, 90),
         (0.3, 1, 1.015),
         (0, 33, 33.495),
-        (0, 34, 34.5),
         (0.3, 0, 0.3),
     ],
 )
@@ -276,31 +247,25 @@ def test_next_request_starts_an_interval_and_a_margin_after_the_last(
     assert gaps(latency, interval=interval) == pytest.approx([gap] * 7)
 
 
-def at_four(failure: Failure) -> Failure:
-    """The failure, once, of the hour 04:00."""
-    return dataclasses.replace(failure, at=("2021-09-14", 4))
-
-
-@pytest.mark.parametrize(
-    "rejection", [Failure("rate"), status(429), status(403), status(400), Failure("code")]
-)
-def test_after_a_rejection_the_interval_counts_from_the_end(rejection: Failure) -> None:
-    assert gaps(20, at_four(rejection)) == pytest.approx([60.5] * 4 + [80] * 4)
-
-
-@pytest.mark.parametrize(
-    "failure", [status(500), Failure("reset"), Failure("empty"), Failure("cut")]
-)
-def test_after_a_failed_attempt_the_interval_counts_from_its_end(failure: Failure) -> None:
-    assert gaps(20, at_four(failure)) == pytest.approx([60.5] * 4 + [80] + [60.5] * 3)
-
-
-def test_a_bad_leg_costs_no_pace_but_a_bad_response_does() -> None:
-    for content, sleeps in ((b"[1]", [40.5, 40.5]), (b"[1,]", [60, 40.5])):
-        clock = SlowClock(20)
-        with Simulator(failures=[Failure("body", body=content)]) as pbx:
-            run_tap(pbx, **HOURS, clock=clock, request_interval=60)
-        assert [sleep for sleep in clock.sleeps if sleep] == pytest.approx(sleeps)
+def test_after_a_failure_the_interval_counts_from_its_end() -> None:
+    once, to_the_end = [80, 60.5, 60.5, 60.5], [80.0] * 4
+    cases: list[tuple[Failure, list[float]]] = [
+        (status(500), once),
+        (Failure("reset"), once),
+        (Failure("empty"), once),
+        (Failure("cut"), once),
+        (body(b"[1,]"), once),
+        # The response is good, and only one of its legs is not.
+        (body(b"[1]"), [60.5] * 4),
+        # Rejected although the tap keeps the interval.
+        (Failure("rate"), to_the_end),
+        (status(429), to_the_end),
+        (status(403), to_the_end),
+        (status(400), to_the_end),
+        (Failure("code"), to_the_end),
+    ]
+    for failure, later in cases:
+        assert gaps(20, failure) == pytest.approx([60.5] * 4 + later), failure
 
 
 @pytest.fixture
@@ -327,13 +292,11 @@ def test_retry_after_is_honoured_up_to_an_hour(requests_mock: Mocker) -> None:
         ("Wed, 01 Jun 2022 00:10:00 GMT", 600),
         ("Wed, 01 Jun 2022 00:10:00 -0000", 600),
         ("Wed, 01 Jun 2022 10:10:00 +1000", 600),
-        ("Wed, 01 Jun 2022 01:00:00 GMT", 3600),
         ("Wed, 01 Jun 2022 01:00:01 GMT", 3600),
         ("Tue, 31 May 2022 00:00:00 GMT", 60),
-        (f"Wed, 01 Jun {10**25} 00:10:00 GMT", 60),
     ]
-    cases_of = {503: cases, 403: cases[:2], 429: cases[:2]}
-    for number, text, seconds in [(n, *case) for n, some in cases_of.items() for case in some]:
+    all_cases = [*((503, *case) for case in cases), (403, "61", 61), (429, "61", 61)]
+    for number, text, seconds in all_cases:
         clock = FakeClock("2022-06-01T00:00:00+00:00")
         refused = {"status_code": number, "headers": {"Retry-After": text}}
         requests_mock.post(URL, [refused, {"json": []}])
@@ -366,12 +329,9 @@ def run_with_date(requests_mock: Mocker, date: str, **config: Any) -> Any:
         ("Tue, 14 Sep 2021 06:03:59 GMT", 1),
         ("Tue, 14 Sep 2021 06:03:59 -0000", 1),
         ("Tue, 14 Sep 2021 16:03:59 +1000", 1),
-        ("Tue, 14 Sep 2021 05:04:00 GMT", 1),
         ("Tue, 14 Sep 2021 05:03:59 GMT", 0),
         ("Mon, 13 Sep 2021 18:06:00 GMT", 0),
-        ("Fri, 31 Dec 9998 23:59:59 GMT", 2),
         ("", 2),
-        ("yesterday", 2),
         (f"Tue, 14 Sep {10**25} 00:00:00 GMT", 2),
         ("Fri, 31 Dec 9999 23:59:59 -2359", 2),
     ],
@@ -392,46 +352,18 @@ def test_an_hour_is_read_only_if_it_is_due_by_the_date_header(
 
 
 def test_a_skipped_hour_does_not_hold_up_older_ones(requests_mock: Mocker) -> None:
-    run = run_with_date(
-        requests_mock,
-        "Tue, 14 Sep 2021 06:00:00 GMT",
-        start_date="2021-09-14T11:00",
-        backfill_order="newest_first",
-    )
+    date, start = "Tue, 14 Sep 2021 06:00:00 GMT", "2021-09-14T11:00"
+    run = run_with_date(requests_mock, date, start_date=start, backfill_order="newest_first")
     hours = [request.qs["hour"][0] for request in requests_mock.request_history]
     assert hours == ["15", "14", "13", "12", "11"]
     assert hours_read(run) == [("2021-09-14T11:00", "2021-09-14T15:00")]
 
 
-@pytest.mark.parametrize(
-    ("date", "is_error"),
-    [
-        ("Mon, 13 Sep 2021 18:06:00 GMT", False),
-        ("Mon, 13 Sep 2021 18:05:59 GMT", True),
-        ("Thu, 01 Jan 1970 00:00:00 GMT", True),
-        ("Mon, 01 Jan 2001 00:00:00 GMT", True),
-    ],
-)
-def test_a_date_header_more_than_12_hours_behind_is_an_error(
-    date: str, *, is_error: bool, requests_mock: Mocker
-) -> None:
-    run = run_with_date(requests_mock, date, start_date="2021-09-13")
-    assert isinstance(run.error, ClockError) is is_error
-    assert len(requests_mock.request_history) == 1 or not is_error
-    if is_error:
+def test_a_date_header_more_than_12_hours_behind_is_an_error(requests_mock: Mocker) -> None:
+    for date in ("Mon, 13 Sep 2021 18:05:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"):
+        run = run_with_date(requests_mock, date, start_date="2021-09-13")
+        assert isinstance(run.error, ClockError)
         assert "`Date`" in str(run.error)
         assert "2021-09-14T06:06:00+00:00" in str(run.error)
         assert date[12:16] in str(run.error)
-
-
-def test_204_is_an_hour_without_calls_and_worth_one_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with Simulator(failures=[Failure("204", times=2)]) as pbx:
-        run = run_tap(pbx, **HOURS)
-    assert run.error is None
-    assert hours_read(run) == [("2021-09-14T14:00", "2021-09-14T17:00")]
-    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    (warning,) = warnings
-    assert warning.startswith("2021-09-14 14:00: ")
-    assert "204" in warning
+    assert len(requests_mock.request_history) == 2

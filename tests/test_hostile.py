@@ -6,7 +6,6 @@ the same bug in its tests.
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 import re
@@ -27,7 +26,7 @@ from processes import command, environment
 from servers import OK, at_once, serving
 
 from tap_noojee.errors import FailedHoursError, HourError, NoojeeError
-from tap_noojee.legs import LegReader
+from tap_noojee.legs import SCHEMA, LegReader
 from tap_noojee.responses import Response, parse_response
 from tap_noojee.simulator import Failure, Simulator
 
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
 ZONE = ZoneInfo("Australia/Melbourne")
 HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 KEY = "k3y-wxyh-o0d-chqrs"
-CONFIG: dict[str, Any] = {"start_date": "2021-09-14T14:00", "end_date": "2021-09-14T16:00"}
-GOOD = {
+GOOD = dict.fromkeys(SCHEMA["properties"], "x") | {
     "callend": "Tue Sep 14 15:03:34 AEST 2021",
     "CallRecordId": "6468",
     "DID": "7601",
@@ -63,97 +61,61 @@ quick = settings(deadline=None, derandomize=True, max_examples=12)
 # --- The oracle -------------------------------------------------------------------------------
 
 
-class UnreadableError(Exception):
-    """The value cannot be read."""
-
-
-def read_text(value: Any) -> str:
-    """The text of a JSON value; a number keeps its form."""
-    if isinstance(value, str):
-        return re.sub("[\0\ud800-\udfff]", "\ufffd", value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnreadableError
-    return json.dumps(value)
-
-
-def read_number(value: Any) -> int:
-    """A whole number, in any form."""
-    text = read_text(value).strip()
-    if not re.fullmatch("[+-]?[0-9]{1,20}([.][0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text):
-        raise UnreadableError
-    number = Fraction(text)
-    if number.denominator != 1 or not -(2**63) <= number < 2**63:
-        raise UnreadableError
-    return int(number)
-
-
-DATE_FORMS: dict[str, str | None] = {
+DATE_FORMS = {
     "Tue Sep 14 15:03:34 AEST 2021": "2021-09-14T05:03:34+00:00",
     "Fri Jan 01 00:00:00 GMT+11:00 2021": "2020-12-31T13:00:00+00:00",
     "2021-09-14 15:03:34.25": "2021-09-14T05:03:34.250000+00:00",
     "0000-00-00 00:00:00": None,
-    "Wed Nov 30 00:00:00 AEDT 2": None,
     "Thu Jan 01 10:00:00 AEST 1970": None,
     "Mon Sep 14 15:03:34 AEST 2021": None,
-    "Tue Sep 31 15:03:34 AEST 2021": None,
     "Tue Sep 14 15:03:34 XYZT 2021": None,
-    "15:03": None,
 }
 """Dates and their instants. The tests of dates have more of them."""
 
 
-def read_date(value: Any) -> str:
-    """One of the dates above; others that hypothesis finds are not dates."""
-    if not (date := DATE_FORMS.get(read_text(value))):
-        raise UnreadableError
-    return date
-
-
-def read_field(name: str, value: Any) -> Any:
-    """The value of a field in a record; None if it is optional and cannot be read."""
-    read = read_number if name in NUMBERS else read_date if name in DATES else read_text
-    is_typed = name in NUMBERS | DATES | REQUIRED
-    is_missing = value is None or (is_typed and isinstance(value, str) and not value.strip())
-    try:
-        if is_missing or (name == "CallRecordId" and len(read_text(value)) > 255):
-            raise UnreadableError  # noqa: TRY301
-        return read(value)
-    except UnreadableError:
-        if name in REQUIRED:
-            raise
+def whole_number(text: str) -> int | None:
+    """A whole number, in any form."""
+    if not re.fullmatch("[+-]?[0-9]{1,20}([.][0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text):
         return None
+    number = Fraction(text)
+    return int(number) if number.denominator == 1 and -(2**63) <= number < 2**63 else None
+
+
+def expected_value(name: str, value: Any) -> Any:
+    """The value of a field in a record; None if it cannot be read."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    text = re.sub("[\0\ud800-\udfff]", "\ufffd", text)
+    if name in NUMBERS:
+        return whole_number(text.strip())
+    if name in DATES:
+        return DATE_FORMS.get(text)
+    is_key = name == "CallRecordId"
+    return None if is_key and not (text.strip() and len(text) <= 255) else text
 
 
 def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """The records of these legs, or a part of the error."""
-    records = []
-    for number, leg in enumerate(legs, 1):
-        record: dict[str, Any] = {}
-        for name in GOOD:
-            try:
-                record[name] = read_field(name, leg.get(name))
-            except UnreadableError:
+    records = [{name: expected_value(name, leg.get(name)) for name in GOOD} for leg in legs]
+    for number, record in enumerate(records, 1):
+        for name, value in record.items():
+            if value is None and name in REQUIRED:
                 return [], f"record {number}: {name} "
-        records.append(record)
     return sorted(records, key=lambda record: str(record["callend"])), ""
 
 
 # --- Inputs -----------------------------------------------------------------------------------
 
 json_values = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.integers(-(10**40), 10**40),
-        st.floats(allow_nan=False, allow_infinity=False),
-        st.text(),
-        st.text(st.characters(categories=["Cc", "Cs", "Zs", "Nd"]), max_size=5),
-    ),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**40), 10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(categories=["Cc", "Cs", "Zs", "Nd", "L"]), max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=3,
 )
-
 number_texts = st.one_of(
     st.integers().map(str),
     st.integers(0, 9999).map(lambda number: f" +{number}.0\t"),
@@ -168,15 +130,14 @@ field_values = {
 
 @st.composite
 def odd_legs(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Legs with odd fields, or without some."""
+    """Legs of which each has an odd field, or several, or lacks one."""
     legs = []
     for number in range(draw(st.integers(0, 4))):
-        name = draw(st.sampled_from([*GOOD]))
-        changes = {name: field_values[name]} if draw(st.integers(0, 3)) else field_values
-        odd = draw(st.fixed_dictionaries({}, optional=changes))
-        leg = GOOD | {"CallRecordId": str(number)} | odd
+        leg = GOOD | {"CallRecordId": str(number)}
+        for name in draw(st.sets(st.sampled_from([*GOOD]), max_size=3)):
+            leg[name] = draw(field_values[name])
         if not draw(st.integers(0, 9)):
-            leg.pop(name)
+            leg.pop(draw(st.sampled_from([*GOOD])))
         legs.append(leg)
     return legs
 
@@ -195,20 +156,13 @@ TOKENS = [
 
 @st.composite
 def damaged_bodies(draw: st.DrawFn) -> bytes:
-    """An ordinary response, cut, flipped, duplicated or spliced."""
+    """An ordinary response, cut, duplicated or spliced."""
     body = draw(st.sampled_from(BODIES))
     for _ in range(draw(st.integers(1, 3))):
         start, end = sorted(draw(st.tuples(*[st.integers(0, len(body))] * 2)))
         near = min(end, start + draw(st.integers(0, 40)))
-        middle = draw(
-            st.one_of(
-                st.just(b""),
-                st.binary(min_size=1, max_size=4),
-                st.sampled_from(TOKENS),
-                st.just(body[start:near] * 2),
-                st.sampled_from(BODIES),
-            )
-        )
+        pieces = [b"", body[start:near] * 2, *TOKENS, *BODIES]
+        middle = draw(st.sampled_from(pieces) | st.binary(min_size=1, max_size=4))
         body = body[:start] + middle + body[draw(st.sampled_from([start, near, end])) :]
     return body
 
@@ -216,16 +170,10 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
 # --- Tests ------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class Outcome:
-    """The records of a response, or its error."""
-
-    records: list[dict[str, Any]]
-    error: NoojeeError | None = None
-
-
-def read(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Outcome:
-    """Read a response without a server."""
+def read(
+    body: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> tuple[list[dict[str, Any]], NoojeeError | None]:
+    """The records of a response, and its error."""
     response = Response(status, headers or {}, bytearray(body))
     try:
         _ = response.date
@@ -235,22 +183,8 @@ def read(body: bytes, status: int = 200, headers: dict[str, str] | None = None) 
         text = str(error)
         assert text.isprintable()
         assert len(text) < 500
-        return Outcome([], error)
-    return Outcome([asdict(leg) for leg in legs])
-
-
-def check_types(records: list[dict[str, Any]]) -> None:
-    """Every record can be written and has the types of the schema."""
-    json.dumps(records, ensure_ascii=False).encode()
-    for record in records:
-        assert record.keys() == GOOD.keys()
-        assert "\0" not in "".join(str(value) for value in record.values())
-        for name, value in record.items():
-            assert isinstance(value, int if name in NUMBERS else str) or (
-                value is None and name not in REQUIRED
-            )
-            if name in DATES and value:
-                assert datetime.fromisoformat(str(value)).utcoffset() == timedelta()
+        return [], error
+    return [asdict(leg) for leg in legs], None
 
 
 @thorough
@@ -259,17 +193,11 @@ def test_odd_fields_are_read_as_sent_or_become_null(
     legs: list[dict[str, Any]], *, ascii_only: bool
 ) -> None:
     text = json.dumps(legs, ensure_ascii=ascii_only)
-    outcome = read(text.encode(errors="surrogatepass"))
-    records, error = expected_outcome(legs)
-    assert outcome.records == records
-    assert (outcome.error is not None) is bool(error)
-    assert error in str(outcome.error)
-
-
-@thorough
-@given(body=damaged_bodies())
-def test_damaged_responses_are_read_or_refused(body: bytes) -> None:
-    check_types(read(body).records)
+    records, error = read(text.encode(errors="surrogatepass"))
+    expected, part = expected_outcome(legs)
+    assert records == expected
+    assert (error is not None) is bool(part)
+    assert part in str(error)
 
 
 header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
@@ -285,16 +213,24 @@ headers = st.fixed_dictionaries(
 
 @thorough
 @given(
-    status=st.sampled_from([200, 204, 302, 401, 403, 429]) | st.integers(100, 999),
-    body=st.binary(max_size=60) | damaged_bodies(),
+    status=st.sampled_from([200, 200, 200, 204, 302, 401, 403, 429]) | st.integers(100, 999),
+    body=damaged_bodies() | st.binary(max_size=60),
     headers=headers,
 )
-def test_no_status_body_or_header_is_too_much(
+def test_any_response_is_read_or_refused(
     status: int, body: bytes, headers: dict[str, str]
 ) -> None:
-    outcome = read(body, status, headers)
-    assert outcome.error or status in {200, 204}
-    check_types(outcome.records)
+    records, error = read(body, status, headers)
+    assert error or status in {200, 204}
+    json.dumps(records, ensure_ascii=False).encode()
+    for record in records:
+        assert record.keys() == GOOD.keys()
+        assert "\0" not in "".join(map(str, record.values()))
+        for name, value in record.items():
+            is_null = value is None and name not in REQUIRED
+            assert is_null or isinstance(value, int if name in NUMBERS else str)
+            if name in DATES and value:
+                assert datetime.fromisoformat(value).utcoffset() == timedelta()
 
 
 @quick
@@ -302,13 +238,14 @@ def test_no_status_body_or_header_is_too_much(
 def test_a_run_survives_any_response(body: bytes) -> None:
     failure = Failure("body", body=body, at=("2021-09-14", 15), times=None)
     with Simulator(volume=0, failures=[failure]) as pbx:
-        run = run_tap(pbx, **CONFIG)
-    outcome = read(body)
+        run = run_tap(pbx, start_date="2021-09-14T14:00", end_date="2021-09-14T16:00")
+    records, error = read(body)
+    # Not `splitlines`, as U+2028 is in the records.
     messages = [json.loads(line) for line in run.output.split("\n") if line]
-    assert [m["record"] for m in messages if m["type"] == "RECORD"] == outcome.records
-    assert (run.error is None) is (outcome.error is None)
+    assert [m["record"] for m in messages if m["type"] == "RECORD"] == records
+    assert (run.error is None) is (error is None)
     assert isinstance(run.error, NoojeeError | None)
-    if isinstance(outcome.error, HourError):
+    if isinstance(error, HourError):
         assert isinstance(run.error, FailedHoursError)
 
 
@@ -331,18 +268,11 @@ UNIT = 1 if sys.platform == "darwin" else 1024
 
 def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
     """Run the tap as a process: its exit status, its log, and its peak memory in MiB."""
+    dates: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
     with serving(at_once(response)) as host, (tmp_path / "output").open("wb") as output:
+        tap = command(tmp_path, Simulator(), api_url=f"http://{host}", **dates)
         done = subprocess.run(
-            [
-                *(sys.executable, "-c", MEASURE),
-                *command(
-                    tmp_path,
-                    Simulator(),
-                    api_url=f"http://{host}",
-                    start_date="2021-09-14T15:00",
-                    end_date="2021-09-14T16:00",
-                ),
-            ],
+            [sys.executable, "-c", MEASURE, *tap],
             stdout=output,
             stderr=subprocess.PIPE,
             text=True,
@@ -364,19 +294,14 @@ WAVE = "\U0001f44b".encode()
 """One character beyond the BMP, and Python takes four bytes for each of the string."""
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "objects": lambda: b"[" + b"{}," * 974_000 + b"{}]",
     "nested objects": lambda: (
         b"[" + b",".join([b'{"Tag":' * 800 + b"1" + b"}" * 800] * 2400) + b',{"Tag":"%b%b"}]' % (
             WAVE, b"x" * 2 * MIB)
     ),
-    "numbers": lambda: b"[" + b"0," * 1_940_000 + b"0]",
     "too many": lambda: b"[" + b"{}," * (21 * MIB) + b"{}]",
-    "one string": lambda: b'["' + b"x" * (63 * MIB) + b'"]',
     "one leg": lambda: json.dumps([GOOD | {"Tag": "x" * (60 * MIB) + "\0"}]).encode(),
     "one wide leg": lambda: json.dumps(
         [GOOD | {"Tag": "\U0001f44b" + "x" * (19 * MIB) + "\n\0"}], ensure_ascii=False).encode(),
-    "fields": lambda: b"[{%b}]" % b",".join(
-        b'"%07d":"01"' % number for number in range(1_940_000)),
     "wide fields": lambda: b"[{%b}]" % b",".join(
         b'"%b%07d":"%b"' % (WAVE, number, WAVE) for number in range(1_390_000)),
     "wide strings": lambda: b"[" + b'"%bx",' % WAVE * 1_940_000 + b"0]",

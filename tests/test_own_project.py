@@ -120,7 +120,7 @@ def test_rehearsal_does_not_spoil_the_real_load(
     own.meltano(*INTO_POSTGRES)
     own.environment["TAP_NOOJEE_API_URL"] = pbx.url.replace("127.0.0.1", "localhost")
     printed = own.meltano(*INTO_POSTGRES, status=1)
-    assert "state: written with pbx '127.0.0.1', but this run has 'localhost'" in printed
+    assert "state: written with pbx '127.0.0.1', but this run uses 'localhost'" in printed
     assert "Traceback" not in printed
     clear = block(OPERATION, "state clear", "sh").replace(STATE_ID, own.state_id())
     own.shell(clear, answer="y\n")
@@ -332,10 +332,10 @@ def test_readme_runs_without_meltano(own: Project, pbx: Simulator, tools: dict[s
     ends = expected_ends(pbx, HOUR[0], "2021-09-14T17:00")
     assert written == [end.isoformat() for end in ends]
 
-    # The recipes for a SOCKS proxy and an upgrade.
+    # The recipes for an upgrade and a SOCKS proxy.
+    assert bash(block(RECIPES, "--reinstall", "sh")).returncode == 0
     assert bash(block(RECIPES, "PySocks", "sh")).returncode == 0
     tools |= {"HTTPS_PROXY": "socks5h://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     (folder / "config.json").write_text(json.dumps(config | {"api_url": "https://pbx.invalid"}))
     done = bash("tap-noojee --config config.json --test")
     assert "Connection refused" in done.stderr
-    assert bash(block(RECIPES, "--reinstall", "sh")).returncode == 0

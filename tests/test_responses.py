@@ -9,9 +9,10 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from conftest import as_rows, expected_legs, hours_read, requested_hours, run_tap, written_rows
+from conftest import as_rows, expected_legs, requested_hours, run_tap, written_rows
 from msgspec.structs import asdict
 
 from tap_noojee.decoding import MAX_LEGS, Decoded
@@ -27,13 +28,14 @@ from tap_noojee.errors import (
 )
 from tap_noojee.legs import RawLeg
 from tap_noojee.responses import MAX_MESSAGE_BYTES, Response, parse_response
-from tap_noojee.simulator import Failure, Simulator
+from tap_noojee.simulator import Failure, Leg, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NOW = datetime(2022, 6, 1, tzinfo=UTC)
 FIELDS = RawLeg.__struct_fields__
+NEW_FIELDS = set(FIELDS) - Leg(NOW, NOW, "1").record(ZoneInfo("UTC")).keys()
 FOLDER = Path(__file__).with_name("responses")
 
 
@@ -119,43 +121,37 @@ def test_each_body_has_an_outcome() -> None:
 def test_a_bad_response_costs_only_itself(name: str, caplog: pytest.LogCaptureFixture) -> None:
     outcome = OUTCOMES[name]
     failure = Failure("body", body=(FOLDER / name).read_bytes(), at=("2021-09-14", 15))
+    dates: dict[str, Any] = {"start_date": "2021-09-14T14:00", "end_date": "2021-09-14T17:00"}
     with Simulator(failures=[failure]) as pbx:
-        run = run_tap(pbx, start_date="2021-09-14T14:00", end_date="2021-09-14T17:00")
-        before, after = (
-            as_rows(expected_legs(pbx, f"2021-09-14T{hour}:00", f"2021-09-14T{hour + 1}:00"))
-            for hour in (14, 16)
-        )
-        again = run_tap(
-            pbx,
-            state=run.states[-1],
-            start_date="2021-09-14T14:00",
-            end_date="2021-09-14T17:00",
-        )
+        run = run_tap(pbx, **dates)
+        again = run_tap(pbx, state=run.states[-1], **dates)
         hours = [hour for _, hour in requested_hours(pbx)]
-        correct = as_rows(expected_legs(pbx, "2021-09-14T15:00", "2021-09-14T16:00"))
+        before, correct, after = (
+            as_rows(expected_legs(pbx, f"2021-09-14T{hour}:00", f"2021-09-14T{hour + 1}:00"))
+            for hour in (14, 15, 16)
+        )
     written = written_rows(run)
     middle = run.records[len(before) : len(run.records) - len(after)]
     assert written[: len(before)] == before
     assert written[len(run.records) - len(after) :] == after
     lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(lines) == len(outcome.warnings)
+    # A new field of the schema is missing in all these bodies.
+    lines = [line for line in lines if not any(f"field {name};" in line for name in NEW_FIELDS)]
     for line, parts in zip(lines, outcome.warnings, strict=True):
         assert line.startswith("2021-09-14 15:00: ")
         assert all(part in line for part in parts)
+    assert again.error is None
     if outcome.error:
         (failed,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert failed.startswith("2021-09-14 15:00: ")
         assert outcome.error in failed
         assert isinstance(run.error, FailedHoursError)
-        assert "2021-09-14 15:00" in str(run.error)
         assert middle == []
-        assert again.error is None
         assert hours == [14, 15, 16, 15]
         assert written_rows(again) == correct
     else:
         assert run.error is None
         assert [record[outcome.field] for record in middle] == [*outcome.values]
-        assert hours_read(run) == [("2021-09-14T14:00", "2021-09-14T17:00")]
         assert hours == [14, 15, 16]
 
 
@@ -178,14 +174,11 @@ def test_decoding_empties_the_body_before_it_builds_odd_legs() -> None:
     assert not body
 
 
-def test_numbers_keep_their_form() -> None:
+def test_numbers_keep_their_form_and_other_values_are_left_for_the_reader() -> None:
     for number in ("0", "-0", "68", "68.0", "6.8E1", "1e999", "9" * 5000, "-1.50"):
         assert tag(number)[0] == number
     for constant in ("NaN", "Infinity", "-Infinity"):
         assert isinstance(tag(constant)[0], float)
-
-
-def test_values_of_other_types_are_left_for_the_reader() -> None:
     assert [tag(value)[0] for value in ("null", "true", "[1]")] == [None, True, ["1"]]
     assert decode(b'[null, 1, "a", []]').legs == [None, "1", "a", []]
 
@@ -206,8 +199,8 @@ def test_unknown_and_missing_fields_are_named() -> None:
     assert decode(b"[{}]").missing == optional | {"Tag"}  # the reader names the required ones
     assert decode(bare.replace(b"}]", b'}, {"DID": null}]')).missing == optional - {"DID"}
     assert decode(b"[]").missing == set()
-    decoded = decode(one_leg(Queue='{"a": [1]}', Agent="1", **{"\u2028": "1"}))
-    assert {"Queue", "Agent", " "} <= decoded.unknown
+    decoded = decode(one_leg(Team='{"a": [1]}', Agent="1", **{"\u2028": "1"}))
+    assert {"Team", "Agent", " "} <= decoded.unknown
     assert decode(one_leg(**{"x-the-key-01": "1"})).unknown != {"x-the-key-01"}
     many = decode(one_leg(**{f"f{number}": "1" for number in range(30)}))
     assert len(many.unknown) == 20
@@ -264,19 +257,13 @@ def test_charset_is_utf_8_or_as_declared_or_windows_1252() -> None:
 # --- Bodies that cannot be read ---------------------------------------------------------------
 
 
+TRUNCATED = [
+    *(b"", b" \n", b"[", b'[{"a": "b"}', b'[{"a": "b"},', b'[{"a": "b]', b'[{"a": "b\\'),
+    *(rb'[{"a": "b\u00', b'[{"a": fals', b'[{"a": -Infinit', '[{"a": "Zoë'.encode()[:-1]),
+    *(b'{"Code": 0', b"{" * 60_000),
+]
 UNREADABLE = [
-    (b"", TruncatedResponseError, "after 0 bytes"),
-    (b" \n", TruncatedResponseError, "after 0 bytes"),
-    (b"[", TruncatedResponseError, "after 1 bytes"),
-    (b'[{"a": "b"}', TruncatedResponseError, "after 11 bytes"),
-    (b'[{"a": "b"},', TruncatedResponseError, "after 12 bytes"),
-    (b'[{"a": "b]', TruncatedResponseError, "after 10 bytes"),
-    (b'[{"a": "b\\', TruncatedResponseError, "after 10 bytes"),
-    (rb'[{"a": "b\u00', TruncatedResponseError, "after 13 bytes"),
-    (b'[{"a": fals', TruncatedResponseError, "after 11 bytes"),
-    (b'[{"a": -Infinit', TruncatedResponseError, "after 15 bytes"),
-    ('[{"a": "Zoë'.encode()[:-1], TruncatedResponseError, "after 11 bytes"),
-    (b'{"Code": 0', TruncatedResponseError, "after 10 bytes"),
+    *((body, TruncatedResponseError, f"after {len(body.strip()):,} bytes") for body in TRUNCATED),
     (b'[{"a": "b"},]', HourError, "not JSON at byte 1"),
     (b'[{"a": "b"}]]', HourError, "not JSON at byte 12"),
     (b'[{"a": "b"}]}', HourError, "not JSON at byte 12"),
@@ -286,12 +273,8 @@ UNREADABLE = [
     (b'["\xed\xa0\x80", x]', HourError, "not JSON at byte 8"),
     (b"[x, " + b" " * 20 + b"1", HourError, "not JSON at byte 1"),
     (b"[" * 100_000, HourError, "nested too deeply"),
-    (b"[" * 100_000 + b"]" * 100_000, HourError, "nested too deeply"),
     (one_leg(Tag="[" * 50_000 + "]" * 50_000), HourError, "nested too deeply"),
-    (b"{" * 60_000, TruncatedResponseError, "after 60,000 bytes"),
-    (b"{}", RequestError, "not a list of legs"),
     (b"null", RequestError, "not a list of legs"),
-    (b"no calls", RequestError, "not a list of legs"),
     (b"x" * MAX_MESSAGE_BYTES + b"rate limit", RequestError, "not a list of legs"),
     (b" <html>", RequestError, "a web page"),
 ]
@@ -309,13 +292,13 @@ def test_a_response_may_have_150_000_legs(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("tap_noojee.decoding.MAX_LEGS", 100)
     leg = one_leg()[1:-1]
     assert len(decode(b"[" + b",".join([leg] * 100) + b"]").legs) == 100
-    assert len(decode(b"[" + b"0," * 1298 + b"0]").legs) == 1299
+    limit = 100 * (len(FIELDS) + 1) - 1
+    assert len(decode(b"[" + b"0," * (limit - 1) + b"0]").legs) == limit
     for body in (
         b"[" + b",".join([leg] * 101) + b"]",
-        b"[" + b"0," * 1300 + b"0]",
-        b"[" + b"{}," * 650 + b"{}]",
-        b"[" + b"[]," * 650 + b"[]]",
-        b'{"Tag":'.join([b"["] + [b""] * 1300) + b"1" + b"}" * 1300 + b"]",
+        b"[" + b"0," * (limit + 1) + b"0]",
+        b"[" + b"{}," * limit + b"{}]",
+        b"[" + b"[]," * limit + b"[]]",
     ):
         raised = error(body)
         assert type(raised) is HourError
@@ -356,8 +339,8 @@ def test_other_words_are_not_a_rate_limit() -> None:
 
 
 def test_statuses_have_their_kinds() -> None:
+    longest = MAX_MESSAGE_BYTES - len(json.dumps({"Message": ""}))
     for status, body, kind, detail in [
-        (500, b"", TransientError, "(status 500)"),
         (500, b'{"Code": 1}', TransientError, "(status 500, Code 1: None)"),
         (500, b'{"code": 1}', TransientError, "(status 500)"),
         (999, b"", TransientError, "(status 999)"),
@@ -365,10 +348,10 @@ def test_statuses_have_their_kinds() -> None:
         (400, b'{"Code": 7', PossibleRateLimitError, "(status 400)"),
         (403, b'{"Message": "a\nb"}', PossibleRateLimitError, "Code None: a b"),
         (200, b'\xef\xbb\xbf {"Code": 0}', PossibleRateLimitError, "(status 200, Code 0: None)"),
-        (201, b"[]", PossibleRateLimitError, "(status 201)"),
+        (200, b'{"Message": "%b"}' % (b"x" * longest), PossibleRateLimitError, "xxx"),
+        (200, b'{"Message": "%b"}' % (b"x" * (longest + 1)), RequestError, "not a list of legs"),
         (299, b"", PossibleRateLimitError, "(status 299)"),
         (401, b'{"Code": 7}', RequestError, "(status 401, Code 7: None)"),
-        (404, b"", RequestError, "(status 404)"),
         (300, b"", RequestError, "redirects to another page"),
         (399, b"rate limit", RequestError, "redirects to another page"),
     ]:
@@ -376,21 +359,6 @@ def test_statuses_have_their_kinds() -> None:
         assert type(raised) is kind, status
         assert detail in str(raised)
     assert decode(b"<html>", 204) == Decoded([], no_content=True)
-
-
-def test_a_status_object_may_have_64_kib() -> None:
-    empty = len(json.dumps({"Message": ""}))
-    for size, kind in (
-        (MAX_MESSAGE_BYTES, PossibleRateLimitError),
-        (MAX_MESSAGE_BYTES + 1, RequestError),
-    ):
-        assert type(error(json.dumps({"Message": "x" * (size - empty)}).encode())) is kind
-
-
-def test_long_error_pages_are_searched_quickly() -> None:
-    # A nested quantifier would take minutes.
-    for word in (b"exceed", b"wait ", b"once ", b"every ", b"limit "):
-        assert isinstance(error(word * 10_000, 400), PossibleRateLimitError)
 
 
 def test_redirects_are_named_by_their_host() -> None:
@@ -403,15 +371,10 @@ def test_redirects_are_named_by_their_host() -> None:
         assert f"redirects to {where}" in str(error(b"", 302, {"Location": location}))
 
 
-def test_deeply_nested_messages_are_errors_of_the_tap() -> None:
-    for depth in range(900, 1100, 3):
+def test_long_and_deeply_nested_messages_are_errors_of_the_tap() -> None:
+    # A nested quantifier would take minutes.
+    for word in (b"exceed", b"wait ", b"once ", b"every ", b"limit "):
+        assert isinstance(error(word * 10_000, 400), PossibleRateLimitError)
+    for depth in range(900, 1100, 20):
         body = b'{"Message": ' + b"[" * depth + b"]" * depth + b"}"
         assert isinstance(error(body, 400), NoojeeError)
-
-
-def test_date_header_is_optional() -> None:
-    for date in ("", "yesterday"):
-        assert Response(200, {"Date": date}, bytearray()).date is None
-    assert Response(200, {}, bytearray()).date is None
-    headers = {"Date": "Wed, 01 Jun 2022 10:00:00 +1000"}
-    assert Response(200, headers, bytearray()).date == NOW

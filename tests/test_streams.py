@@ -275,8 +275,8 @@ def test_state_waits_while_there_are_no_records() -> None:
     """The SDK's repetition of the given STATE waits as well."""
     with Simulator(volume=0) as pbx:
         run = run_tap(pbx, **between(0, 120), state=state((0, 1)))
-        # The first one replaces the SDK's, the run's own at its start, and those of 48 hours.
-        assert run.states == [state((0, end)) for end in (49, 99, 120)]
+        # The first one replaces the SDK's, the run's own at its start, and those of 49 hours.
+        assert run.states == [state((0, end)) for end in (51, 103, 120)]
         assert run.messages[0]["type"] == "SCHEMA"
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
+import logging
 import socket
 import ssl
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 import requests
@@ -17,21 +18,21 @@ import requests_mock
 import trustme
 import urllib3
 from conftest import FakeClock, run_tap
-from servers import OK, at_once, endless, serving
+from servers import OK, at_once, endless, leaks, log_of, serving
 from typing_extensions import override
 
-from tap_noojee.errors import FailedHoursError, RequestError, TransientError
+from tap_noojee.errors import RequestError, TransientError
 from tap_noojee.simulator import API_KEY, Simulator
-from tap_noojee.transport import MAX_RESPONSE_BYTES, Transport
+from tap_noojee.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-PIECE = b" " * 2**16
+NO_CONTENT = b"HTTP/1.1 204 x\r\n\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -41,140 +42,89 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-# --- TLS --------------------------------------------------------------------------------------
+# --- The connection ---------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def serving_tls(certificate: trustme.LeafCert) -> Iterator[tuple[str, list[str]]]:
-    """Serve 204 over TLS; yields the host and the targets of requests."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    certificate.configure_cert(context)
-    targets = []
-
-    def respond(connection: socket.socket, target: str) -> None:
-        targets.append(target)
-        connection.sendall(b"HTTP/1.1 204 x\r\n\r\n")
-
-    with serving(respond, context) as host:
-        yield host.replace("127.0.0.1", "localhost"), targets
-
-
-@pytest.fixture
-def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """An authority that REQUESTS_CA_BUNDLE trusts."""
+@pytest.mark.parametrize("flaw", ["", "unknown authority", "another name", "expired"])
+def test_only_a_server_with_a_valid_certificate_gets_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flaw: str
+) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authority.pem"))
-    return authority
-
-
-def test_an_authority_of_ones_own_is_trusted(authority: trustme.CA) -> None:
-    with serving_tls(authority.issue_cert("localhost")) as (host, targets):
+    issuer = trustme.CA() if flaw == "unknown authority" else authority
+    name = "pbx.example.com" if flaw == "another name" else "localhost"
+    end = datetime(2021, 1, 1, tzinfo=UTC) if flaw == "expired" else None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    issuer.issue_cert(name, not_after=end).configure_cert(context)
+    targets: list[str] = []
+    with serving(at_once(NO_CONTENT, targets), context) as address:
+        host = address.replace("127.0.0.1", "localhost")
         run = run_tap(Simulator(), api_url=f"https://{host}", **HOUR)
-    assert run.error is None
-    (target,) = targets
-    assert target.endswith(f"/retrieveMetaDataByHour?apiKey={API_KEY}&date=2021/09/14&hour=15")
+    if flaw:
+        assert f"certificate of {host}" in str(run.error)
+        assert "REQUESTS_CA_BUNDLE" in str(run.error)
+        assert "attempts" not in str(run.error)
+        assert targets == []
+    else:
+        assert run.error is None
+        (target,) = targets
+        assert target.endswith(f"/retrieveMetaDataByHour?apiKey={API_KEY}&date=2021/09/14&hour=15")
 
 
-@pytest.mark.parametrize("flaw", ["unknown authority", "another name", "expired"])
-def test_a_bad_certificate_ends_the_run_before_the_key_is_sent(
-    authority: trustme.CA, flaw: str
+PBX = "https://pbx.example.com"
+NO_PROXY = "the proxy does not connect to pbx.example.com:443 (Connection refused)"
+
+UNREACHABLE = [
+    # The URL, a variable of the environment, a part of the error, and the attempts.
+    ("http://127.0.0.1:9", "", "127.0.0.1:9: Connection refused", 5),
+    ("https://SERVER", "", "no connection to 127.0.0.1:", 5),
+    (PBX, "", "pbx.example.com:443: Name or service not known", 5),
+    (f"{PBX}:8443/x", "", "pbx.example.com:8443: Name or service not known", 5),
+    ("http://localhost", "", "localhost:80: Name or service not known", 5),
+    (PBX, "ALL_PROXY=http://127.0.0.1:9", NO_PROXY, 5),
+    (PBX, f"HTTPS_PROXY=http://me:{API_KEY}@127.0.0.1:9", NO_PROXY, 5),
+    ("https://407.example.com", f"HTTPS_PROXY=http://{API_KEY}@SERVER", "com:443 (407 x)", 1),
+    ("https://403.example.com", "HTTPS_PROXY=http://SERVER", "com:443 (403 x)", 1),
+    ("https://503.example.com", "HTTPS_PROXY=http://SERVER", "com:443 (503 x)", 5),
+    (PBX, "HTTPS_PROXY=socks5://127.0.0.1:9", "PySocks", 1),
+    (PBX, f"HTTPS_PROXY=socks9://{API_KEY}", "HTTPS_PROXY", 1),
+    (PBX, f"HTTPS_PROXY=http://{API_KEY}:{API_KEY}", "HTTPS_PROXY", 1),
+    (PBX, "HTTPS_PROXY=http://", "HTTPS_PROXY", 1),
+    (PBX, "ALL_PROXY=http://:80:80", "ALL_PROXY", 1),
+    (PBX, "REQUESTS_CA_BUNDLE=/no/such/file", "REQUESTS_CA_BUNDLE", 1),
+]  # fmt: skip
+
+
+def test_failed_connections_are_named_without_the_key_and_retried_if_that_may_help(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    past = datetime(2021, 1, 1, tzinfo=UTC)
-    certificate = {
-        "unknown authority": trustme.CA().issue_cert("localhost"),
-        "another name": authority.issue_cert("pbx.example.com"),
-        "expired": authority.issue_cert("localhost", not_after=past),
-    }[flaw]
-    with serving_tls(certificate) as (host, targets):
-        run = run_tap(Simulator(), api_url=f"https://{host}", **HOUR)
-    assert f"certificate of {host}" in str(run.error)
-    assert "REQUESTS_CA_BUNDLE" in str(run.error)
-    assert "attempts" not in str(run.error)
-    assert targets == []
+    look_up = socket.getaddrinfo
 
-
-def test_a_broken_handshake_is_retried() -> None:
-    connections = []
-
-    def hang_up(connection: socket.socket, _: str) -> None:
-        connections.append(connection)
-
-    with serving(hang_up) as host:
-        run = run_tap(Simulator(), api_url=f"https://{host}", **HOUR)
-    assert str(run.error).endswith("(5 attempts)")
-    assert host in str(run.error)
-    assert len(connections) == 5
-
-
-# --- What does not connect --------------------------------------------------------------------
-
-
-def test_a_refused_connection_names_host_and_port() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        host = f"127.0.0.1:{server.getsockname()[1]}"
-    run = run_tap(Simulator(), api_url=f"http://{host}", **HOUR)
-    assert f"{host}: Connection refused" in str(run.error)
-    assert str(run.error).endswith("(5 attempts)")
-
-
-def test_an_unknown_host_is_named_with_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    def look_up(*_: object, **__: object) -> None:
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    for url, host in {
-        "https://pbx.example.com": "pbx.example.com:443",
-        "https://pbx.example.com:8443/x": "pbx.example.com:8443",
-        "http://localhost": "localhost:80",
-    }.items():
-        run = run_tap(Simulator(), api_url=url, **HOUR)
-        assert f"{host}: Name or service not known" in str(run.error)
-
-
-@pytest.mark.parametrize(
-    ("status", "attempts"), [("407 Proxy Authentication Required", 1), ("403 No", 1), ("503 x", 5)]
-)
-def test_the_proxys_status_is_reported(
-    monkeypatch: pytest.MonkeyPatch, status: str, attempts: int
-) -> None:
-    targets = []
+    def look_up_numbers(host: str, *arguments: Any) -> Any:
+        if host != "127.0.0.1":
+            raise socket.gaierror(-2, "Name or service not known")
+        return look_up(host, *arguments)
 
     def refuse(connection: socket.socket, target: str) -> None:
-        targets.append(target)
-        connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+        """Refuse as a proxy, with the status that the host starts with."""
+        status = target[:3] if target.endswith(":443") else "400"
+        connection.sendall(f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode())
 
-    with serving(refuse) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@{proxy}")
-        run = run_tap(Simulator(), api_url="https://pbx.example.com", **HOUR)
-    assert targets == ["pbx.example.com:443"] * attempts
-    assert f"the proxy does not connect to pbx.example.com:443 ({status})" in str(run.error)
-    assert "HTTPS_PROXY" in str(run.error)
-    assert "secret" not in str(run.error)
-
-
-def test_a_proxy_that_is_down_is_named_and_retried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    run = run_tap(Simulator(), api_url="https://pbx.example.com", **HOUR)
-    assert "the proxy does not connect to pbx.example.com:443 (Connection refused)" in str(
-        run.error
-    )
-    assert str(run.error).endswith("(5 attempts)")
-
-
-def test_a_bad_environment_ends_the_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, value, hint in [
-        ("HTTPS_PROXY", "socks5://127.0.0.1:9", "PySocks"),
-        ("HTTPS_PROXY", "socks9://127.0.0.1:9", "HTTPS_PROXY"),
-        ("HTTPS_PROXY", "http://", "HTTPS_PROXY"),
-        ("ALL_PROXY", "http://:80:80", "ALL_PROXY"),
-        ("REQUESTS_CA_BUNDLE", "/no/such/file", "REQUESTS_CA_BUNDLE"),
-    ]:
-        with monkeypatch.context() as patch:
-            patch.setenv(variable, value)
-            run = run_tap(Simulator(), api_url="https://localhost:9", **HOUR)
-        assert hint in str(run.error)
-        assert "attempts" not in str(run.error)
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_numbers)
+    with serving(refuse) as server:
+        for url, setting, detail, attempts in UNREACHABLE:
+            with monkeypatch.context() as patch:
+                if setting:
+                    patch.setenv(*setting.replace("SERVER", server).split("=", 1))
+                run = run_tap(Simulator(), api_url=url.replace("SERVER", server), **HOUR)
+            text = str(run.error)
+            assert detail in text
+            assert ("HTTPS_PROXY" in text) is ("PROXY" in setting)
+            assert text.endswith(f"({attempts} attempts)") is (attempts > 1), text
+            assert leaks(log_of(run, caplog), API_KEY) == []
+            caplog.clear()
 
 
 def test_plain_http_never_uses_a_proxy(pbx: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,14 +138,12 @@ def test_plain_http_never_uses_a_proxy(pbx: Simulator, monkeypatch: pytest.Monke
 def test_a_thread_that_cannot_start_ends_the_run(
     pbx: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     class Limited(FakeClock):
         @override
         def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
             with monkeypatch.context() as patch:
-                patch.setattr(threading.Thread, "start", fail)
+                error = RuntimeError("can't start new thread")
+                patch.setattr(threading.Thread, "start", Mock(side_effect=error))
                 return super().run_in_thread(task, timeout)
 
     run = run_tap(pbx, **HOUR, clock=Limited())
@@ -205,12 +153,6 @@ def test_a_thread_that_cannot_start_ends_the_run(
 
 
 def test_the_key_is_in_every_form_of_url() -> None:
-    targets = []
-
-    def respond(connection: socket.socket, target: str) -> None:
-        targets.append(target)
-        connection.sendall(b"HTTP/1.1 204 x\r\n\r\n")
-
     paths = [
         "/./njadmin/rest",
         "/x/../njadmin",
@@ -219,7 +161,8 @@ def test_the_key_is_in_every_form_of_url() -> None:
         "/%7e/",
         "/x/retrieveMetaDataByHour",
     ]
-    with serving(respond) as host:
+    targets: list[str] = []
+    with serving(at_once(NO_CONTENT, targets)) as host:
         for path in paths:
             assert run_tap(Simulator(), api_url=f"http://{host}{path}", **HOUR).error is None
     assert len(targets) == len(paths)
@@ -286,65 +229,26 @@ def test_unusual_responses_are_read() -> None:
         assert run.keys == [("6468", 1)]
 
 
-@pytest.mark.parametrize(
-    ("start", "piece"),
-    [
-        (OK + b"Content-Length: 99999\r\n\r\n[", b" "),
-        (CHUNKED, b"1\r\n \r\n"),
-        (CHUNKED, b"0"),
-        (OK, b"X: y\r\n"),
-        (b"", CONTINUE),
-        (b"HTTP/1.1 500 x\r\n\r\n", b"x"),
-        (b"", b""),
-    ],
-    ids=["length", "chunks", "chunk size", "headers", "interim", "error", "nothing"],
-)
-def test_a_response_has_a_time_limit_however_slowly_it_arrives(start: bytes, piece: bytes) -> None:
-    with serving(endless(start, piece, pause=0.02)) as host:
-        run = run_tap(
-            Simulator(),
-            clock=VeryImpatientClock(),
-            api_url=f"http://{host}",
-            request_timeout=1,
-            **HOUR,
-        )
-    assert isinstance(run.error, RequestError)
-    assert f"no complete response from {host}" in str(run.error)
-    assert "`request_timeout`" in str(run.error)
-    assert str(run.error).endswith("(5 attempts)")
+ENDLESS = [
+    (OK + b"Content-Length: 99999\r\n\r\n[", b" "),
+    (CHUNKED, b"1\r\n \r\n"),
+    (CHUNKED, b"0"),
+    (OK, b"X: y\r\n"),
+    (b"", CONTINUE),
+    (b"HTTP/1.1 500 x\r\n\r\n", b"x"),
+    (b"", b""),
+]
 
 
-@pytest.mark.parametrize(
-    ("start", "piece"),
-    [
-        (OK + b"\r\n[", PIECE),
-        (OK + b"Content-Encoding: gzip\r\n\r\n", gzip.compress(PIECE * 100)),
-    ],
-    ids=["body", "compressed"],
-)
-def test_an_endless_response_fails_its_hour(
-    start: bytes, piece: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    with serving(endless(start, piece)) as host:
-        run = run_tap(Simulator(), api_url=f"http://{host}", **HOUR)
-    assert isinstance(run.error, FailedHoursError)
-    assert "2021-09-14 15:00: the response is larger than 64 MiB" in caplog.messages
-
-
-@pytest.mark.parametrize("status", ["302 x\r\nLocation: https://example.com", "500 x", "403 x"])
-def test_little_is_read_of_an_endless_error(status: str) -> None:
-    sent = 0
-
-    def respond(connection: socket.socket, _target: str) -> None:
-        nonlocal sent
-        connection.sendall(f"HTTP/1.1 {status}\r\n\r\n".encode())
-        while sent < MAX_RESPONSE_BYTES:
-            sent += connection.send(PIECE)
-
-    with serving(respond) as host:
-        run = run_tap(Simulator(), api_url=f"http://{host}", **HOUR)
-    assert f"status {status[:3]}" in str(run.error)
-    assert sent < MAX_RESPONSE_BYTES
+def test_a_response_has_a_time_limit_however_slowly_it_arrives() -> None:
+    for start, piece in ENDLESS:
+        with serving(endless(start, piece, pause=0.02)) as host:
+            url, clock = f"http://{host}", VeryImpatientClock()
+            run = run_tap(Simulator(), clock=clock, api_url=url, request_timeout=1, **HOUR)
+        assert isinstance(run.error, RequestError)
+        assert f"no complete response from {host}" in str(run.error)
+        assert "`request_timeout`" in str(run.error)
+        assert str(run.error).endswith("(5 attempts)")
 
 
 # --- The transport alone ----------------------------------------------------------------------
@@ -376,8 +280,6 @@ def test_failures_are_named_and_nothing_leads_to_their_url() -> None:
         (requests.exceptions.SSLError(INVALID), False, EXPIRED),
         (urllib3.exceptions.MaxRetryError(POOL, "/?apiKey=KEY", INVALID), False, EXPIRED),
         (caused(requests.ConnectionError("KEY"), INVALID, implicitly=True), False, EXPIRED),
-        (requests.exceptions.InvalidURL("KEY"), False, "HTTPS_PROXY"),
-        (urllib3.exceptions.LocationValueError("KEY"), False, "HTTPS_PROXY"),
         (requests.ConnectTimeout("KEY"), True, "no connection to pbx.example.com:443 within 10 s"),
         (requests.ReadTimeout("KEY"), True, "`request_timeout`"),
         (TimeoutError("KEY"), True, "`request_timeout`"),
@@ -399,33 +301,26 @@ def test_failures_are_named_and_nothing_leads_to_their_url() -> None:
         assert raised.value.__cause__ is raised.value.__context__ is None
 
 
-@pytest.mark.parametrize(
-    ("status", "size", "read"),
-    [(200, 2**26, 2**26), (500, 2**16, 2**16), (500, 2**20, 2**17), (201, 2**20, 2**17)],
-)
-def test_an_array_may_have_64_mib_and_an_error_is_cut_off(
-    status: int, size: int, read: int
-) -> None:
-    with requests_mock.Mocker() as server:
-        server.post(requests_mock.ANY, status_code=status, content=b" " * size)
-        response = transport().post("method?hour=3")
-    assert (response.status, len(response.body)) == (status, read)
+def test_an_array_may_have_64_mib_and_an_error_is_cut_off() -> None:
+    for status, size, read in [(200, 2**26, 2**26), (500, 2**16, 2**16), (201, 2**20, 2**17)]:
+        with requests_mock.Mocker() as server:
+            server.post(requests_mock.ANY, status_code=status, content=b" " * size)
+            response = transport().post("method?hour=3")
+        assert (response.status, len(response.body)) == (status, read)
 
 
-@pytest.mark.parametrize(("pace", "times_out"), [(8.5, False), (8.6, True)])
-def test_the_time_limit_is_for_connecting_and_the_whole_response(
-    pace: float, *, times_out: bool
-) -> None:
-    times = iter(range(10))
-    with requests_mock.Mocker() as server:
-        server.post(requests_mock.ANY, content=b" " * 2**16)
-        one = transport(lambda: next(times) * pace)
+def test_the_time_limit_is_for_connecting_and_the_whole_response() -> None:
+    for pace in (8.5, 8.6):
+        times = iter(range(10))
+        one = transport(lambda times=times, pace=pace: next(times) * pace)  # type: ignore[misc]
         assert one.time_limit == 17
-        if times_out:
-            with pytest.raises(TransientError, match="no complete response"):
-                one.post("method?hour=3")
-        else:
-            assert len(one.post("method?hour=3").body) == 2**16
+        with requests_mock.Mocker() as server:
+            server.post(requests_mock.ANY, content=b" " * 2**16)
+            if pace * 2 > 17:
+                with pytest.raises(TransientError, match="no complete response"):
+                    one.post("method?hour=3")
+            else:
+                assert len(one.post("method?hour=3").body) == 2**16
 
 
 def test_a_request_carries_no_credentials_of_netrc(

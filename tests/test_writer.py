@@ -94,17 +94,19 @@ def test_state_waits_for_a_record_or_the_end(output: Output) -> None:
     assert output.messages[4:] == ["4"]
 
 
-def test_a_run_without_records_writes_every_fiftieth_state_and_the_last(output: Output) -> None:
-    assert MAX_HELD_STATES == 50
+def test_a_run_without_records_writes_state_after_fifty_hours_and_at_the_end(
+    output: Output,
+) -> None:
+    assert MAX_HELD_STATES == 2 + 50  # the state given, the run's first, and one for each hour
     writer = LineWriter()
     for number in range(1, 121):
         writer.write_message(state(number))
-        assert output.messages == [str(k) for k in (50, 100) if k <= number]
+        assert output.messages == [str(k) for k in (52, 104) if k <= number]
     writer.close()
-    assert output.messages == ["50", "100", "120"]
+    assert output.messages == ["52", "104", "120"]
     writer.write_message(RECORD)
     writer.write_message(state(121))
-    assert output.messages == ["50", "100", "120", "RECORD", "121"]
+    assert output.messages == ["52", "104", "120", "RECORD", "121"]
 
 
 def test_a_run_that_ends_after_a_record_repeats_the_last_state(output: Output) -> None:

@@ -128,7 +128,7 @@ def plain(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
     return [tuple(map(value, row.values())) for row in rows]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def legs() -> list[Leg]:
     spans = [(start, start + hours * HOUR) for start, hours in OUTAGES.items()]
     return [
@@ -138,35 +138,31 @@ def legs() -> list[Leg]:
     ]
 
 
-def seconds(span: timedelta) -> int:
-    return span // timedelta(seconds=1)
-
-
 def leg_row(leg: Leg) -> tuple[Any, ...]:
     return (
         *(leg.call_record_id, leg.leg, leg.unique_id or None, leg.start, leg.callend),
-        *(seconds(leg.callend - leg.start), leg.direction, leg.source, leg.destination),
+        *((leg.callend - leg.start).seconds, leg.direction, leg.source, leg.destination),
         *(leg.did or None, leg.tag or None, leg.username or None),
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def calls(legs: list[Leg]) -> list[Call]:
     by_call = defaultdict(list)
     for leg in sorted(legs, key=lambda leg: leg.leg):
         by_call[leg.unique_id].append(leg)
     del by_call[""]
     found = []
-    for name, (first, *rest) in by_call.items():
-        parts = [first, *rest]
+    for name, parts in by_call.items():
         start, end = min(leg.start for leg in parts), max(leg.callend for leg in parts)
-        recorded = sum(seconds(leg.callend - leg.start) for leg in parts)
-        times = (start, end, len(parts), recorded, seconds(end - start))
+        recorded = sum((leg.callend - leg.start).seconds for leg in parts)
+        times = (start, end, len(parts), recorded, (end - start).seconds)
+        first = parts[0]
         found.append(Call(name, *times, first.direction, first.source, first.did or None))
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def warehouse() -> Iterator[Postgres]:
     """Run a server whose own zone is neither UTC nor the PBX's."""
     with serve("America/New_York") as postgres:
@@ -203,13 +199,8 @@ def fill_postgres(server: Postgres, legs: Iterable[Leg]) -> None:
 
 
 def bookmark(until: str, zone: str = MELBOURNE, hours_read: Any = HOURS_READ) -> Row:
-    return {
-        "replication_key": "callend",
-        "replication_key_value": until,
-        "timezone": zone,
-        "hours_read": hours_read,
-        "pbx": "pbx.example.com",
-    }
+    value = {"replication_key": "callend", "replication_key_value": until}
+    return value | {"timezone": zone, "hours_read": hours_read, "pbx": "pbx.example.com"}
 
 
 def state(bookmark: Row) -> str:
@@ -217,7 +208,7 @@ def state(bookmark: Row) -> str:
     return json.dumps({"singer_state": {"bookmarks": {"recordings": bookmark}}})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def postgres(warehouse: Postgres, legs: list[Leg]) -> Database:
     """Postgres, with the state in Meltano's tables."""
     fill_postgres(warehouse, legs)
@@ -235,26 +226,22 @@ def postgres(warehouse: Postgres, legs: list[Leg]) -> Database:
     return Database("postgres", partial(query_postgres, warehouse), save)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def duckdb(
     install: Install, legs: list[Leg], tmp_path_factory: pytest.TempPathFactory
 ) -> Database:
     """DuckDB, with the state saved as the page says."""
-    env, folder = (
-        install(*loader("target-duckdb")["pip_url"].split()),
-        tmp_path_factory.mktemp("db"),
-    )
-    setup = (
-        "SET TimeZone = 'America/New_York'; SET enable_progress_bar = false",
-        f"SET file_search_path = '{folder}'",
-    )
+    folder = tmp_path_factory.mktemp("db")
+    env = install(*loader("target-duckdb")["pip_url"].split())
+    quiet = "SET TimeZone = 'America/New_York'; SET enable_progress_bar = false"
+    setup = (quiet, f"SET file_search_path = '{folder}'")
     query = partial(query_duckdb, env, folder / "calls.duckdb", *setup)
     rows = [leg.record(ZoneInfo("UTC"), "timestamp") for leg in legs]
     (folder / "rows.json").write_text(
         json.dumps([{name.lower(): text or None for name, text in row.items()} for row in rows])
     )
-    rows_of_file = "BY NAME FROM read_json('rows.json')"
-    query(fill("noojee", str.lower, rows_of_file), *[FILES["duckdb"]] * 2, "SELECT 1")
+    populate = fill("noojee", str.lower, "BY NAME FROM read_json('rows.json')")
+    query(populate, *[FILES["duckdb"]] * 2, "SELECT 1")
 
     def save(bookmark: Row) -> None:
         (folder / "state.json").write_text(state(bookmark) + "\n")
