@@ -35,7 +35,7 @@ def own_settings() -> list[str]:
     """The settings that the tap declares itself. Those of the SDK depend on its version."""
     of_sdk: dict[str, Any] = {}
     Tap.append_builtin_config(of_sdk)
-    return [name for name in PROPERTIES if name not in of_sdk["properties"]]
+    return [name for name in PROPERTIES if PROPERTIES[name] != of_sdk["properties"].get(name)]
 
 
 def kind(prop: dict[str, Any]) -> str:

@@ -122,7 +122,7 @@ RESPONSES: dict[str, Callable[[str, str], bytes]] = {
     "truncated": lambda key, _: http(f'["{key}"'),
     "not valid HTTP": lambda key, _: f"{key}\r\n\r\n".encode(),
     "not valid HTTP ((not shown": lambda key, _: f"HTTP/1.1 {key}\r\n\r\n".encode(),
-    "broke": lambda key, _: OK + f"Transfer-Encoding: chunked\r\n\r\n{key}\r\n".encode(),
+    "is truncated": lambda key, _: OK + f"Transfer-Encoding: chunked\r\n\r\n{key}\r\n".encode(),
     "Content-Encoding": lambda key, _: http(key, "200 x", "Content-Encoding: gzip"),
     "0 legs": lambda key, _: OK + f"Content-Length: {key}\r\n\r\n[]".encode(),
     "windows-1252": lambda key, _: legs(Tag="TAG").replace(b"TAG", b"\xeb" * 3).replace(

@@ -23,6 +23,7 @@ from tap_noojee.errors import (
     PossibleRateLimitError,
     RateLimitError,
     RequestError,
+    ServerError,
     TransientError,
     TruncatedResponseError,
 )
@@ -341,8 +342,9 @@ def test_other_words_are_not_a_rate_limit() -> None:
 def test_each_status_raises_its_kind_of_error() -> None:
     longest = MAX_MESSAGE_BYTES - len(json.dumps({"Message": ""}))
     for status, body, kind, detail in [
-        (500, b'{"Code": 1}', TransientError, "(status 500, Code 1: None)"),
-        (500, b'{"code": 1}', TransientError, "(status 500)"),
+        (500, b'{"Code": 1}', ServerError, "(status 500, Code 1: None)"),
+        (500, b'{"code": 1}', ServerError, "(status 500)"),
+        (501, b"", TransientError, "(status 501)"),
         (999, b"", TransientError, "(status 999)"),
         (499, b"", PossibleRateLimitError, "(status 499)"),
         (400, b'{"Code": 7', PossibleRateLimitError, "(status 400)"),

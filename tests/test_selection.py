@@ -172,7 +172,7 @@ def test_malformed_catalog_is_an_error(pbx: Simulator) -> None:
     for content in odd:
         error = run_tap(pbx, catalog=content).error
         assert isinstance(error, CatalogError), content
-        assert "catalog: unreadable" in str(error)
+        assert "unreadable" in str(error)
         assert "--discover" in str(error)
 
 
@@ -200,8 +200,8 @@ def test_malformed_catalog_is_an_error(pbx: Simulator) -> None:
         ({"recordings": {"Source": ""}}, "''"),
         ({"recordings": {"__filter__": "Leg =="}}, "Leg =="),
         ({"recordings": {"Leg": None}}, "'Leg'"),
-        ({"recordings": None}, "'recordings' is removed"),
-        ({"__else__": None}, "'recordings' is removed"),
+        ({"recordings": None}, "'recordings'"),
+        ({"__else__": None}, "'recordings'"),
     ],
 )
 def test_bad_stream_map_ends_the_run_before_any_request(

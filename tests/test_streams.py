@@ -456,19 +456,22 @@ def test_hours_that_fail_in_every_run_do_not_hold_up_new_ones(pbx: Simulator) ->
     assert hours_read(second)[-1] == ("2021-09-14T15:00", "2021-09-14T20:00")
 
 
-def test_failed_hours_are_requested_once_and_do_not_count_towards_the_limit(
-    pbx: Simulator,
-) -> None:
+def test_failed_hours_count_towards_the_limit_but_a_run_reads_an_hour(pbx: Simulator) -> None:
     pbx.failures[:] = bad_hours(9, 10)
     run = run_tap(pbx, **between(8, 20), max_hours_per_run=2)
-    assert hours(pbx) == [8, 9, 10, 11]
+    assert hours(pbx) == [8, 9]
     assert isinstance(run.error, FailedHoursError)
+    run = run_tap(pbx, **between(8, 20), max_hours_per_run=2, state=run.states[-1])
+    assert hours(pbx) == [9, 10, 11]
     assert hours_read(run) == ranges((8, 9), (11, 12))
-    # An hour to read again is requested once a run, like any other.
+
+
+def test_hour_that_fails_when_read_again_stays_read(pbx: Simulator) -> None:
     pbx.failures[:] = bad_hours(14)
     run = run_tap(pbx, **between(0, 17), lookback_hours=2, state=state((0, 15)))
     assert hours(pbx) == [13, 14, 15, 16]
     assert isinstance(run.error, FailedHoursError)
+    assert hours_read(run) == ranges((0, 17))
 
 
 # --- A PBX whose clock is behind -------------------------------------------------------------

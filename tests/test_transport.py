@@ -188,9 +188,9 @@ GOOD = json.dumps([LEG]).encode()
 
 BROKEN = [
     (b"", "broke"),
-    (OK + b"Content-Length: 9\r\n\r\n[", "broke"),
-    (CHUNKED + b"xyz\r\n", "broke"),
-    (CHUNKED + b"5\r\n[", "broke"),
+    (OK + b"Content-Length: 9\r\n\r\n[", "truncated"),
+    (CHUNKED + b"xyz\r\n", "truncated"),
+    (CHUNKED + b"5\r\n[", "truncated"),
     (b"SSH-2.0-OpenSSH\r\n", "not valid HTTP"),
     (OK + b"X: y\r\n" * 100 + b"\r\n[]", "not valid HTTP (got more than 100 headers)"),
     (OK + b"X: " + b"y" * 70_000 + b"\r\n\r\n[]", "not valid HTTP"),
@@ -199,14 +199,17 @@ BROKEN = [
 ]
 
 
-def test_broken_responses_are_retried() -> None:
+def test_broken_responses_are_retried(caplog: pytest.LogCaptureFixture) -> None:
     for response, detail in BROKEN:
+        caplog.clear()
         with serving(at_once(response)) as host:
             run = run_tap(Simulator(), api_url=f"http://{host}", **HOUR)
-        assert str(run.error).startswith("2021-09-14 15:00: "), detail
-        assert detail in str(run.error)
-        assert host in str(run.error)
-        assert str(run.error).endswith("(5 attempts)")
+        errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+        error = errors[0] if detail == "truncated" else str(run.error)
+        assert error.startswith("2021-09-14 15:00: "), detail
+        assert detail in error
+        assert host in error
+        assert error.endswith("(5 attempts)")
 
 
 UNUSUAL = [
