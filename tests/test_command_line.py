@@ -75,7 +75,9 @@ def test_connection_test_makes_one_request(pbx: Simulator, tmp_path: Path) -> No
 
 def test_unreadable_settings_file_is_a_one_line_error(tmp_path: Path) -> None:
     paths = [tmp_path, tmp_path / "missing.json"]
-    for number, content in enumerate((b"", b"{", b'{"api_key": "\xff"}', b'{"a": nan}')):
+    for number, content in enumerate(
+        (b"", b"{", b'{"api_key": "\xff"}', b'{"a": nan}', b'"x"', b"5", b"null", b"[1]")
+    ):
         paths.append(tmp_path / f"{number}.json")
         paths[-1].write_bytes(content)
     for path in paths:

@@ -320,10 +320,10 @@ def test_readme_commands_work_without_meltano(
     script = block(readme, "pipefail", "bash")
 
     pbx.failures.append(Failure("status", ("2021-09-14", 16), status=401))
-    bash(script)
+    assert bash(script).returncode == 1
     assert bookmark()["hours_read"] == [{"from": "2021-09-14T15:00", "to": "2021-09-14T16:00"}]
     (folder / "config.json").write_text("{}")
-    bash(script)
+    assert bash(script).returncode == 1
     assert bookmark()["hours_read"] == [{"from": "2021-09-14T15:00", "to": "2021-09-14T16:00"}]
     (folder / "config.json").write_text(json.dumps(config))
     pbx.requests.clear()

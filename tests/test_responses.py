@@ -229,6 +229,7 @@ def test_characters_arrive_or_become_replacement_characters() -> None:
         (rb'"\ud83d"', "\ufffd"),
         (rb'"\udc4b\ud83d\u0000"', "\ufffd" * 3),
         (b'"a\xed\xa0\x80b"', "a\ufffdb"),
+        (b'"\xed\xa0\xbd\xed\xb1\x8b"', "\U0001f44b"),
     ]:
         found, decoded = tag(value)
         assert found == expected

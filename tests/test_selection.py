@@ -176,6 +176,18 @@ def test_malformed_catalog_is_an_error(pbx: Simulator) -> None:
         assert "--discover" in str(error)
 
 
+def test_misspelt_selection_is_an_error(pbx: Simulator) -> None:
+    for field, selected in (("source", False), ("Source", "false")):
+        metadata = [
+            {"breadcrumb": [], "metadata": {"selected": True}},
+            {"breadcrumb": ["properties", field], "metadata": {"selected": selected}},
+        ]
+        error = run_tap(pbx, catalog=catalog(metadata=metadata)).error
+        assert isinstance(error, CatalogError)
+        assert field in str(error)
+    assert requested_hours(pbx) == []
+
+
 # --- Stream maps -----------------------------------------------------------------------------
 
 

@@ -72,6 +72,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("timezone", "Australia", "is not a time zone"),
     ("timezone", "../etc/passwd", "is not a time zone"),
     ("timezone", " ", "is not a time zone"),
+    ("timezone", [], "is not of type 'string'"),
     ("backfill_order", "random", "'random' is not one of ['oldest_first', 'newest_first']"),
     ("backfill_order", API_KEY, "(not shown"),
     ("request_interval", "60", "'60' is not of type 'integer'"),
