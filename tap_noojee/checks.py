@@ -29,19 +29,19 @@ _ASTERISK_ID = re.compile(r"([0-9]{9,10})\.[0-9]+")
 
 
 class Finding(NamedTuple):
-    """A warning. Those with the same `key` are logged once a run."""
+    """A warning. Those with the same `topic` are logged once a run."""
 
     text: str
-    key: str = ""
+    topic: str = ""
 
 
 def check_hour(
-    hour: datetime, response: Decoded, read: HourLegs, zone: ZoneInfo, key: str
+    hour: datetime, response: Decoded, read: HourLegs, zone: ZoneInfo, api_key: str
 ) -> Iterator[Finding]:
-    """Yield the warnings about one hour. `key` is the API key, which must not be quoted."""
+    """Yield the warnings about one hour. Never quotes the API key."""
     yield from map(Finding, read.warnings)
     yield from _check_response(hour, response)
-    yield from _check_keys(hour, read, key)
+    yield from _check_keys(hour, read, api_key)
     if name := read.ambiguous_abbreviation:
         yield Finding(
             f"The PBX prints the time zone {name}, which JVMs older than 2014 use all year; the "

@@ -188,10 +188,10 @@ class RecordingsStream(Stream):
         read = self._leg_reader.read(hour, response.legs)
         key = self.config["api_key"]
         for finding in check_hour(hour, response, read, self._zone, key):
-            if finding.key not in self._reported:
+            if finding.topic not in self._reported:
                 self.logger.warning(finding.text)
-            if finding.key:
-                self._reported.add(finding.key)
+            if finding.topic:
+                self._reported.add(finding.topic)
         return read.legs
 
     def _next_hour(self, backlog: Backlog) -> datetime | None:

@@ -159,7 +159,7 @@ def test_starts_far_from_the_time_in_unique_id_cast_doubt_on_the_zone() -> None:
         if direction:
             assert f" {direction} " in findings[0].text
             assert "`timezone`" in findings[0].text
-            assert findings[0].key == "zone"
+            assert findings[0].topic == "zone"
 
 
 def test_zone_doubt_uses_only_first_legs_with_an_asterisk_id() -> None:
@@ -183,8 +183,8 @@ def test_dates_that_name_the_zone_leave_no_doubt() -> None:
         assert check(AFTERNOON, *calls(120, 120, 120, name=name)) == []
     old_jvm, zone = check(AFTERNOON, *calls(120, 120, 120, name="EST"))
     assert "EST" in old_jvm.text
-    assert old_jvm.key == "EST"
-    assert zone.key == "zone"
+    assert old_jvm.topic == "EST"
+    assert zone.topic == "zone"
 
 
 def test_repeated_hour_is_no_reason_to_doubt_the_zone() -> None:
