@@ -201,7 +201,7 @@ def test_misspelt_selection_is_an_error(pbx: Simulator) -> None:
         ({"recordings": {"SOURCE": None}}, "'SOURCE': use 'Source'"),
         ({"rec*": {"source": "__NULL__"}}, "'source': use 'Source'"),
         ({"calls": {"__source__": "recordings", "source": "''"}}, "'source': use 'Source'"),
-        ({"recordings": {"Sourec": None}}, "'Sourec': use 'Source'"),
+        ({"recordings": {"Sources": None}}, "'Sources': use 'Source'"),
         ({"recordings": {"Phone": "__NULL__"}}, "'Phone': remove it"),
         ({"recordings": {"__Filter__": "Leg == 1"}}, "'__Filter__' is not one of"),
         ({"recordings": {"__else__": "x"}}, "'__else__' can only be '__NULL__'"),
