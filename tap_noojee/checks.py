@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from tap_noojee.hours import is_repeated, name_of, resolve
@@ -135,7 +134,7 @@ def _check_zone(hour: datetime, read: HourLegs) -> Iterator[Finding]:
         for leg in read.legs
         if leg.Leg == 1 and leg.Start and (match := _ASTERISK_ID.fullmatch(leg.UniqueId or ""))
     ]
-    if len(lags) >= MIN_CALLS and abs(lag := median(lags)) > MAX_START_LAG:
+    if len(lags) >= MIN_CALLS and abs(lag := sorted(lags)[len(lags) // 2]) > MAX_START_LAG:
         direction = "before" if lag < 0 else "after"
         yield Finding(
             f"{name_of(hour)}: calls start {humanize(abs(lag))} {direction} the time in their "
