@@ -112,6 +112,7 @@ def test_operation_page_describes_the_stream(pbx: Simulator) -> None:
     assert run.states[-1] == state
 
 
+@pytest.mark.slow
 def test_lookback_costs_as_many_requests_as_documented(pbx: Simulator) -> None:
     clock = FakeClock("2021-09-14T00:10:00+10:00")
     first = run_tap(pbx, clock=clock, start_date="2021-09-12")
