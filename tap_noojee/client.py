@@ -88,14 +88,14 @@ class Client:
                 # We don't know when, or whether, a failed attempt arrived.
                 wait = max(self._interval, error.retry_after)
                 self._next_slot = self._clock.monotonic() + wait
-                rejections += isinstance(error, PossibleRateLimitError)
+                is_rejection = isinstance(error, PossibleRateLimitError)
+                rejections += is_rejection
                 is_final = attempts >= max_attempts or rejections > 1
                 if is_final or not isinstance(error, TransientError):
                     kind = HourError if isinstance(error, HourError) else RequestError
                     count = f" ({attempts} attempts)" if attempts > 1 else ""
                     raise kind(f"{name_of(hour)}: {error}{count}") from None
                 # A rejection may be the rate limit in disguise, so retry it once.
-                is_rejection = isinstance(error, PossibleRateLimitError)
                 last = attempts + 1 if is_rejection else max_attempts
                 count = f"attempt {attempts + 1} of {last}"
                 self._logger.warning(
