@@ -1,19 +1,15 @@
 """Bookmarks: the hours already read, and the hours that a run requests."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
+from zoneinfo import ZoneInfo
 
 from tap_noojee.dates import parse_instant
 from tap_noojee.errors import DateError, StateError
 from tap_noojee.hours import HOUR, end_of, last_due, next_hour, skipped_hours
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from zoneinfo import ZoneInfo
 
 Range: TypeAlias = tuple[datetime, datetime]
 """A range of hours, end exclusive. Both times are naive and on the full hour."""
@@ -43,6 +39,10 @@ class Hours:
             else:
                 merged.append((start, end))
         return cls(tuple(merged))
+
+    def __iter__(self) -> Iterator[datetime]:
+        for start, end in self.ranges:
+            yield from (start + k * HOUR for k in range((end - start) // HOUR))
 
     def __len__(self) -> int:
         return sum((end - start) // HOUR for start, end in self.ranges)
@@ -218,6 +218,11 @@ class Backlog:
         failed = Hours(((hour, hour + HOUR),))
         self.failed |= failed
         self.again -= failed
+
+    @property
+    def failed_in_a_row(self) -> int:
+        """The largest number of adjacent hours that failed."""
+        return max(((end - start) // HOUR for start, end in self.failed.ranges), default=0)
 
     def _due(self, last_due: datetime) -> Hours:
         return hours_between(self.start, min(self.end, last_due), self.zone)

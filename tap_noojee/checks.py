@@ -1,21 +1,16 @@
 """Warnings about an hour's response that do not stop the run."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
+from tap_noojee.decoding import Decoded
 from tap_noojee.hours import is_repeated, name_of, resolve
+from tap_noojee.legs import HourLegs
 from tap_noojee.redaction import safe_excerpt
 from tap_noojee.text import humanize, pluralize
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from zoneinfo import ZoneInfo
-
-    from tap_noojee.decoding import Decoded
-    from tap_noojee.legs import HourLegs
 
 MAX_START_LAG = 20 * 60
 """Longest normal time from a call's creation to the start of its first leg, in seconds."""

@@ -1,14 +1,16 @@
 """Requests for one hour: pace and retries."""
 
-from __future__ import annotations
-
-from datetime import timedelta
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tap_noojee.clock import Clock
+from tap_noojee.decoding import Decoded
 from tap_noojee.errors import (
-    ClockError,
     HourError,
+    NoojeeError,
     PossibleRateLimitError,
     RateLimitError,
     RequestError,
@@ -16,19 +18,9 @@ from tap_noojee.errors import (
     TransientError,
 )
 from tap_noojee.hours import name_of
-from tap_noojee.responses import parse_response
+from tap_noojee.responses import Response, parse_response
 from tap_noojee.settings import ENDPOINT, api_url
 from tap_noojee.transport import Transport
-
-if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Mapping
-    from datetime import datetime
-
-    from tap_noojee.clock import Clock
-    from tap_noojee.decoding import Decoded
-    from tap_noojee.responses import Response
-
 
 MAX_ATTEMPTS = 5
 
@@ -74,7 +66,7 @@ class Client:
             HourError: The response cannot be read.
             RequestError: No response arrived, or it is an error.
             TooEarlyError: By the PBX's clock, the hour is not due.
-            ClockError: The PBX's clock and this machine's are too far apart.
+            NoojeeError: The clocks of the PBX and of this machine are too far apart.
             Interrupted: A signal arrived first.
         """
         attempts = rejections = 0
@@ -121,7 +113,7 @@ class Client:
         self._on_response(response.status, self._clock.monotonic() - started)
         try:
             decoded = parse_response(response, self._key, self._clock.now())
-        except (RateLimitError, PossibleRateLimitError):
+        except RateLimitError:
             # We kept the interval, so the PBX may count from the end of its responses.
             self._counts_from_end = True
             raise
@@ -134,7 +126,7 @@ class Client:
     def _check_clocks(self, date: datetime, due: datetime) -> None:
         now = self._clock.now()
         if date < now - MAX_CLOCK_SKEW:
-            raise ClockError(
+            raise NoojeeError(
                 f"the PBX's `Date` header is {date.isoformat()}, but this machine's clock is at "
                 f"{now.isoformat(timespec='seconds')}: correct the one that is wrong"
             )

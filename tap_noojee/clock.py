@@ -1,20 +1,16 @@
 """The time, and waits that a signal interrupts."""
 
-from __future__ import annotations
-
 import os
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeVar, cast
 
 import pendulum
 
 from tap_noojee.errors import Interrupted, RequestError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
 
 T = TypeVar("T")
 

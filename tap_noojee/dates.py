@@ -5,21 +5,16 @@ The PBX prints its wall-clock time in the format of Java's `Date.toString()`
 abbreviation selects the pass of a repeated hour, and confirms or contradicts `timezone`.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from tap_noojee.errors import DateError, ZoneError
 from tap_noojee.hours import resolve
 from tap_noojee.zone_names import AMBIGUOUS_OFFSETS, OFFSETS
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
 
 
 class Reading(msgspec.Struct, frozen=True):  # faster to create than a named tuple
@@ -71,23 +66,24 @@ def parse_date(text: str, zone: ZoneInfo) -> Reading:
     seconds = text[_SECONDS]
     if seconds not in _TWO_DIGITS:
         raise DateError("is not a date")
-    head, tail, ambiguous, abbreviation, confirmed = _parse_minute(text[:16], text[19:], zone)
-    return Reading(f"{head}{seconds}{tail}", ambiguous, abbreviation, confirmed)
+    minute = _parse_minute(text[:16] + text[19:], zone)
+    iso = f"{minute.iso[:16]}{seconds}{minute.iso[19:]}"
+    return Reading(iso, minute.ambiguous, minute.ambiguous_abbreviation, minute.zone_confirmed)
 
 
 @lru_cache(maxsize=512)  # An hour has thousands of legs, but only 60 minutes.
-def _parse_minute(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool, str, bool]:
-    """Parse a date without its seconds. The first two results are the ISO 8601 around them."""
+def _parse_minute(text: str, zone: ZoneInfo) -> Reading:
+    """Parse a date without its seconds."""
     day_name, name, fraction = "", "", ""
-    if match := _JAVA.fullmatch(head + tail):
+    if match := _JAVA.fullmatch(text):
         day_name, month, day, minute, name, year = match.groups()
-        text = f"{year}-{_MONTHS.index(month) + 1:02}-{day} {minute}"
-    elif match := _TIMESTAMP.fullmatch(head + tail):
-        text, fraction = match.groups(default="")
+        wall_text = f"{year}-{_MONTHS.index(month) + 1:02}-{day} {minute}"
+    elif match := _TIMESTAMP.fullmatch(text):
+        wall_text, fraction = match.groups(default="")
     else:
         raise DateError("is not a date")
     try:
-        wall = datetime.fromisoformat(text)
+        wall = datetime.fromisoformat(wall_text)
     except ValueError:
         raise DateError("is not a date") from None
     if not _FIRST_YEAR <= wall.year <= _LAST_YEAR:
@@ -99,7 +95,7 @@ def _parse_minute(head: str, tail: str, zone: ZoneInfo) -> tuple[str, str, bool,
         raise DateError("is from a time when the zone's offset included seconds")
     # Java's fraction may have nine digits; a datetime has six.
     iso = (instant + timedelta(microseconds=int(fraction[:6].ljust(6, "0")))).isoformat()
-    return iso[:16], iso[19:], ambiguous, abbreviation, name != abbreviation
+    return Reading(iso, ambiguous, abbreviation, zone_confirmed=name != abbreviation)
 
 
 def _resolve(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool, str]:

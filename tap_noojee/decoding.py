@@ -1,7 +1,5 @@
 """Decode the body of a successful response, an array of raw legs."""
 
-from __future__ import annotations
-
 import codecs
 import dataclasses
 import email.message
@@ -12,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tap_noojee.errors import HourError, RequestError, TruncatedResponseError
+from tap_noojee.errors import HourError, RequestError, TransientHourError
 from tap_noojee.legs import REQUIRED, RawLeg
 from tap_noojee.redaction import safe_excerpt
 
@@ -54,7 +52,7 @@ def decode_legs(body: bytearray, content_type: str, key: str) -> Decoded:
     """Decode an array of legs, and clear `body`. `key` is the API key, which must not be quoted.
 
     Raises:
-        TruncatedResponseError: The body ends before the array does.
+        TransientHourError: The body ends before the array does.
         HourError: The body is unreadable.
     """
     # Every JSON value follows one of these characters, so this bounds the memory.
@@ -138,7 +136,7 @@ def _decode_other(body: bytearray, content_type: str) -> tuple[str, str]:
 
 def _json_error(text: str, charset: str, size: int, error: json.JSONDecodeError) -> RequestError:
     if _is_truncated(text, error):
-        return TruncatedResponseError(f"the response is truncated after {size:,} bytes")
+        return TransientHourError(f"the response is truncated after {size:,} bytes")
     errors = "replace" if charset else "surrogatepass"
     position = len(text[: error.pos].encode(charset or "utf-8", errors))
     return HourError(f"the response is not JSON at byte {position:,} ({error.msg})")

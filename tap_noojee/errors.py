@@ -1,11 +1,6 @@
 """The tap's exceptions. This module imports no other module of the tap."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from datetime import datetime
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
@@ -36,16 +31,8 @@ class CatalogError(NoojeeError):
     """The catalog or a stream map is unusable."""
 
 
-class OutputError(NoojeeError):
-    """Messages cannot be written to the target."""
-
-
 class ZoneError(NoojeeError):
     """A date of the PBX contradicts the `timezone` setting."""
-
-
-class ClockError(NoojeeError):
-    """The clocks of the PBX and of this machine are too far apart."""
 
 
 class FailedHoursError(NoojeeError):
@@ -71,19 +58,15 @@ class TransientError(RequestError):
         self.retry_after = retry_after
 
 
-class TruncatedResponseError(TransientError, HourError):
-    """The response ends too early."""
-
-
-class ServerError(TransientError, HourError):
-    """The PBX answered 500: it failed on this request, so other hours may be fine."""
+class TransientHourError(TransientError, HourError):
+    """The response for one hour is truncated, or the PBX failed on it. Retrying may help."""
 
 
 class RateLimitError(TransientError):
     """The PBX rejected a request because of its rate limit."""
 
 
-class PossibleRateLimitError(TransientError):
+class PossibleRateLimitError(RateLimitError):
     """The PBX rejected a request, perhaps because of its undocumented rate limit."""
 
 

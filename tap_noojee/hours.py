@@ -5,15 +5,10 @@ naive datetime on the full hour. When clocks change, an hour may be skipped or r
 30 or 90 minutes (Lord Howe), or may come in two pieces with another hour between them (Chatham).
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -1,28 +1,24 @@
 """Convert raw legs to records: the PBX's strings to the schema's types."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from importlib.resources import files
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec.structs import astuple
 
-from tap_noojee.dates import parse_date
+from tap_noojee.dates import Reading, parse_date
 from tap_noojee.errors import HourError, ZoneError
 from tap_noojee.hours import name_of
 from tap_noojee.redaction import safe_excerpt
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
-    from zoneinfo import ZoneInfo
 
 SCHEMA: dict[str, Any] = json.loads(
     files("tap_noojee.schemas").joinpath("recordings.json").read_text(encoding="utf-8")
@@ -50,14 +46,14 @@ class HourLegs:
     """The legs of one hour, in order of `callend`."""
 
     legs: list[Any]
-    warnings: list[str] = dataclasses.field(default_factory=list)
+    warnings: list[str]
     """One for each value that becomes null, up to a limit."""
-    ambiguous: bool = False
+    ambiguous: bool
     """Whether some dates could be in either pass of a repeated hour."""
-    zone_confirmed: bool = True
+    zone_confirmed: bool
     """Whether all dates have an abbreviation that belongs to `timezone`."""
-    ambiguous_abbreviation: str = ""
-    """An abbreviation that an old JVM prints all year."""
+    ambiguous_abbreviation: str
+    """An abbreviation that an old JVM prints all year, or an empty string."""
 
 
 class LegReader:
@@ -70,7 +66,6 @@ class LegReader:
             (name, _is_plain(name, prop), partial(self._convert, name, prop))
             for name, prop in SCHEMA["properties"].items()
         ]
-        self._result = HourLegs([])
 
     def read(self, hour: datetime, raw_legs: list[Any]) -> HourLegs:
         """Convert an hour's raw legs in place. Dates become ISO 8601 in UTC.
@@ -81,7 +76,8 @@ class LegReader:
             HourError: A leg has no readable key or `callend`.
             ZoneError: A date contradicts the `timezone` setting.
         """
-        result = self._result = HourLegs([])
+        warnings: list[str] = []
+        readings: list[Reading] = []
         unreadable = 0
         for number, leg in enumerate(raw_legs, 1):
             if not isinstance(leg, RawLeg):
@@ -91,22 +87,28 @@ class LegReader:
                 if is_plain and type(value) is str:
                     continue
                 try:
-                    setattr(leg, name, convert(value))
+                    converted = convert(value)
                 except (ValueError, ZoneError) as error:
-                    where = f"{name_of(hour)}: record {number}: {name}{self._quote(value)} {error}"
-                    if isinstance(error, ZoneError):
-                        raise ZoneError(where) from None
-                    if name in REQUIRED:
-                        raise HourError(where) from None
-                    setattr(leg, name, None)
+                    where = f"{name_of(hour)}: record {number}"
+                    warning = self._unreadable(where, name, value, error)
+                    converted = None
                     unreadable += 1
                     if unreadable <= MAX_WARNINGS:
-                        result.warnings.append(f"{where}; it is written as null")
+                        warnings.append(warning)
+                if isinstance(converted, Reading):
+                    readings.append(converted)
+                    converted = converted.iso
+                setattr(leg, name, converted)
         if unreadable > MAX_WARNINGS:
             more = unreadable - MAX_WARNINGS
-            result.warnings.append(f"{name_of(hour)}: further values written as null: {more:,}")
-        result.legs = sorted(raw_legs, key=attrgetter("callend"))
-        return result
+            warnings.append(f"{name_of(hour)}: further values written as null: {more:,}")
+        return HourLegs(
+            sorted(raw_legs, key=attrgetter("callend")),
+            warnings,
+            ambiguous=any(r.ambiguous for r in readings),
+            zone_confirmed=all(r.zone_confirmed for r in readings),
+            ambiguous_abbreviation=max((r.ambiguous_abbreviation for r in readings), default=""),
+        )
 
     def _convert(self, name: str, prop: Mapping[str, Any], value: object) -> object:
         """Convert a value to the field's type, or raise ValueError."""
@@ -119,25 +121,21 @@ class LegReader:
         if "integer" in prop["type"]:
             return _whole_number(value, prop["minimum"], prop["maximum"])
         if "format" in prop:
-            return self._read_date(value)
+            return parse_date(value, self._zone)
         if len(value) > prop.get("maxLength", len(value)):
             raise ValueError(f"is longer than {prop['maxLength']} characters")
         return value
 
-    def _read_date(self, text: str) -> str:
-        reading = parse_date(text, self._zone)
-        result = self._result
-        result.ambiguous |= reading.ambiguous
-        result.zone_confirmed &= reading.zone_confirmed
-        result.ambiguous_abbreviation = (
-            result.ambiguous_abbreviation or reading.ambiguous_abbreviation
-        )
-        return reading.iso
-
-    def _quote(self, value: object) -> str:
-        if not isinstance(value, str) or not value.strip():
-            return ""
-        return f" {safe_excerpt(repr(value[:1000]), self._key)}"
+    def _unreadable(self, where: str, name: str, value: object, error: Exception) -> str:
+        """Build the warning about an optional value, or raise the error about a required one."""
+        text = f"{where}: {name}"
+        if isinstance(value, str) and value.strip():
+            text += f" {safe_excerpt(repr(value[:1000]), self._key)}"
+        if isinstance(error, ZoneError):
+            raise ZoneError(f"{text} {error}") from None
+        if name in REQUIRED:
+            raise HourError(f"{text} {error}") from None
+        return f"{text} {error}; it is written as null"
 
 
 def _is_plain(name: str, prop: Mapping[str, Any]) -> bool:

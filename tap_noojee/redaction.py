@@ -4,20 +4,14 @@ An HTTP adapter adds the key below every layer that stores or logs a URL. Text f
 quoted only if it contains no part of the key.
 """
 
-from __future__ import annotations
-
 import logging
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
+import requests
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import requests
 
 MAX_EXCERPT = 200
 """Longest text we quote, in characters."""

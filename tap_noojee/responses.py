@@ -4,15 +4,13 @@ The vendor documents 200 with an array, and otherwise "an appropriate http error
 with Code and Message is an error under any HTTP status.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import email.message
 import email.utils
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,14 +21,10 @@ from tap_noojee.errors import (
     PossibleRateLimitError,
     RateLimitError,
     RequestError,
-    ServerError,
     TransientError,
-    TruncatedResponseError,
+    TransientHourError,
 )
 from tap_noojee.redaction import safe_excerpt
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MAX_RETRY_AFTER = 3600
 """Longest `Retry-After` we honour, in seconds."""
@@ -121,7 +115,9 @@ def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestE
             wait,
         )
     if status >= requests.codes.internal_server_error:
-        kind = ServerError if status == requests.codes.internal_server_error else TransientError
+        # A 500 may concern only this hour. The others concern the PBX.
+        is_500 = status == requests.codes.internal_server_error
+        kind = TransientHourError if is_500 else TransientError
         return kind(f"the PBX failed ({detail})", wait)
     if status in _FATAL_STATUSES:
         return RequestError(f"{_FATAL_STATUSES[status]} ({detail})")
@@ -176,7 +172,7 @@ def _unexpected_body(content: object, body: bytes) -> RequestError:
     if content is msgspec.UNSET and (
         not body or (body.startswith(b"{") and not body.endswith(b"}"))
     ):
-        return TruncatedResponseError(f"the response is truncated after {len(body):,} bytes")
+        return TransientHourError(f"the response is truncated after {len(body):,} bytes")
     page = "a web page, " if body.startswith(b"<") else ""
     return RequestError(f"the response is {page}not a list of legs: check `api_url`")
 

@@ -1,38 +1,34 @@
 """The user's choice of fields: catalogs and stream maps."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from singer_sdk.mapper import NULL_STRING
 from singer_sdk.singerlib import Catalog, CatalogEntry, MetadataMapping, Schema
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 
 from tap_noojee.errors import CatalogError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from tap_noojee.streams import RecordingsStream
+from tap_noojee.streams import RecordingsStream
 
 _HINT = "create a catalog with `tap-noojee --discover`"
 
 _OPERATORS = ("__alias__", "__else__", "__filter__", "__key_properties__", "__source__")
 
 
-def select_fields(catalog: Mapping[str, Any], stream: type[RecordingsStream]) -> Catalog:
+def select_fields(catalog: Mapping[str, Any]) -> Catalog:
     """Build a catalog that takes only the selection of fields from the user's.
 
     Raises:
         CatalogError: The catalog is unreadable or lacks the stream.
     """
-    name, schema = stream.name, stream.schema
+    name, schema = RecordingsStream.name, RecordingsStream.schema
+    keys, replication_key = RecordingsStream.primary_keys, RecordingsStream.replication_key
     metadata = MetadataMapping.get_standard_metadata(
         schema=schema,
-        key_properties=stream.primary_keys,
-        valid_replication_keys=[stream.replication_key],
+        key_properties=keys,
+        valid_replication_keys=[replication_key],
         replication_method=REPLICATION_INCREMENTAL,
     )
     try:
@@ -59,8 +55,8 @@ def select_fields(catalog: Mapping[str, Any], stream: type[RecordingsStream]) ->
     entry = CatalogEntry(
         tap_stream_id=name,
         stream=name,
-        key_properties=stream.primary_keys,
-        replication_key=stream.replication_key,
+        key_properties=keys,
+        replication_key=replication_key,
         replication_method=REPLICATION_INCREMENTAL,
         schema=Schema.from_dict(schema),
         metadata=metadata,
@@ -68,18 +64,19 @@ def select_fields(catalog: Mapping[str, Any], stream: type[RecordingsStream]) ->
     return Catalog({name: entry})
 
 
-def check_stream_maps(maps: object, stream: str, fields: Mapping[str, Any]) -> None:
+def check_stream_maps(maps: object) -> None:
     """Reject stream maps with misspelt names: ignoring them could expose phone numbers.
 
     Raises:
         CatalogError: A name matches no stream or field.
     """
     if isinstance(maps, dict):
-        for problem in _problems(maps, stream, fields):
+        for problem in _problems(maps):
             raise CatalogError(f"stream_maps: {problem}")
 
 
-def _problems(maps: Mapping[str, Any], stream: str, fields: Mapping[str, Any]) -> Iterator[str]:
+def _problems(maps: Mapping[str, Any]) -> Iterator[str]:
+    stream = RecordingsStream.name
     for name, stream_map in maps.items():
         if name == "__else__":
             mapped = {name: stream_map}
@@ -89,11 +86,12 @@ def _problems(maps: Mapping[str, Any], stream: str, fields: Mapping[str, Any]) -
             if not fnmatch(stream, str(source)):
                 yield f"there is no stream {source!r}: use {stream!r}"
         for field, expression in mapped.items():
-            if problem := _field_problem(field, expression, fields):
+            if problem := _field_problem(field, expression):
                 yield f"{name}: {problem}"
 
 
-def _field_problem(field: str, expression: object, fields: Mapping[str, Any]) -> str | None:
+def _field_problem(field: str, expression: object) -> str | None:
+    fields = RecordingsStream.schema["properties"]
     is_removed = expression in (None, NULL_STRING)
     if field == "__else__" and not is_removed:
         return f"{field!r} can only be {NULL_STRING!r}"

@@ -1,14 +1,14 @@
 """The settings: their schema, and the checks that JSON Schema cannot express."""
 
-from __future__ import annotations
-
 import difflib
 import ipaddress
 import os
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import pendulum
 import requests
@@ -18,10 +18,6 @@ from singer_sdk.configuration._dict_config import parse_environment_config
 from tap_noojee.dates import parse_instant
 from tap_noojee.errors import SettingsError
 from tap_noojee.redaction import safe_excerpt
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from zoneinfo import ZoneInfo
 
 ENDPOINT = "retrieveMetaDataByHour"
 """The only API call that the tap makes."""

@@ -1,17 +1,18 @@
 """The stream of recordings, read hour by hour."""
 
-from __future__ import annotations
-
 import logging
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
+from zoneinfo import ZoneInfo
 
 from msgspec.structs import asdict
-from singer_sdk import Stream, metrics
+from singer_sdk import Stream, Tap, metrics
 from singer_sdk.helpers.conform import TypeConformanceLevel
+from singer_sdk.helpers.types import Context, Record
 from singer_sdk.mapper import RemoveRecordTransform
 from singer_sdk.singerlib import StateMessage
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
@@ -20,21 +21,13 @@ from typing_extensions import override
 from tap_noojee.bookmarks import Backlog, Hours, Source, load_bookmark, make_bookmark
 from tap_noojee.checks import check_hour
 from tap_noojee.client import MAX_ATTEMPTS, Client
+from tap_noojee.clock import Clock
 from tap_noojee.dates import parse_instant
 from tap_noojee.errors import CatalogError, FailedHoursError, HourError, TooEarlyError
-from tap_noojee.hours import HOUR, end_of, hour_at, last_due, name_of
+from tap_noojee.hours import end_of, hour_at, last_due, name_of
 from tap_noojee.legs import SCHEMA, LegReader
 from tap_noojee.settings import ENDPOINT, host_of, parse_zone
 from tap_noojee.text import Progress, pluralize
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from zoneinfo import ZoneInfo
-
-    from singer_sdk import Tap
-    from singer_sdk.helpers.types import Context, Record
-
-    from tap_noojee.clock import Clock
 
 _FOREVER = datetime(9000, 1, 1)  # noqa: DTZ001 - an hour of the PBX's clock
 
@@ -128,13 +121,12 @@ class RecordingsStream(Stream):
         backlog.look_back(self.config["lookback_hours"], due)
         progress = self._progress
         self.log(progress.plan(len(backlog.unread(due)), len(backlog.again)))
-        failed: list[datetime] = []
-        in_a_row = 0
-        while in_a_row < MAX_FAILURES and self._next_hour(backlog):
+        # Old hours that keep failing come first in each run, and may be the only bad ones, so
+        # only adjacent ones end the run.
+        while backlog.failed_in_a_row < MAX_FAILURES and self._next_hour(backlog):
+            # Wait before choosing the hour, because a newer one may fall due meanwhile.
             self._client.wait_for_slot()
-            # Choose after the wait, because a newer hour may have fallen due.
-            hour = self._next_hour(backlog)
-            if hour is None:  # the clock was set back
+            if not (hour := self._next_hour(backlog)):  # the clock was set back
                 break
             try:
                 legs = self._fetch(hour)
@@ -145,12 +137,7 @@ class RecordingsStream(Stream):
                 self.logger.error(error)  # noqa: TRY400 - a traceback would not help
                 backlog.mark_failed(hour)
                 progress.failed += 1
-                # Old hours that keep failing come first in each run, and may be the only bad ones.
-                adjacent = failed and abs(hour - failed[-1]) == HOUR
-                in_a_row = in_a_row + 1 if adjacent else 1
-                failed.append(hour)
                 continue
-            in_a_row = 0
             yield from map(asdict, legs)
             backlog.mark_read(hour)
             self._emit_state(backlog.read)
@@ -160,11 +147,13 @@ class RecordingsStream(Stream):
             self.log("%s: %s; %s", name_of(hour), pluralize(len(legs), "leg"), outlook)
         if progress.requests:
             self.log(progress.summary(len(backlog.wanted(self._last_due()))))
-        if failed:
-            ended = f" {MAX_FAILURES} in a row end the run." if in_a_row == MAX_FAILURES else ""
+        if failed := backlog.failed:
+            ended = backlog.failed_in_a_row == MAX_FAILURES
             raise FailedHoursError(
                 f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(name_of, failed))}. The "
-                f"next run requests those that were never read.{ended}"
+                "next run requests those that were never read."
+                + f" {MAX_FAILURES} in a row end the run."
+                * ended
             )
 
     def _read_one(self) -> Iterator[Record]:
@@ -219,7 +208,6 @@ class RecordingsStream(Stream):
         # Bypass the SDK's StateWriter, which drops a STATE equal to the last one: target-jsonl
         # forgets its state at each RECORD, so it needs the repetition.
         self._write_message(StateMessage(self.tap_state))
-        self.state_manager.is_flushed = True
 
     def _record_metrics(self, status: int, seconds: float) -> None:
         """Log the metrics of the SDK's own HTTP streams, at DEBUG: there is a request a minute."""

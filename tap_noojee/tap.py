@@ -1,7 +1,5 @@
 """The tap and its command line."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging
@@ -10,7 +8,8 @@ import signal
 import sys
 import threading
 import traceback
-from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+from collections.abc import Mapping
+from typing import IO, Any, ClassVar, cast
 
 import click
 from singer_sdk import Tap
@@ -31,9 +30,6 @@ from tap_noojee.selection import check_stream_maps, select_fields
 from tap_noojee.streams import RecordingsStream
 from tap_noojee.writer import LineWriter
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 class NoojeeCommand(SingerCommand):
     """Logs an expected error on one line, without a traceback."""
@@ -53,9 +49,10 @@ class NoojeeCommand(SingerCommand):
         except SingerSDKError as error:
             lines = error.args or (type(error).__name__,)
         except Exception as error:
-            if not (line := _explain(error)):
+            if (expression := _failed_expression(error)) is None:
                 raise
-            lines = (line,)
+            # Leave out the error's message, which may quote a record.
+            lines = (f"stream_maps: recordings: {expression!r} fails: {type(error).__name__}",)
         for line in lines:
             self.logger.error(line)
         sys.exit(1)
@@ -80,16 +77,11 @@ def _read_json_object(name: str, file: IO[str]) -> str:
     return text
 
 
-def _explain(error: Exception) -> str | None:
-    """Describe an SDK error that a setting causes, on one line; None for any other error."""
-    name = type(error).__name__
-    # The SDK names neither the option nor the stream map expression that failed.
+def _failed_expression(error: Exception) -> str | None:
+    """Return the stream map expression that raised the error. The SDK does not name it."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_name == "from_cli_args":
-            return f"config: cannot read a JSON object: {error or name}"
         if frame.f_globals.get("__name__") == "singer_sdk.mapper" and "expr" in frame.f_locals:
-            # Leave out the error's message, which may quote a record.
-            return f"stream_maps: recordings: {frame.f_locals['expr']!r} fails: {name}"
+            return str(frame.f_locals["expr"])
     return None
 
 
@@ -133,13 +125,9 @@ class TapNoojee(Tap):
         config = settings.drop_empty(config)
         if validate_config:
             settings.validate(config)
-            check_stream_maps(
-                config.get("stream_maps"),
-                RecordingsStream.name,
-                RecordingsStream.schema["properties"],
-            )
+            check_stream_maps(config.get("stream_maps"))
         if catalog is not None:
-            catalog = select_fields(catalog, RecordingsStream)
+            catalog = select_fields(catalog)
         try:
             super().__init__(
                 config=config, catalog=catalog, validate_config=validate_config, **kwargs
@@ -151,7 +139,15 @@ class TapNoojee(Tap):
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, self._clock.stop)
         if context := click.get_current_context(silent=True):
-            context.call_on_close(cast("LineWriter", self.message_writer).close)
+            context.call_on_close(cast("LineWriter", self.message_writer).release_state)
+
+    @override
+    @classmethod
+    def cb_config(cls, *args: Any) -> Any:
+        try:
+            return super().cb_config(*args)
+        except (OSError, RecursionError, TypeError, ValueError) as error:
+            raise NoojeeError(f"config: cannot read a JSON object: {error}") from None
 
     @override
     def discover_streams(self) -> list[RecordingsStream]:

@@ -1,17 +1,12 @@
 """Counts, durations and the progress of a run, in words for the log."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pendulum
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-    from zoneinfo import ZoneInfo
-
-    from tap_noojee.clock import Clock
+from tap_noojee.clock import Clock
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 

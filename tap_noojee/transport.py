@@ -3,25 +3,20 @@
 No exception of the HTTP libraries leaves this module, because they hold the URL with the API key.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import http.client
 import re
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from typing_extensions import override
 
-from tap_noojee.errors import HourError, RequestError, TransientError, TruncatedResponseError
+from tap_noojee.errors import HourError, RequestError, TransientError, TransientHourError
 from tap_noojee.redaction import KeyAdapter, safe_excerpt
 from tap_noojee.responses import MAX_MESSAGE_BYTES, Response
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 CONNECT_TIMEOUT = 10
 """Time limit for DNS, TCP and TLS, in seconds."""
@@ -161,7 +156,7 @@ _FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
     (ConnectionAbortedError, TransientError, _BROKEN),
     (BrokenPipeError, TransientError, _BROKEN),
     (requests.exceptions.ContentDecodingError, TransientError, _BAD_ENCODING),
-    (http.client.IncompleteRead, TruncatedResponseError, _TRUNCATED),
+    (http.client.IncompleteRead, TransientHourError, _TRUNCATED),
     (http.client.HTTPException, TransientError, _BAD_HTTP),
 )
 """The first entry that matches any cause of a failure wins."""

@@ -1,19 +1,13 @@
 """Write Singer messages in whole lines, and STATE only when every target keeps it."""
 
-from __future__ import annotations
-
 import select
 import sys
-from typing import TYPE_CHECKING
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter
-from singer_sdk.singerlib import RecordMessage, StateMessage
+from singer_sdk.singerlib import Message, RecordMessage, StateMessage
 from typing_extensions import override
 
-from tap_noojee.errors import OutputError
-
-if TYPE_CHECKING:
-    from singer_sdk.singerlib import Message
+from tap_noojee.errors import NoojeeError
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 """Bytes that a pipe accepts completely or not at all. POSIX guarantees 512."""
@@ -43,7 +37,7 @@ class LineWriter(MsgSpecWriter):
         if isinstance(message, RecordMessage):
             if not self._has_records:
                 self._has_records = True
-                self._release_state()
+                self.release_state()
             self._ends_with_state = False
             self._gather(self.format_message(message))
         elif isinstance(message, StateMessage):
@@ -52,20 +46,17 @@ class LineWriter(MsgSpecWriter):
             self._ends_with_state = False
             self._held_count += 1
             if self._has_records or self._held_count >= MAX_HELD_STATES:
-                self._release_state()
+                self.release_state()
         else:
             self._gather(self.format_message(message))
             self._flush()
 
-    def close(self) -> None:
+    def release_state(self) -> None:
         """Write all messages held back, and end with the latest STATE.
 
         Raises:
-            OutputError: They cannot be written.
+            NoojeeError: They cannot be written.
         """
-        self._release_state()
-
-    def _release_state(self) -> None:
         if not self._ends_with_state:
             self._ends_with_state = True
             self._held_count = 0
@@ -82,12 +73,12 @@ class LineWriter(MsgSpecWriter):
         if not lines:
             return
         if sys.stdout is None:
-            raise OutputError("standard output is closed: the target has ended")
+            raise NoojeeError("standard output is closed: the target has ended")
         try:
             _write(memoryview(lines))
         except OSError as error:
             self._state = b""  # nothing may follow a cut line
-            raise OutputError(f"cannot write to the target: {error.strerror or error}") from None
+            raise NoojeeError(f"cannot write to the target: {error.strerror or error}") from None
 
 
 def _write(data: memoryview) -> None:

@@ -1,7 +1,5 @@
 """Java's abbreviations of time zones, and their offsets."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 NAMES_BY_OFFSET = {

@@ -128,7 +128,7 @@ def run_tap(
             try:
                 sync(tap)
             finally:  # as the command does
-                tap.message_writer.close()  # type: ignore[attr-defined]
+                tap.message_writer.release_state()  # type: ignore[attr-defined]
         except (Exception, SystemExit) as raised:  # noqa: BLE001 - the test looks at it
             error = raised
     stdout.seek(0)

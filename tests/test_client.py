@@ -21,7 +21,7 @@ from conftest import (
 )
 from typing_extensions import override
 
-from tap_noojee.errors import ClockError, FailedHoursError, RequestError
+from tap_noojee.errors import FailedHoursError, NoojeeError, RequestError
 from tap_noojee.simulator import Failure, Simulator
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ def test_skipped_hour_does_not_hold_up_older_ones(requests_mock: Mocker) -> None
 def test_date_header_more_than_12_hours_behind_is_an_error(requests_mock: Mocker) -> None:
     for date in ("Mon, 13 Sep 2021 18:05:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"):
         run = run_with_date(requests_mock, date, start_date="2021-09-13")
-        assert isinstance(run.error, ClockError)
+        assert isinstance(run.error, NoojeeError)
         assert "`Date`" in str(run.error)
         assert "2021-09-14T06:06:00+00:00" in str(run.error)
         assert date[12:16] in str(run.error)

@@ -23,9 +23,8 @@ from tap_noojee.errors import (
     PossibleRateLimitError,
     RateLimitError,
     RequestError,
-    ServerError,
     TransientError,
-    TruncatedResponseError,
+    TransientHourError,
 )
 from tap_noojee.legs import RawLeg
 from tap_noojee.responses import MAX_MESSAGE_BYTES, Response, parse_response
@@ -265,7 +264,7 @@ TRUNCATED = [
     *(b'{"Code": 0', b"{" * 60_000),
 ]
 UNREADABLE = [
-    *((body, TruncatedResponseError, f"after {len(body.strip()):,} bytes") for body in TRUNCATED),
+    *((body, TransientHourError, f"after {len(body.strip()):,} bytes") for body in TRUNCATED),
     (b'[{"a": "b"},]', HourError, "not JSON at byte 1"),
     (b'[{"a": "b"}]]', HourError, "not JSON at byte 12"),
     (b'[{"a": "b"}]}', HourError, "not JSON at byte 12"),
@@ -343,8 +342,8 @@ def test_other_words_are_not_a_rate_limit() -> None:
 def test_each_status_raises_its_kind_of_error() -> None:
     longest = MAX_MESSAGE_BYTES - len(json.dumps({"Message": ""}))
     for status, body, kind, detail in [
-        (500, b'{"Code": 1}', ServerError, "(status 500, Code 1: None)"),
-        (500, b'{"code": 1}', ServerError, "(status 500)"),
+        (500, b'{"Code": 1}', TransientHourError, "(status 500, Code 1: None)"),
+        (500, b'{"code": 1}', TransientHourError, "(status 500)"),
         (501, b"", TransientError, "(status 501)"),
         (999, b"", TransientError, "(status 999)"),
         (499, b"", PossibleRateLimitError, "(status 499)"),

@@ -19,7 +19,7 @@ from processes import Process, arguments, command, environment, last_line, run_t
 from singer_sdk.singerlib import RecordMessage, StateMessage
 from typing_extensions import override
 
-from tap_noojee.errors import OutputError
+from tap_noojee.errors import NoojeeError
 from tap_noojee.simulator import Leg
 from tap_noojee.writer import MAX_HELD_STATES, PIPE_BUF, LineWriter
 
@@ -89,7 +89,7 @@ def test_state_waits_for_a_record_or_the_end(output: Output) -> None:
     assert output.messages == ["2", "RECORD", "RECORD", "3"]
     writer.write_message(state(4))
     assert output.messages[4:] == ["4"]
-    writer.close()
+    writer.release_state()
     assert output.messages[4:] == ["4"]
 
 
@@ -101,7 +101,7 @@ def test_run_without_records_writes_state_after_fifty_hours_and_at_the_end(
     for number in range(1, 121):
         writer.write_message(state(number))
         assert output.messages == [str(k) for k in (52, 104) if k <= number]
-    writer.close()
+    writer.release_state()
     assert output.messages == ["52", "104", "120"]
     writer.write_message(RECORD)
     writer.write_message(state(121))
@@ -115,8 +115,8 @@ def test_run_that_ends_after_a_record_repeats_the_last_state(output: Output) -> 
     writer.write_message(RECORD)
     writer.write_message(state(2))
     writer.write_message(RECORD)
-    writer.close()
-    writer.close()
+    writer.release_state()
+    writer.release_state()
     assert output.messages == ["1", "RECORD", "2", "RECORD", "2"]
 
 
@@ -133,7 +133,7 @@ def test_each_write_has_as_many_whole_lines_as_pipe_buf_allows(output: Output) -
         writer = LineWriter()
         for size in sizes:
             writer.write_message(record(size))
-        writer.close()
+        writer.release_state()
         assert [write.count(b"\n") for write in output.writes] == lines
         assert sum(map(len, output.writes)) == sum(sizes)
         assert all(write.endswith(b"\n") for write in output.writes)
@@ -154,10 +154,10 @@ def test_nothing_follows_a_partial_line(output: Output) -> None:
     writer.write_message(RECORD)
     del output.writes[:]
     output.limit = 0
-    with pytest.raises(OutputError, match="nothing was written"):
+    with pytest.raises(NoojeeError, match="nothing was written"):
         writer.write_message(record(PIPE_BUF))
     output.limit = 2**30
-    writer.close()
+    writer.release_state()
     assert output.writes == [b""]
 
 

@@ -1,7 +1,5 @@
 """A simulated PBX. It shares no code with the tap, so neither can hide the other's bugs."""
 
-from __future__ import annotations
-
 from tap_noojee.simulator.calls import Leg, legs
 from tap_noojee.simulator.failures import Failure, Request
 from tap_noojee.simulator.server import API_KEY, USER_KEY, Simulator

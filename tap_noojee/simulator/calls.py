@@ -1,17 +1,13 @@
 """Invented calls, in the format of the API."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
+from typing import Literal, TypeAlias, TypeVar
+from zoneinfo import ZoneInfo
 
 T = TypeVar("T")
 Dates = Literal["java", "gmt", "timestamp", "old"]

@@ -1,7 +1,5 @@
 """The command `noojee-simulator`."""
 
-from __future__ import annotations
-
 import math
 import os
 import signal

@@ -1,17 +1,13 @@
 """Simulated failures, and the responses that are not lists of legs."""
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http.client import responses
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast, get_args
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, Self, cast, get_args
 
 Kind = Literal[
     "status", "cut", "cut-json", "reset", "slow", "stall", "trickle", "endless",
@@ -26,6 +22,41 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "status": ("status", int), "rate": ("status", int), "huge": ("size", int),
     "slow": ("delay", float), "body": ("body", str.encode),
 }  # fmt: skip
+
+
+class Request(NamedTuple):
+    """A request; `time` is in monotonic seconds, and `status` is None without a response."""
+
+    time: float
+    date: str | None
+    hour: int | None
+    status: int | None
+    failure: Kind | None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response of the server."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def status_line(self) -> str:
+        return f"{self.status} {responses.get(self.status, 'Unknown')}"
+
+    @classmethod
+    def message(cls, status: int, text: str) -> Self:
+        """Build an error in the form of the vendor's API."""
+        return cls(status, json.dumps({"Code": -1, "Message": text}).encode())
+
+    @classmethod
+    def page(cls, status: int, extra: str = "", **headers: str) -> Self:
+        title = f"HTTP Status {cls(status).status_line}"
+        html = f"<!doctype html><title>{title}</title><h1>{title}</h1>{extra}".encode()
+        return cls(status, html, "text/html;charset=utf-8", headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,38 +123,3 @@ class Failure:
             "body": Response(status, self.body or b"", self.content_type),
             "huge": Response(status, self.body or b"{},", self.content_type),
         }.get(self.kind)
-
-
-class Request(NamedTuple):
-    """A request; `time` is in monotonic seconds, and `status` is None without a response."""
-
-    time: float
-    date: str | None
-    hour: int | None
-    status: int | None
-    failure: Kind | None
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A response of the server."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def status_line(self) -> str:
-        return f"{self.status} {responses.get(self.status, 'Unknown')}"
-
-    @classmethod
-    def message(cls, status: int, text: str) -> Self:
-        """Build an error in the form of the vendor's API."""
-        return cls(status, json.dumps({"Code": -1, "Message": text}).encode())
-
-    @classmethod
-    def page(cls, status: int, extra: str = "", **headers: str) -> Self:
-        title = f"HTTP Status {cls(status).status_line}"
-        html = f"<!doctype html><title>{title}</title><h1>{title}</h1>{extra}".encode()
-        return cls(status, html, "text/html;charset=utf-8", headers)

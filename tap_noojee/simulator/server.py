@@ -1,13 +1,12 @@
 """The HTTP server: a PBX on a loopback port, and its failures."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import socket
 import struct
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import MAXYEAR, UTC, datetime, timedelta
@@ -15,16 +14,13 @@ from email.utils import format_datetime
 from http import HTTPStatus
 from itertools import chain, repeat
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import Literal, Self, cast
 from urllib.parse import parse_qsl
+from wsgiref.types import StartResponse, WSGIEnvironment
 from zoneinfo import ZoneInfo
 
 from tap_noojee.simulator.calls import MELBOURNE, SAMPLE, Dates, Leg, LegSource, legs
 from tap_noojee.simulator.failures import TOO_SOON, Failure, Kind, Request, Response
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
 # The Global API key opens all data. A User API key does not open the recordings.
 API_KEY = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
