@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import pendulum
 
-from tap_noojee.errors import Interrupted, RequestError
+from tap_noojee.errors import Interrupted
 
 T = TypeVar("T")
 
@@ -71,7 +71,6 @@ class Clock:
 
         Raises:
             TimeoutError: The task is still running.
-            RequestError: The machine cannot start a thread.
             Exception: Whatever the task raised.
         """
         inbox = self._inbox = queue.SimpleQueue()
@@ -83,13 +82,7 @@ class Clock:
             except Exception as error:  # noqa: BLE001 - raised again in the waiting thread
                 inbox.put((None, error))
 
-        try:
-            threading.Thread(target=work, daemon=True).start()
-        except RuntimeError:
-            raise RequestError(
-                "this machine cannot start another thread: raise the process limit (a container's "
-                "`pids`, or `ulimit -u`)"
-            ) from None
+        threading.Thread(target=work, daemon=True).start()
         try:
             item = inbox.get(timeout=timeout)
         except queue.Empty:

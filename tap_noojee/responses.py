@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 import msgspec
 import requests
@@ -107,7 +106,12 @@ def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestE
         text = f"Code {content.get('Code')}: {content.get('Message')}"
         detail += f", {safe_excerpt(text, key)}"
     if requests.codes.multiple_choices <= status < requests.codes.bad_request:
-        return _redirect(response, key, detail)
+        # Leave out the query, which may contain the key.
+        page = safe_excerpt(response.headers.get("Location", "").partition("?")[0], key)
+        return RequestError(
+            f"the server redirects to {page or 'another page'}; the tap does not follow: check "
+            f"`api_url` ({detail})"
+        )
     if _is_rate_limit(status, body):
         return RateLimitError(
             f"the PBX accepts no more requests for now ({detail}): stop whatever else calls its "
@@ -124,17 +128,6 @@ def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestE
     if status == requests.codes.ok and not is_status:
         return _unexpected_body(content, body)
     return PossibleRateLimitError(f"the PBX rejects the request: {_CHECK_KEY} ({detail})", wait)
-
-
-def _redirect(response: Response, key: str, detail: str) -> RequestError:
-    try:
-        host = urlsplit(response.headers.get("Location", "")).netloc
-    except ValueError:
-        host = ""
-    where = safe_excerpt(host, key) or "another page"
-    return RequestError(
-        f"the server redirects to {where}; the tap does not follow: check `api_url` ({detail})"
-    )
 
 
 def _retry_after(response: Response, now: datetime) -> float:

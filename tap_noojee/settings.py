@@ -26,8 +26,8 @@ API_PATH = "/njadmin/rest/RecordingAPI"
 
 ENV_PREFIX = "TAP_NOOJEE_"
 
-MAX_NUMBER = 1_000_000
-"""Eleven days in seconds, a century in hours."""
+MAX_NUMBER = 100_000
+"""A day in seconds, eleven years in hours."""
 
 DEFAULT_ZONE = "Australia/Melbourne"
 
@@ -237,11 +237,6 @@ def api_url(text: str) -> str:
         raise ValueError(f"has a user, a query or a fragment: {hint}")
     path = url.path.rstrip("/").removesuffix(f"/{ENDPOINT}")
     return f"{url.scheme}://{url.netloc}{path or API_PATH}"
-
-
-def host_of(url: str) -> str:
-    """Return the host of a URL, without the port."""
-    return urlsplit(url).hostname or ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from msgspec.structs import asdict
@@ -26,7 +27,7 @@ from tap_noojee.dates import parse_instant
 from tap_noojee.errors import CatalogError, FailedHoursError, HourError, TooEarlyError
 from tap_noojee.hours import end_of, hour_at, last_due, name_of
 from tap_noojee.legs import SCHEMA, LegReader
-from tap_noojee.settings import ENDPOINT, host_of, parse_zone
+from tap_noojee.settings import ENDPOINT, parse_zone
 from tap_noojee.text import Progress, pluralize
 
 _FOREVER = datetime(9000, 1, 1)  # noqa: DTZ001 - an hour of the PBX's clock
@@ -63,10 +64,6 @@ class RecordingsStream(Stream):
     @override
     def get_batch_config(self, config: Mapping[str, Any]) -> None:
         """No batches: a batch's STATE would come before its records."""
-
-    @override
-    def get_replication_key_signpost(self, context: Context | None = None) -> None:
-        """No signpost: the bookmark never passes the hours read."""
 
     @override
     def generate_child_contexts(
@@ -238,7 +235,7 @@ class RecordingsStream(Stream):
 
     @cached_property
     def _source(self) -> Source:
-        return Source(host_of(self.config["api_url"]), self._zone)
+        return Source(urlsplit(self.config["api_url"]).hostname or "", self._zone)
 
     @cached_property
     def _start(self) -> datetime:

@@ -2,8 +2,6 @@
 
 import io
 import json
-import logging
-import os
 import signal
 import sys
 import threading
@@ -185,10 +183,4 @@ class TapNoojee(Tap):
 
 def main() -> None:
     """Run the command line."""
-    for variable in ("TAP_NOOJEE_LOGLEVEL", "LOGLEVEL"):
-        level = os.environ.get(variable, "").upper()
-        if not level:
-            os.environ.pop(variable, None)
-        elif level not in logging.getLevelNamesMapping():
-            sys.exit(f"{variable}: {level!r} is not a log level: use DEBUG, INFO or WARNING")
     TapNoojee.cli()

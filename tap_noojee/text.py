@@ -67,10 +67,7 @@ class Progress:
         text += f", {in_run:,} of them in this run" if in_run < left else ""
         if seconds < _HOUR:
             return f"{text}, {_estimate(seconds)}"
-        try:
-            done = self._clock.now().add(seconds=seconds).astimezone(self._zone)
-        except OverflowError:  # after the year 9999
-            return text
+        done = self._clock.now().add(seconds=seconds).astimezone(self._zone)
         return f"{text}, done at about {done:%Y-%m-%d %H:%M %Z}"
 
     def summary(self, left: int) -> str:

@@ -147,7 +147,6 @@ _FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
     # `api_url` was checked before, so the proxy's address is wrong.
     (requests.exceptions.InvalidURL, RequestError, _BAD_PROXY),
     (requests.exceptions.InvalidSchema, RequestError, _NO_SOCKS),
-    (urllib3.exceptions.ProxySchemeUnknown, RequestError, _BAD_PROXY),
     (urllib3.exceptions.LocationValueError, RequestError, _BAD_PROXY),
     (requests.ConnectTimeout, TransientError, _NO_CONNECTION),
     (requests.Timeout, TransientError, _TIMEOUT),

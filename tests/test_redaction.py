@@ -130,7 +130,7 @@ RESPONSES: dict[str, Callable[[str, str], bytes]] = {
     # A header without a colon.
     "2 legs": lambda key, target: legs().replace(
         b"\r\n", f"\r\nX {target} {key}\r\n".encode(), 1),
-    "redirects to a.b": lambda _, target: http("", "302 x", f"Location: https://a.b{target}"),
+    "redirects to https://a.b": lambda _, target: http("", "302 x", f"Location: https://a.b{target}"),
     "redirects to (not shown": lambda key, _: http(
         "", "307 x", f"Location: https://{quote(key, safe='')}@example.com"),
     "record 2: Duration": lambda key, _: legs(Duration=f"4 {quote(key)}"),

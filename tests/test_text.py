@@ -90,11 +90,6 @@ def test_outlook_of_a_limited_run_is_about_this_run() -> None:
         assert run.outlook(0) == "nothing left to read"
 
 
-def test_outlook_beyond_the_calendar_has_no_end() -> None:
-    run = after(1, seconds=1, request_interval=1_000_000)
-    assert run.outlook(1_000_000) == "1,000,000 hours left"
-
-
 def test_summary_has_the_counts_of_the_run() -> None:
     run = after(24, seconds=60)
     run.legs, run.requests = 263, 25

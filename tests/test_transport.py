@@ -7,10 +7,8 @@ import json
 import logging
 import socket
 import ssl
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from unittest.mock import Mock
 
 import pytest
 import requests
@@ -133,23 +131,6 @@ def test_plain_http_never_uses_a_proxy(pbx: Simulator, monkeypatch: pytest.Monke
     run = run_tap(pbx, **HOUR)
     assert run.error is None
     assert len(run.records) == 4
-
-
-def test_thread_that_cannot_start_ends_the_run(
-    pbx: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Limited(FakeClock):
-        @override
-        def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
-            with monkeypatch.context() as patch:
-                error = RuntimeError("can't start new thread")
-                patch.setattr(threading.Thread, "start", Mock(side_effect=error))
-                return super().run_in_thread(task, timeout)
-
-    run = run_tap(pbx, **HOUR, clock=Limited())
-    assert isinstance(run.error, RequestError)
-    assert "`ulimit -u`" in str(run.error)
-    assert pbx.requests == []
 
 
 def test_every_form_of_url_gets_the_key_once() -> None:
