@@ -14,6 +14,9 @@ from tap_noojee.hours import HOUR, end_of, last_due, next_hour, skipped_hours
 Range: TypeAlias = tuple[datetime, datetime]
 """A range of hours, end exclusive. Both times are naive and on the full hour."""
 
+MAX_FAILURES = 5
+"""Adjacent failed hours that end the run: more would fail for the same reason."""
+
 MAX_AHEAD = timedelta(hours=1)
 """How far a state may be ahead of this machine's clock."""
 
@@ -220,9 +223,11 @@ class Backlog:
         self.again -= failed
 
     @property
-    def failed_in_a_row(self) -> int:
-        """The largest number of adjacent hours that failed."""
-        return max(((end - start) // HOUR for start, end in self.failed.ranges), default=0)
+    def is_failing(self) -> bool:
+        """Whether MAX_FAILURES adjacent hours failed."""
+        # Old hours that keep failing come first in each run, and may be the only bad ones, so
+        # failures that are not adjacent do not count.
+        return any(end - start >= MAX_FAILURES * HOUR for start, end in self.failed.ranges)
 
     def _due(self, last_due: datetime) -> Hours:
         return hours_between(self.start, min(self.end, last_due), self.zone)

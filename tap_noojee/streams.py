@@ -19,7 +19,7 @@ from singer_sdk.singerlib import StateMessage
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 from typing_extensions import override
 
-from tap_noojee.bookmarks import Backlog, Hours, Source, load_bookmark, make_bookmark
+from tap_noojee.bookmarks import MAX_FAILURES, Backlog, Hours, Source, load_bookmark, make_bookmark
 from tap_noojee.checks import check_hour
 from tap_noojee.client import MAX_ATTEMPTS, Client
 from tap_noojee.clock import Clock
@@ -31,9 +31,6 @@ from tap_noojee.settings import ENDPOINT, parse_zone
 from tap_noojee.text import Progress, pluralize
 
 _FOREVER = datetime(9000, 1, 1)  # noqa: DTZ001 - an hour of the PBX's clock
-
-MAX_FAILURES = 5
-"""Adjacent failed hours that end the run: more would fail for the same reason."""
 
 
 class RecordingsStream(Stream):
@@ -118,9 +115,7 @@ class RecordingsStream(Stream):
         backlog.look_back(self.config["lookback_hours"], due)
         progress = self._progress
         self.log(progress.plan(len(backlog.unread(due)), len(backlog.again)))
-        # Old hours that keep failing come first in each run, and may be the only bad ones, so
-        # only adjacent ones end the run.
-        while backlog.failed_in_a_row < MAX_FAILURES and self._next_hour(backlog):
+        while not backlog.is_failing and self._next_hour(backlog):
             # Wait before choosing the hour, because a newer one may fall due meanwhile.
             self._client.wait_for_slot()
             if not (hour := self._next_hour(backlog)):  # the clock was set back
@@ -145,12 +140,10 @@ class RecordingsStream(Stream):
         if progress.requests:
             self.log(progress.summary(len(backlog.wanted(self._last_due()))))
         if failed := backlog.failed:
-            ended = backlog.failed_in_a_row == MAX_FAILURES
+            ended = f" {MAX_FAILURES} in a row end the run." if backlog.is_failing else ""
             raise FailedHoursError(
                 f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(name_of, failed))}. The "
-                "next run requests those that were never read."
-                + f" {MAX_FAILURES} in a row end the run."
-                * ended
+                f"next run requests those that were never read.{ended}"
             )
 
     def _read_one(self) -> Iterator[Record]:

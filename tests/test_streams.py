@@ -21,9 +21,9 @@ from conftest import (
 from times import every, local
 from typing_extensions import override
 
+from tap_noojee.bookmarks import MAX_FAILURES
 from tap_noojee.errors import FailedHoursError, RequestError, StateError, ZoneError
 from tap_noojee.simulator import Failure, Simulator
-from tap_noojee.streams import MAX_FAILURES
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
