@@ -31,6 +31,7 @@ from typing_extensions import override
 from tap_noojee.clock import SAME_REQUEST
 from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.tap import TapNoojee
+from tap_noojee.writer import PIPE_BUF
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -159,10 +160,12 @@ def busy_hour(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
     with Simulator(legs=legs) as pbx:
         config = HOURS | {"end_date": request.param}
         process = Process(arguments(tmp_path, pbx, **config))
-        # A pipe has room for 64 KiB.
-        wait_until(lambda: waiting_bytes(process) > 60 * 1024)
-        yield process, legs, pbx
-        process.end()
+        try:
+            # The pipe has 16 pages, and each write fills more than half of one.
+            wait_until(lambda: waiting_bytes(process) > 8 * PIPE_BUF)
+            yield process, legs, pbx
+        finally:
+            process.end()
 
 
 def waiting_bytes(process: Process) -> int:
