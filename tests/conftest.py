@@ -18,17 +18,19 @@ from typing_extensions import override
 
 from tap_noojee.clock import Clock
 from tap_noojee.legs import SCHEMA
-from tap_noojee.simulator import Leg, Simulator, legs
+from tap_noojee.simulator import Simulator, legs
+from tap_noojee.simulator.calls import SAMPLE
 from tap_noojee.tap import TapNoojee
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from tap_noojee.simulator import Leg
+
 T = TypeVar("T")
 
 FIELDS = tuple(SCHEMA["properties"])
-_NOW = datetime.now(UTC)
-UNSENT = set(FIELDS) - Leg(_NOW, _NOW, "1").record(ZoneInfo("UTC")).keys()
+UNSENT = set(FIELDS) - SAMPLE[0].record(ZoneInfo("UTC")).keys()
 """New fields of the schema that the simulator does not send yet."""
 
 # Without .pyc files, every process that the tests start takes twice as long.
