@@ -106,11 +106,9 @@ def test_later_files_and_then_the_environment_override_settings(
 
 def test_unusable_state_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "state.json"
+    values: tuple[Any, ...] = ([], None, {"recordings": 5}, {"other": None})
     states: list[tuple[dict[str, Any], str]] = [
-        ({"bookmarks": []}, "`bookmarks` is not an object"),
-        ({"bookmarks": None}, "`bookmarks` is not an object"),
-        ({"bookmarks": {"recordings": 5}}, "`bookmarks` is not an object"),
-        ({"bookmarks": {"other": None}}, "`bookmarks` is not an object"),
+        *(({"bookmarks": value}, "`bookmarks` is not an object") for value in values),
         ({"bookmarks": {"recordings": {"replication_key_value": 5}}}, "replication_key_value"),
         # A whole STATE message, and the whole output of `meltano state get`.
         ({"value": {"bookmarks": {}}}, "`value`"),
@@ -124,19 +122,14 @@ def test_unusable_state_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> N
     assert requested_hours(pbx) == []
 
 
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
+def test_known_error_is_logged_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, line in (
         (NoojeeError("what to do"), "what to do"),
         (SingerSDKError("no stream"), "no stream"),
         (SingerSDKError(), "SingerSDKError"),
-    ],
-)
-def test_known_error_is_logged_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
-) -> None:
-    monkeypatch.setattr(SingerCommand, "main", Mock(side_effect=error))
-    assert run_command().error_line == line
+    ):
+        monkeypatch.setattr(SingerCommand, "main", Mock(side_effect=error))
+        assert run_command().error_line == line
 
 
 def test_unexpected_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

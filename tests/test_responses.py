@@ -51,12 +51,10 @@ def decode(body: bytes, status: int = 200, headers: Mapping[str, str] | None = N
     return parse_response(Response(status, headers or {}, bytearray(body)), "the-key-01", NOW)
 
 
-def error(
-    body: bytes = b"", status: int = 200, headers: Mapping[str, str] | None = None
-) -> RequestError:
+def error(*response: Any) -> RequestError:
     """The error of one response."""
     with pytest.raises(RequestError) as raised:
-        decode(body, status, headers)
+        decode(*response)
     return raised.value
 
 

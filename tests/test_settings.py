@@ -25,6 +25,9 @@ NUMBERS = {
 }
 """The settings that are numbers, with their minimum."""
 
+SCHEMA = TapNoojee.config_jsonschema
+OPTIONAL = {n: prop for n, prop in SCHEMA["properties"].items() if n not in SCHEMA["required"]}
+
 BAD: list[tuple[str, str, list[Any]]] = [
     # The setting, a part of the message after its name, and values.
     ("api_url", "is missing", [None, ""]),
@@ -104,11 +107,8 @@ def test_lowest_and_highest_values_are_accepted(pbx: Simulator) -> None:
 
 @pytest.mark.parametrize("empty", [None, ""])
 def test_empty_optional_setting_has_its_default(pbx: Simulator, empty: Any) -> None:
-    properties = TapNoojee.config_jsonschema["properties"]
-    required = TapNoojee.config_jsonschema["required"]
-    config = settings(pbx) | {name: empty for name in properties if name not in required}
-    tap = TapNoojee(config=config)
-    defaults = {n: prop["default"] for n, prop in properties.items() if "default" in prop}
+    tap = TapNoojee(config=settings(pbx) | dict.fromkeys(OPTIONAL, empty))
+    defaults = {n: prop["default"] for n, prop in OPTIONAL.items() if "default" in prop}
     assert tap.config == settings(pbx) | defaults
     assert (tap.config["timezone"], tap.config["request_interval"]) == ("Australia/Melbourne", 60)
 
@@ -121,12 +121,7 @@ def test_api_url_is_normalized() -> None:
         "https://pbx.example.com/x/retrieveMetaDataByHour": "https://pbx.example.com/x",
         "https://pbx.example.com/x/retrieveMetaDataByHour/": "https://pbx.example.com/x",
     }
-    for host in (
-        "https://bücher.example",
-        "http://localhost:1",
-        "http://127.8.8.8",
-        "http://[::1]",
-    ):
+    for host in ("https://bücher.example", "http://localhost", "http://127.8.8.8", "http://[::1]"):
         forms[f"{host}/xretrieveMetaDataByHour"] = f"{host}/xretrieveMetaDataByHour"
     for text, expected in forms.items():
         assert api_url(text) == expected
@@ -150,15 +145,13 @@ def test_start_date_without_offset_is_in_timezone(pbx: Simulator) -> None:
 def test_unknown_setting_causes_a_warning_with_the_nearest_name(
     pbx: Simulator, tmp_path: Path
 ) -> None:
-    unknown = {"startdate": "2020-01-01", "API_KEY": "x", "color": 5, "lookback": ""}
-    done = run_with(pbx, tmp_path, **unknown)
+    done = run_with(pbx, tmp_path, startdate="2020-01-01", API_KEY="x", color=5, lookback="")
     assert done.code == 0
-    warnings = done.logged("WARNING")
-    hints = ["'start_date'", "'api_key'", "", "'lookback_hours'"]
-    assert len(warnings) == len(hints)
-    for warning, name, hint in zip(warnings, unknown, hints, strict=True):
-        assert repr(name) in warning
-        assert warning.endswith(f"did you mean {hint}?") if hint else "did you mean" not in warning
+    names = ["startdate", "API_KEY", "color", "lookback"]
+    hints = ["start_date", "api_key", "", "lookback_hours"]
+    for warning, name, hint in zip(done.logged("WARNING"), names, hints, strict=True):
+        assert warning.startswith(f"{name!r} is not a setting")
+        assert warning.partition("did you mean ")[2].strip("'?") == hint
 
 
 # --- The environment -------------------------------------------------------------------------
@@ -200,9 +193,7 @@ def test_error_names_the_bad_variable(pbx: Simulator) -> None:
 
 def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
     """They do not override a settings file."""
-    properties = TapNoojee.config_jsonschema["properties"]
-    required = TapNoojee.config_jsonschema["required"]
-    empty = {f"TAP_NOOJEE_{name.upper()}": "" for name in properties if name not in required}
+    empty = {f"TAP_NOOJEE_{name.upper()}": "" for name in OPTIONAL}
     done = run_command("--config", "ENV", env=empty | variables(pbx))
     assert (done.code, len(done.records), done.logged("WARNING")) == (0, 4, [])
     config = settings(pbx, end_date="2021-09-14T18:00", timezone="Australia/Sydney")

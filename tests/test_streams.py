@@ -309,15 +309,6 @@ def test_state_follows_every_hour_after_the_first_record(pbx: Simulator) -> None
             assert value == state(span)
 
 
-def test_state_is_held_back_while_there_are_no_records() -> None:
-    """Including the given STATE, which the SDK repeats at the start."""
-    with Simulator(volume=0) as pbx:
-        run = run_tap(pbx, **between(0, 120), state=state((0, 1)))
-        # The first one replaces the SDK's, the run's own at its start, and those of 49 hours.
-        assert run.states == [state((0, end)) for end in (51, 103, 120)]
-        assert run.messages[0]["type"] == "SCHEMA"
-
-
 def test_state_from_the_future_ends_the_run_before_any_request(pbx: Simulator) -> None:
     run = run_tap(pbx, clock=clock(16), state=state((0, 18)))
     assert isinstance(run.error, StateError)
@@ -472,11 +463,8 @@ def test_request_metrics_are_logged_at_debug(
         monkeypatch.setenv("TAP_NOOJEE_LOGLEVEL", level)
         with Simulator(failures=[Failure("status", status=s) for s in (503, 400)]) as failing:
             assert run_tap(failing, **between(15, 16)).error is None
-        points = [
-            json.loads(record.getMessage().removeprefix("METRIC: "))
-            for record in caplog.records
-            if record.getMessage().startswith("METRIC: ")
-        ]
+        parts = [line.partition("METRIC: ") for line in caplog.messages]
+        points = [json.loads(text) for _, label, text in parts if label]
         requests = [point for point in points if point["metric"] == "http_request_duration"]
         tags = [point["tags"] for point in requests]
         assert [(tag["http_status_code"], tag["status"]) for tag in tags] == expected
