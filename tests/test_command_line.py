@@ -62,7 +62,7 @@ def test_connection_test_makes_one_request(pbx: Simulator, tmp_path: Path) -> No
     assert (done.code, len(requested_hours(pbx))) == (0, 1)
     for count, status in enumerate((401, 503, 429, 403), 2):
         pbx.failures.append(Failure("status", status=status))
-        done = run_with(pbx, tmp_path, "--test", request_interval=60)
+        done = run_with(pbx, tmp_path, "--test")
         assert (done.code, len(requested_hours(pbx))) == (1, count), status
         line = done.logged("ERROR")[-1]
         assert done.log.rstrip().endswith(line)
