@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from conftest import run_tap
 
 from tap_noojee.checks import check_hour
-from tap_noojee.decoding import Decoded
+from tap_noojee.decoding import DecodedBody
 from tap_noojee.legs import LegReader, RawLeg
 from tap_noojee.simulator import Failure, Simulator
 
@@ -40,7 +40,7 @@ def check(
     ]
     start = datetime.fromisoformat(hour)
     read = LegReader(zone, KEY).read(start, raw)
-    return [*check_hour(start, Decoded(raw, **response), read, zone, KEY)]
+    return [*check_hour(start, DecodedBody(raw, **response), read, zone, KEY)]
 
 
 def text(findings: list[Finding]) -> str:
