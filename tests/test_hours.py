@@ -28,16 +28,10 @@ def hour(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def walls(clocks: Clocks) -> list[datetime]:
-    """All hours from the first whole one to the last, including skipped ones."""
-    first, *_, last = clocks.whole_hours()
-    return [first + k * HOUR for k in range((last - first) // HOUR + 1)]
-
-
 def check(clocks: Clocks) -> None:
     """Compare every function with the sampled clocks."""
     zone, existing = clocks.zone, clocks.whole_hours()
-    for wall in walls(clocks):
+    for wall in clocks.walls():
         exists = wall in clocks.hours
         assert end_of(wall, zone) == (clocks.end(wall) if exists else None), (clocks, wall)
         assert is_repeated(wall, zone) == clocks.is_repeated(wall), (clocks, wall)
@@ -49,7 +43,7 @@ def check(clocks: Clocks) -> None:
     for instant in clocks.instants[::5]:
         expected = wall_time(instant, zone).replace(minute=0)
         assert hour_at(instant, zone) == hour_at(instant + MINUTE - TICK, zone) == expected
-    skipped = sorted({*walls(clocks)} - {*existing})
+    skipped = sorted({*clocks.walls()} - {*existing})
     assert list(skipped_hours(existing[0], existing[-1], zone)) == skipped, clocks
     assert len(hours_between(existing[0], existing[-1], zone)) == len(existing), clocks
     for settle in (0 * MINUTE, 5 * MINUTE, 200 * MINUTE):
