@@ -161,9 +161,6 @@ def test_nothing_follows_a_partial_line(output: Output) -> None:
     assert output.writes == [b""]
 
 
-# --- With a real process ---------------------------------------------------------------------
-
-
 @pytest.fixture
 def long_lines(pbx: Simulator) -> Simulator:
     """A PBX with some tags that make a line longer than a pipe takes at once."""
