@@ -18,9 +18,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import requests
+from click.testing import CliRunner
 from times import CHANGES, HOUR, MINUTE, clocks_around
 
 from tap_noojee.simulator import API_KEY, USER_KEY, Failure, Leg, Simulator, legs
+from tap_noojee.simulator.cli import main
 from tap_noojee.simulator.server import BASES
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
@@ -283,8 +285,8 @@ BAD_OPTIONS = """\
 @pytest.mark.parametrize("line", BAD_OPTIONS.split("\n"))
 def test_bad_option_is_a_usage_error(line: str) -> None:
     arguments, _, words = line.partition(": ")
-    done = simulate(*arguments.split(), "--", "true")
-    assert done.returncode == 2
+    done = CliRunner().invoke(main, [*arguments.split(), "--", "true"])
+    assert done.exit_code == 2
     assert words in done.stderr
 
 
