@@ -215,22 +215,10 @@ def gaps(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
     return [later - earlier for earlier, later in pairwise(clock.starts)]
 
 
-@pytest.mark.parametrize(
-    ("latency", "interval", "gap"),
-    [
-        (0, 60, 60.5),
-        (59, 60, 60.5),
-        (60.5, 60, 60.5),
-        (90, 60, 90),
-        (0.3, 1, 1.015),
-        (0, 33, 33.495),
-        (0.3, 0, 0.3),
-    ],
-)
-def test_next_request_starts_an_interval_and_a_margin_after_the_last(
-    latency: float, interval: int, gap: float
-) -> None:
-    assert gaps(latency, interval=interval) == pytest.approx([gap] * 7)
+def test_next_request_starts_an_interval_and_a_margin_after_the_last() -> None:
+    a_minute = [(60, 0, 60.5), (60, 59, 60.5), (60, 60.5, 60.5), (60, 90, 90)]
+    for interval, latency, gap in [*a_minute, (1, 0.3, 1.015), (33, 0, 33.495), (0, 0.3, 0.3)]:
+        assert gaps(latency, interval=interval) == pytest.approx([gap] * 7), (interval, latency)
 
 
 def test_after_a_failure_the_interval_counts_from_its_end() -> None:

@@ -242,9 +242,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """Runs a command and prints its peak memory. Only a small process can start it, because the peak
 includes the parent's size at that time."""
 
-UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes in a unit of `ru_maxrss`."""
-
 
 def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
     """Run the tap as a process: its exit status, its log, and its peak memory in MiB."""
@@ -260,7 +257,7 @@ def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
             env=environment(),
         )
     *log, size = done.stderr.splitlines()
-    return done.returncode, "\n".join(log), int(size) * UNIT // 2**20
+    return done.returncode, "\n".join(log), int(size) // 1024
 
 
 def response(body: bytes, *headers: bytes) -> bytes:

@@ -135,10 +135,15 @@ def test_plain_http_never_uses_a_proxy(pbx: Simulator, monkeypatch: pytest.Monke
 def test_thread_that_cannot_start_ends_the_run(
     pbx: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    error = RuntimeError("can't start new thread")
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", Mock(side_effect=error))
-        run = run_tap(pbx, **HOUR)
+    class Limited(FakeClock):
+        @override
+        def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
+            with monkeypatch.context() as patch:
+                error = RuntimeError("can't start new thread")
+                patch.setattr(threading.Thread, "start", Mock(side_effect=error))
+                return super().run_in_thread(task, timeout)
+
+    run = run_tap(pbx, **HOUR, clock=Limited())
     assert isinstance(run.error, RequestError)
     assert "`ulimit -u`" in str(run.error)
     assert pbx.requests == []
