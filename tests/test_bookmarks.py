@@ -217,7 +217,7 @@ def test_any_value_of_any_key_is_either_read_or_rejected() -> None:
 def test_run_requests_each_wanted_hour_once(data: st.DataObject) -> None:
     """The last hour of a limited run is an unread one: otherwise, lookback could fill every run.
 
-    The last due hour may change after the start: in either direction, because of the PBX's clock.
+    After the start, the last due hour may move in either direction, because of the PBX's clock.
     """
     read, failing = data.draw(RANGES), data.draw(st.sets(st.integers(0, 20), max_size=8))
     first, last, due_at_start, newest_due = (data.draw(st.integers(0, 20)) for _ in range(4))
