@@ -1,7 +1,6 @@
 """Bookmarks: the hours already read, and the hours that a run requests."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -26,7 +25,7 @@ _SDK_KEYS = {"starting_replication_value", "replication_key_signpost", "progress
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Hours:
+class HourSet:
     """A set of hours, kept as sorted ranges that neither touch nor overlap."""
 
     ranges: tuple[Range, ...] = ()
@@ -44,6 +43,10 @@ class Hours:
                 merged.append((start, end))
         return cls(tuple(merged))
 
+    @classmethod
+    def single(cls, hour: datetime) -> Self:
+        return cls(((hour, hour + HOUR),))
+
     def __iter__(self) -> Iterator[datetime]:
         for start, end in self.ranges:
             yield from (start + k * HOUR for k in range((end - start) // HOUR))
@@ -56,17 +59,19 @@ class Hours:
 
     def __sub__(self, other: Self) -> Self:
         left: list[Range] = []
-        index = 0
+        cuts = iter((*other.ranges, (datetime.max, datetime.max)))  # noqa: DTZ901 - naive
+        cut_start, cut_end = next(cuts)
         for start, end in self.ranges:
+            rest = start
             # Both sides are sorted, so one pass is enough, however many gaps there are.
-            while index < len(other.ranges) and other.ranges[index][1] <= start:
-                index += 1
-            for cut_start, cut_end in itertools.islice(other.ranges, index, None):
-                if cut_start >= end:
+            while cut_start < end:
+                left.append((rest, cut_start))
+                rest = max(rest, cut_end)
+                if cut_end > end:  # it may also cut the next range
                     break
-                left.append((start, cut_start))
-                start = cut_end  # noqa: PLW2901 - the rest of the range
-            left.append((start, end))
+                cut_start, cut_end = next(cuts)
+            left.append((rest, end))
+        # This drops the empty ranges.
         return self.merge(left)
 
     def __and__(self, other: Self) -> Self:
@@ -89,13 +94,13 @@ class Hours:
         return self.merge(picked)
 
 
-def hours_between(first: datetime, last: datetime, zone: ZoneInfo) -> Hours:
+def hours_between(first: datetime, last: datetime, zone: ZoneInfo) -> HourSet:
     """Return the hours from `first` to `last` inclusive, except skipped ones."""
     skipped = ((hour, hour + HOUR) for hour in skipped_hours(first, last, zone))
-    return Hours.merge([(first, last + HOUR)]) - Hours.merge(skipped)
+    return HourSet.merge([(first, last + HOUR)]) - HourSet.merge(skipped)
 
 
-class Source(NamedTuple):
+class Pbx(NamedTuple):
     """The PBX that a state belongs to."""
 
     host: str
@@ -103,11 +108,11 @@ class Source(NamedTuple):
 
 
 def load_bookmark(
-    bookmark: Mapping[str, Any], source: Source, start: datetime, now: datetime
-) -> Hours:
+    bookmark: Mapping[str, Any], pbx: Pbx, start: datetime, now: datetime
+) -> HourSet:
     """Return the hours already read, according to a bookmark.
 
-    Hours after `replication_key_value` are ignored, so setting it back rewinds the tap. Without
+    HourSet after `replication_key_value` are ignored, so setting it back rewinds the tap. Without
     `hours_read`, every hour from `start` up to that value counts as read.
 
     Raises:
@@ -115,7 +120,7 @@ def load_bookmark(
     """
     if unknown := bookmark.keys() - _KEYS - _SDK_KEYS:
         raise _unreadable(f"unknown key {min(unknown)!r}")
-    for name, current in (("pbx", source.host), ("timezone", source.zone.key)):
+    for name, current in (("pbx", pbx.host), ("timezone", pbx.zone.key)):
         if (previous := bookmark.get(name, current)) != current:
             raise StateError(
                 f"state: written with {name} {previous!r}, but this run uses {current!r}: start "
@@ -124,9 +129,9 @@ def load_bookmark(
     if not (value := bookmark.get("replication_key_value")):
         if bookmark.get("hours_read"):
             raise _unreadable("hours_read without replication_key_value")
-        return Hours()
+        return HourSet()
     try:
-        until = parse_instant(str(value), source.zone)
+        until = parse_instant(str(value), pbx.zone)
     except DateError as error:
         raise _unreadable(f"replication_key_value {error}") from None
     if until > now + MAX_AHEAD:
@@ -134,30 +139,30 @@ def load_bookmark(
             f"state: replication_key_value is {until.isoformat()}, but this machine's clock is at "
             f"{now.isoformat(timespec='seconds')}: correct the clock, or set the value back"
         )
-    # The end of the newest hour that counts.
-    limit = next_hour(last_due(until, timedelta(), source.zone), source.zone)
+    # HourSet from here on do not count as read.
+    limit = next_hour(last_due(until, timedelta(), pbx.zone), pbx.zone)
     if "hours_read" not in bookmark:
-        return Hours.merge([(start, limit)])
+        return HourSet.merge([(start, limit)])
     if not isinstance(bookmark["hours_read"], list):
         raise _unreadable("hours_read is not a list")
     ranges = [_parse_range(item) for item in bookmark["hours_read"]]
-    return Hours.merge((first, min(end, limit)) for first, end in ranges)
+    return HourSet.merge((first, min(end, limit)) for first, end in ranges)
 
 
-def make_bookmark(read: Hours, source: Source, replication_key: str) -> dict[str, Any]:
+def make_bookmark(read: HourSet, pbx: Pbx, replication_key: str) -> dict[str, Any]:
     """Build the bookmark for these hours; the inverse of `load_bookmark`."""
     bookmark: dict[str, Any] = {"replication_key": replication_key}
     if read:
         newest = read.last
-        # A state edited by hand may end in a skipped hour.
-        while (ended := end_of(newest, source.zone)) is None:
+        # The newest may be a skipped hour, because `mark_read` adds those that follow.
+        while (ended := end_of(newest, pbx.zone)) is None:
             newest -= HOUR
         bookmark["replication_key_value"] = ended.isoformat()
     bookmark["hours_read"] = [
         {"from": start.isoformat(timespec="minutes"), "to": end.isoformat(timespec="minutes")}
         for start, end in read.ranges
     ]
-    return bookmark | {"pbx": source.host, "timezone": source.zone.key}
+    return bookmark | {"pbx": pbx.host, "timezone": pbx.zone.key}
 
 
 def _parse_range(item: Any) -> Range:  # noqa: ANN401 - any JSON value
@@ -168,7 +173,7 @@ def _parse_range(item: Any) -> Range:  # noqa: ANN401 - any JSON value
     for hour in (start, end):
         if hour.tzinfo or hour != hour.replace(minute=0, second=0, microsecond=0):
             raise _unreadable(
-                f"hours_read: {hour.isoformat()} is not a full hour without a UTC offset"
+                f"hours_read: {hour.isoformat()} is not a full hour, or has an offset"
             )
     if start >= end:
         raise _unreadable(f"hours_read: {end.isoformat()} is not after {start.isoformat()}")
@@ -186,7 +191,7 @@ def _unreadable(reason: str) -> StateError:
 class Backlog:
     """The hours that a run has to request: unread ones, and those to read again."""
 
-    hours_read: Hours
+    hours_read: HourSet
     first: datetime
     """First hour to read."""
     last: datetime
@@ -195,57 +200,59 @@ class Backlog:
     newest_first: bool
     limit: int | None
     """Maximum number of hours for this run."""
-    done: int = 0
+    read_count: int = 0
     """Number of hours that this run has read."""
-    reread: Hours = dataclasses.field(default_factory=Hours)
-    failed: Hours = dataclasses.field(default_factory=Hours)
+    reread: HourSet = HourSet()
+    """HourSet still to read again."""
+    failed: HourSet = HourSet()
+    """HourSet that failed in this run."""
 
     def plan_reread(self, count: int, newest_due: datetime) -> None:
-        """Plan to read the newest `count` of the hours already read again."""
+        """Schedule another read of the newest `count` hours already read."""
         self.reread = (self._due(newest_due) & self.hours_read).newest(count)
 
-    def unread(self, newest_due: datetime) -> Hours:
+    def unread(self, newest_due: datetime) -> HourSet:
         """Return the due hours that were never read and have not failed in this run."""
         return self._due(newest_due) - self.hours_read - self.failed
 
-    def wanted(self, newest_due: datetime) -> Hours:
-        """Return the due hours that are unread or to read again."""
+    def pending(self, newest_due: datetime) -> HourSet:
+        """Return the due hours that this run still has to request."""
         return self.unread(newest_due) | (self.reread & self._due(newest_due))
 
     @property
-    def allowed(self) -> float:
+    def remaining(self) -> float:
         """How many more hours this run may request.
 
         At least one until an hour has been read, so that failing hours cannot use up every run.
         """
         if self.limit is None:
             return math.inf
-        left = self.limit - self.done - len(self.failed)
-        return left if self.done else max(left, 1)
+        left = self.limit - self.read_count - len(self.failed)
+        return left if self.read_count else max(left, 1)
 
     def choose(self, newest_due: datetime) -> datetime | None:
         """Return the hour to request next, or None if the run is over."""
-        if self.has_failure_streak or self.allowed <= 0:
+        if self.has_failure_streak or self.remaining <= 0:
             return None
         # Save the last request for an unread hour. Otherwise, hours to read again and an hour
         # that always fails could use up every run.
-        hours = self.unread(newest_due) if self.allowed == 1 else Hours()
-        hours = hours or self.wanted(newest_due)
+        hours = self.pending(newest_due)
+        if self.remaining == 1:
+            hours = self.unread(newest_due) or hours
         if not hours:
             return None
         return hours.last if self.newest_first else hours.first
 
     def mark_read(self, hour: datetime) -> None:
         """Mark the hour, and any skipped hours right after it, as read."""
-        self.done += 1
-        self.hours_read |= Hours(((hour, next_hour(hour, self.zone)),))
-        self.reread -= Hours(((hour, hour + HOUR),))
+        self.read_count += 1
+        self.hours_read |= HourSet(((hour, next_hour(hour, self.zone)),))
+        self.reread -= HourSet.single(hour)
 
     def mark_failed(self, hour: datetime) -> None:
         """Do not request the hour again in this run."""
-        failed = Hours(((hour, hour + HOUR),))
-        self.failed |= failed
-        self.reread -= failed
+        self.failed |= HourSet.single(hour)
+        self.reread -= HourSet.single(hour)
 
     @property
     def has_failure_streak(self) -> bool:
@@ -254,5 +261,5 @@ class Backlog:
         # run, could block all others.
         return any(end - start >= MAX_FAILURES * HOUR for start, end in self.failed.ranges)
 
-    def _due(self, newest_due: datetime) -> Hours:
+    def _due(self, newest_due: datetime) -> HourSet:
         return hours_between(self.first, min(self.last, newest_due), self.zone)

@@ -1,4 +1,4 @@
-"""Checks of an hour's decoded. They only warn, and never stop the run."""
+"""Checks of an hour's response. They only warn, and never stop the run."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from tap_noojee.decoding import DecodedBody
-from tap_noojee.hours import is_repeated, name_of, resolve
+from tap_noojee.hours import format_hour, is_repeated, resolve
 from tap_noojee.legs import HourLegs
 from tap_noojee.redaction import safe_excerpt
 from tap_noojee.text import humanize, pluralize
@@ -51,19 +51,19 @@ def check_hour(
 def _check_body(hour: datetime, decoded: DecodedBody) -> Iterator[Finding]:
     if decoded.no_content:
         yield Finding(
-            f"{name_of(hour)}: the response is 204 No Content, which the vendor does not "
+            f"{format_hour(hour)}: the response is 204 No Content, which the vendor does not "
             "document; the tap treats it as an hour without calls",
             "204",
         )
     if decoded.charset:
         yield Finding(
-            f"{name_of(hour)}: the response is not UTF-8; the tap reads it as {decoded.charset}",
+            f"{format_hour(hour)}: the response is not UTF-8, so the tap reads {decoded.charset}",
             "charset",
         )
     if decoded.replaced:
         fields = ", ".join(sorted(decoded.replaced))
         yield Finding(
-            f"{name_of(hour)}: {fields}: NUL characters or lone surrogates, which databases "
+            f"{format_hour(hour)}: {fields}: NUL characters or lone surrogates, which databases "
             "reject, were replaced with U+FFFD"
         )
     for field in sorted(decoded.unknown):
@@ -73,22 +73,22 @@ def _check_body(hour: datetime, decoded: DecodedBody) -> Iterator[Finding]:
         )
     for field in sorted(decoded.missing):
         yield Finding(
-            f"{name_of(hour)}: no leg has the field {field}; it is written as null",
+            f"{format_hour(hour)}: no leg has the field {field}; it is written as null",
             f"missing {field}",
         )
 
 
 def _check_keys(hour: datetime, hour_legs: HourLegs, api_key: str) -> Iterator[Finding]:
-    calls: dict[tuple[str, int], str] = {}
+    unique_ids: dict[tuple[str, int], str] = {}
     shared = set()
     for leg in hour_legs.legs:
         key = leg.CallRecordId, leg.Leg
-        if calls.setdefault(key, leg.UniqueId) != leg.UniqueId:
+        if unique_ids.setdefault(key, leg.UniqueId) != leg.UniqueId:
             shared.add(key)
     if shared:
         example = safe_excerpt(str(min(shared)), api_key)
         yield Finding(
-            f"{name_of(hour)}: legs with different UniqueIds share "
+            f"{format_hour(hour)}: legs with different UniqueIds share "
             f"{pluralize(len(shared), 'key')} (CallRecordId, Leg), such as {example}: a target "
             "that upserts keeps one row per key. If the PBX was reinstalled, load its calls into "
             "another schema"
@@ -102,7 +102,7 @@ def _check_passes(hour: datetime, hour_legs: HourLegs, zone: ZoneInfo) -> Iterat
     """
     if hour_legs.ambiguous:
         yield Finding(
-            f"{name_of(hour)}: clocks repeat this hour, and some of the PBX's dates fit both "
+            f"{format_hour(hour)}: clocks repeat this hour, and some of the PBX's dates fit both "
             "passes; the tap assumes the first"
         )
         return
@@ -114,8 +114,8 @@ def _check_passes(hour: datetime, hour_legs: HourLegs, zone: ZoneInfo) -> Iterat
     if len(passes) == 1:
         name = "second" if passes.pop() else "first"
         yield Finding(
-            f"{name_of(hour)}: clocks repeat this hour, and all its legs are from the {name} "
-            "pass: the PBX may be unable to return the other; compare the hour with the PBX"
+            f"{format_hour(hour)}: clocks repeat this hour, and all its legs are from the {name} "
+            "pass: the PBX may be unable to return the other; check this hour in the PBX"
         )
 
 
@@ -131,12 +131,12 @@ def _check_zone(hour: datetime, hour_legs: HourLegs) -> Iterator[Finding]:
     ]
     if len(lags) < MIN_CALLS:
         return
-    # The median: a few calls may have waited long for their first leg.
+    # Use the median, because a few calls may wait a long time for their first leg.
     lag = sorted(lags)[len(lags) // 2]
     if abs(lag) > MAX_START_LAG:
         direction = "before" if lag < 0 else "after"
         yield Finding(
-            f"{name_of(hour)}: calls start {humanize(abs(lag))} {direction} the time in their "
+            f"{format_hour(hour)}: calls start {humanize(abs(lag))} {direction} the time in their "
             "UniqueId: check `timezone`",
             "zone",
         )

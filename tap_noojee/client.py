@@ -17,7 +17,7 @@ from tap_noojee.errors import (
     TooEarlyError,
     TransientError,
 )
-from tap_noojee.hours import name_of
+from tap_noojee.hours import format_hour
 from tap_noojee.responses import parse_response
 from tap_noojee.settings import ENDPOINT, build_api_url
 from tap_noojee.transport import Transport
@@ -44,15 +44,15 @@ class Client:
         logger: logging.Logger,
         on_response: Callable[[int, float], None],
     ) -> None:
-        self._key: str = config["api_key"]
+        self._api_key: str = config["api_key"]
         self._transport = Transport(
             build_api_url(config["api_url"]),
-            api_key=self._key,
+            api_key=self._api_key,
             user_agent=config["user_agent"],
             timeout=config["request_timeout"],
             monotonic=clock.monotonic,
         )
-        self.requests = 0
+        self.request_count = 0
         self._interval: int = config["request_interval"]
         # Latency varies, and the PBX may count from a request's arrival, so wait slightly longer.
         self._margin = min(self._interval * 0.015, 0.5)
@@ -82,21 +82,22 @@ class Client:
             try:
                 return self._request(hour, due)
             except RequestError as error:
-                # A failed attempt may have arrived at any time until now.
+                # It may have arrived at any time until now, so wait a full interval.
                 wait = max(self._interval, error.retry_after)
                 self._next_slot = self._clock.monotonic() + wait
                 # A rejection may be the rate limit in disguise, so retry it, but only once.
                 is_rejection = isinstance(error, PossibleRateLimitError)
                 is_final = attempt >= max_attempts or (is_rejection and was_rejected)
                 if is_final or not isinstance(error, TransientError):
+                    # No TransientError: retrying is over.
                     kind = HourError if isinstance(error, HourError) else RequestError
-                    count = f" ({attempt} attempts)" if attempt > 1 else ""
-                    raise kind(f"{name_of(hour)}: {error}{count}") from None
+                    attempts = f" ({attempt} attempts)" if attempt > 1 else ""
+                    raise kind(f"{format_hour(hour)}: {error}{attempts}") from None
                 was_rejected |= is_rejection
                 last = attempt + 1 if is_rejection else max_attempts
-                count = f"attempt {attempt + 1} of {last}"
+                retry = f"attempt {attempt + 1} of {last}"
                 self._logger.warning(
-                    "%s: %s; retrying in %d s (%s)", name_of(hour), error, wait, count
+                    "%s: %s; retrying in %d s (%s)", format_hour(hour), error, wait, retry
                 )
 
     def wait_for_slot(self) -> None:
@@ -104,7 +105,7 @@ class Client:
         self._clock.sleep(self._next_slot - self._clock.monotonic())
 
     def _request(self, hour: datetime, due: datetime) -> DecodedBody:
-        self.requests += 1
+        self.request_count += 1
         started = self._clock.monotonic()
         path = f"{ENDPOINT}?date={hour:%Y/%m/%d}&hour={hour.hour}"
         try:
@@ -115,7 +116,7 @@ class Client:
             raise self._transport.timeout_error() from None
         self._on_response(response.status, self._clock.monotonic() - started)
         try:
-            decoded = parse_response(response, self._key, self._clock.now())
+            decoded = parse_response(response, self._api_key, self._clock.now())
         except RateLimitError:
             # We kept the interval, so the PBX may count from the end of its responses.
             self._counts_from_end = True

@@ -14,7 +14,7 @@ from tap_noojee.errors import Interrupted
 
 T = TypeVar("T")
 
-SAME_SIGNAL = 1
+REPEAT_WINDOW = 1
 """Ignore a second signal for this many seconds: under Meltano, Ctrl-C reaches the tap twice."""
 
 
@@ -38,12 +38,12 @@ class Clock:
         """Return the time in seconds on a clock that never jumps."""
         return time.monotonic()
 
-    def stop(self, signum: int, _frame: FrameType | None = None) -> None:
-        """Handle a signal: interrupt the run, or exit immediately on the second signal."""
+    def handle_signal(self, signum: int, _frame: FrameType | None = None) -> None:
+        """Interrupt the run, or exit immediately on a later signal."""
         if self._signum is None:
             self._signum, self._stopped_at = signum, self.monotonic()
             self._inbox.put(None)
-        elif self.monotonic() - self._stopped_at >= SAME_SIGNAL:
+        elif self.monotonic() - self._stopped_at >= REPEAT_WINDOW:
             # The run may be stuck, for example in a write to a target that no longer reads.
             os._exit(128 + signum)
 

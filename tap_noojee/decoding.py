@@ -48,16 +48,14 @@ class DecodedBody:
     """Whether the status was 204."""
 
 
-def decode_legs(body: bytearray, content_type: str, key: str) -> DecodedBody:
-    """Decode an array of legs. `key` is the API key, which must not be quoted.
-
-    May clear `body` to save memory.
+def decode_legs(body: bytearray, content_type: str, api_key: str) -> DecodedBody:
+    """Decode an array of legs. May clear `body` to save memory. No message quotes the API key.
 
     Raises:
         TransientHourError: The body ends before the array does.
         HourError: The body is unreadable.
     """
-    # Each item and each field starts after one of these, so their number bounds the memory.
+    # Each item and each field follows one of these, so their number limits the memory we need.
     if sum(map(body.count, (b",", b"{", b"["))) > MAX_LEGS * (len(_FIELDS) + 1):
         raise HourError(f"the response is too large: more than {MAX_LEGS:,} legs")
     if b"\\u0000" not in body:  # an escaped NUL has to be replaced
@@ -66,10 +64,10 @@ def decode_legs(body: bytearray, content_type: str, key: str) -> DecodedBody:
             return DecodedBody(_DECODER.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
-    return _decode_tolerantly(body, content_type, key)
+    return _decode_tolerantly(body, content_type, api_key)
 
 
-def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> DecodedBody:
+def _decode_tolerantly(body: bytearray, content_type: str, api_key: str) -> DecodedBody:
     """Decode legs with unknown or missing fields, numbers, another charset or bad characters."""
     text, charset = _decode_text(body, content_type)
     size = len(body)
@@ -85,7 +83,7 @@ def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> DecodedB
             field = _FIELDS.get(name.lower())
             if field is None:
                 if len(result.unknown) < MAX_UNKNOWN:
-                    result.unknown.add(safe_excerpt(name, key))
+                    result.unknown.add(safe_excerpt(name, api_key))
                 continue
             seen.add(field)
             if isinstance(value, str) and _UNSTORABLE.search(value):

@@ -36,15 +36,15 @@ class CatalogError(NoojeeError):
 
 
 class ZoneError(NoojeeError):
-    """A date of the PBX contradicts the `timezone` setting."""
+    """A date from the PBX contradicts the `timezone` setting."""
 
 
 class FailedHoursError(NoojeeError):
-    """Some hours failed and stay unread."""
+    """Some hours failed in this run."""
 
 
 class RequestError(NoojeeError):
-    """A request failed. Retrying won't help, unless it is a TransientError."""
+    """A request failed. Only a TransientError is worth retrying."""
 
     retry_after = 0.0
     """Seconds that the server asks us to wait."""

@@ -14,24 +14,24 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 QUARTER = timedelta(minutes=15)
-"""Since 2014, every clock change has been a multiple of 15 minutes, on the quarter-hour, except at
-Casey in Antarctica (00:01)."""
+"""Since 2014, every clock change has been by a multiple of 15 minutes and on a quarter-hour. The
+exception is Casey, Antarctica, at 00:01."""
 
 
-def name_of(hour: datetime) -> str:
+def format_hour(hour: datetime) -> str:
     """Format an hour for the log: `2021-09-14 15:00`."""
     return f"{hour:%Y-%m-%d %H:%M}"
 
 
 def resolve(wall: datetime, zone: ZoneInfo) -> list[datetime]:
-    """Return the UTC instants, zero to two, at which clocks in the zone show this time."""
+    """Return the UTC instants of this time: none if clocks skip it, two if they repeat it."""
     found = {wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
     # A skipped time does not survive the round trip.
     return sorted(t for t in found if _wall_time(t, zone) == wall)
 
 
 def hour_at(instant: datetime, zone: ZoneInfo) -> datetime:
-    """Return the hour that clocks in the zone show at this instant."""
+    """Return the wall-clock hour of this instant."""
     return _wall_time(instant, zone).replace(minute=0, second=0, microsecond=0)
 
 
@@ -59,7 +59,7 @@ def next_hour(hour: datetime, zone: ZoneInfo) -> datetime:
 
 
 def is_repeated(hour: datetime, zone: ZoneInfo) -> bool:
-    """Whether clocks show any part of the hour twice."""
+    """Whether any part of the hour occurs twice."""
     return any(len(resolve(hour + k * QUARTER, zone)) > 1 for k in range(4))
 
 

@@ -15,9 +15,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec.structs import astuple
 
-from tap_noojee.dates import Reading, parse_date
+from tap_noojee.dates import ParsedDate, parse_date
 from tap_noojee.errors import HourError, ZoneError
-from tap_noojee.hours import name_of
+from tap_noojee.hours import format_hour
 from tap_noojee.redaction import safe_excerpt
 
 SCHEMA: dict[str, Any] = json.loads(
@@ -53,7 +53,7 @@ class HourLegs:
     ambiguous: bool
     """Whether some dates could be in either pass of a repeated hour."""
     zone_confirmed: bool
-    """Whether all dates have an abbreviation that belongs to `timezone`."""
+    """Whether every date has an abbreviation that matches `timezone`."""
     ambiguous_abbreviation: str
     """An abbreviation that an old JVM prints all year, or an empty string."""
 
@@ -61,9 +61,9 @@ class HourLegs:
 class LegReader:
     """Converts the raw legs of one PBX to records."""
 
-    def __init__(self, zone: ZoneInfo, key: str) -> None:
+    def __init__(self, zone: ZoneInfo, api_key: str) -> None:
         self._zone = zone
-        self._key = key
+        self._api_key = api_key
         self._fields = [
             (name, _is_plain(name, prop), partial(self._convert, name, prop))
             for name, prop in SCHEMA["properties"].items()
@@ -79,11 +79,11 @@ class LegReader:
             ZoneError: A date contradicts the `timezone` setting.
         """
         warnings: list[str] = []
-        readings: list[Reading] = []
+        dates: list[ParsedDate] = []
         unreadable = 0
         for number, leg in enumerate(raw_legs, 1):
             if not isinstance(leg, RawLeg):
-                raise HourError(f"{name_of(hour)}: record {number} is not an object")
+                raise HourError(f"{format_hour(hour)}: record {number} is not an object")
             for (name, is_plain, convert), value in zip(self._fields, astuple(leg), strict=True):
                 # Fast path: most fields are plain strings.
                 if is_plain and type(value) is str:
@@ -91,26 +91,26 @@ class LegReader:
                 try:
                     converted = convert(value)
                 except (ValueError, ZoneError) as error:
-                    where = f"{name_of(hour)}: record {number}"
+                    where = f"{format_hour(hour)}: record {number}"
                     warning = self._warn_or_raise(where, name, value, error)
                     converted = None
                     unreadable += 1
                     if unreadable <= MAX_WARNINGS:
                         warnings.append(warning)
-                if isinstance(converted, Reading):
-                    readings.append(converted)
+                if isinstance(converted, ParsedDate):
+                    dates.append(converted)
                     converted = converted.iso
                 setattr(leg, name, converted)
         if unreadable > MAX_WARNINGS:
             more = unreadable - MAX_WARNINGS
-            warnings.append(f"{name_of(hour)}: {more:,} more values are written as null")
+            warnings.append(f"{format_hour(hour)}: {more:,} more values are written as null")
         return HourLegs(
             sorted(raw_legs, key=attrgetter("callend")),
             warnings,
-            ambiguous=any(r.ambiguous for r in readings),
-            zone_confirmed=all(r.zone_confirmed for r in readings),
+            ambiguous=any(r.ambiguous for r in dates),
+            zone_confirmed=all(r.zone_confirmed for r in dates),
             ambiguous_abbreviation=next(
-                (r.ambiguous_abbreviation for r in readings if r.ambiguous_abbreviation), ""
+                (r.ambiguous_abbreviation for r in dates if r.ambiguous_abbreviation), ""
             ),
         )
 
@@ -134,7 +134,7 @@ class LegReader:
         """Build the warning about an optional value; raise the error about any other."""
         text = f"{where}: {name}"
         if isinstance(value, str) and value.strip():
-            text += f" {safe_excerpt(repr(value[:1000]), self._key)}"
+            text += f" {safe_excerpt(repr(value[:1000]), self._api_key)}"
         if isinstance(error, ZoneError):
             raise ZoneError(f"{text} {error}") from None
         if name in REQUIRED:

@@ -1,7 +1,8 @@
 """Keep the API key in the URL of each request, and nowhere else.
 
-An HTTP adapter adds the key below requests, which stores URLs, and log filters hide it from
-urllib3's messages. Text from outside is quoted only if it contains no part of the key.
+requests keeps URLs in its objects, so an HTTP adapter adds the key only when it hands the URL to
+urllib3. Log filters remove it from urllib3's messages. Text from outside is quoted only if it
+contains no part of the key.
 """
 
 import logging

@@ -74,10 +74,8 @@ class Response:
         return _parse_http_date(self.headers.get("Date", ""))
 
 
-def parse_response(response: Response, key: str, now: datetime) -> DecodedBody:
-    """Decode a response, whose body must not be used afterwards.
-
-    `key` is the API key, which must not be quoted.
+def parse_response(response: Response, api_key: str, now: datetime) -> DecodedBody:
+    """Decode a response. May clear its body. No message quotes the API key.
 
     Raises:
         RateLimitError: The PBX reports its rate limit.
@@ -92,18 +90,18 @@ def parse_response(response: Response, key: str, now: datetime) -> DecodedBody:
     if body.startswith(_BOM):
         del body[: len(_BOM)]
     if response.status != requests.codes.ok or not _ARRAY.match(body):
-        raise _error(response, bytes(body[:MAX_MESSAGE_BYTES]).strip(), key, now)
-    return decode_legs(body, response.headers.get("Content-Type", ""), key)
+        raise _error(response, bytes(body[:MAX_MESSAGE_BYTES]).strip(), api_key, now)
+    return decode_legs(body, response.headers.get("Content-Type", ""), api_key)
 
 
-def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestError:
-    """Build the error for a response that is not an array."""
+def _error(response: Response, body: bytes, api_key: str, now: datetime) -> RequestError:
+    """Build the error for any response other than a 200 with an array."""
     status, wait = response.status, _retry_after(response, now)
     message = _status_message(body)
-    detail = f"status {status}" + (f", {safe_excerpt(message, key)}" if message else "")
+    detail = f"status {status}" + (f", {safe_excerpt(message, api_key)}" if message else "")
     if requests.codes.multiple_choices <= status < requests.codes.bad_request:
         # Leave out the query, which may contain the key.
-        page = safe_excerpt(response.headers.get("Location", "").partition("?")[0], key)
+        page = safe_excerpt(response.headers.get("Location", "").partition("?")[0], api_key)
         return RequestError(
             f"the server redirects to {page or 'another page'}, which the tap does not follow: "
             f"check `api_url` ({detail})"
@@ -150,8 +148,7 @@ def _status_message(body: bytes) -> str:
 def _is_rate_limit(status: int, body: bytes) -> bool:
     if status == requests.codes.too_many_requests:
         return True
-    # A login page may also ask to "wait and try again", so ignore the words of a page if
-    # its status is unambiguous.
+    # Do not search a web page with status 200, 401 or 404: a login page may have the same words.
     if body.startswith(b"<") and (status in _FATAL_STATUSES or status == requests.codes.ok):
         return False
     return bool(_RATE_LIMIT.search(body.decode(errors="replace")))
@@ -159,8 +156,11 @@ def _is_rate_limit(status: int, body: bytes) -> bool:
 
 def _unexpected_body(body: bytes) -> RequestError:
     """Build the error for status 200 with neither an array nor a status object."""
-    is_truncated = body.startswith(b"{") and not body.endswith(b"}")
-    if not body or (is_truncated and len(body) < MAX_MESSAGE_BYTES):
+    if not body:
+        return TransientHourError("the response is empty")
+    is_cut = body.startswith(b"{") and not body.endswith(b"}")
+    # The end of a longer body is unknown, because `parse_response` cuts it off.
+    if is_cut and len(body) < MAX_MESSAGE_BYTES:
         return TransientHourError(f"the response is truncated after {len(body):,} bytes")
     page = "a web page, " if body.startswith(b"<") else ""
     return RequestError(f"the response is {page}not a list of legs: check `api_url`")

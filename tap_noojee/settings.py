@@ -120,7 +120,7 @@ _SDK_VARIABLES = {"loglevel"}
 def read_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Read the settings from the environment.
 
-    Unknown and empty variables map to None, so that the tap can warn about unknown ones.
+    Unknown variables map to None, so that the tap can warn about them.
 
     Raises:
         SettingsError: A variable has the wrong type.
@@ -206,6 +206,7 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     # The SDK logs stream map expressions.
     if config["api_key"] in str(config.get("stream_maps")):
         yield "stream_maps: contains the API key: remove it"
+    # The SDK checks the types later.
     start, end = config["start_date"], config.get("end_date")
     zone_name = config.get("timezone", DEFAULT_ZONE)
     if isinstance(start, str) and isinstance(end, str) and isinstance(zone_name, str):

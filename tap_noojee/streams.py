@@ -19,16 +19,16 @@ from singer_sdk.singerlib import StateMessage
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 from typing_extensions import override
 
-from tap_noojee.bookmarks import MAX_FAILURES, Backlog, Hours, Source, load_bookmark, make_bookmark
+from tap_noojee.bookmarks import MAX_FAILURES, Backlog, HourSet, Pbx, load_bookmark, make_bookmark
 from tap_noojee.checks import check_hour
 from tap_noojee.client import MAX_ATTEMPTS, Client
 from tap_noojee.clock import Clock
 from tap_noojee.dates import parse_instant
 from tap_noojee.errors import CatalogError, FailedHoursError, HourError, TooEarlyError
-from tap_noojee.hours import end_of, hour_at, last_due, name_of
+from tap_noojee.hours import end_of, format_hour, hour_at, last_due
 from tap_noojee.legs import SCHEMA, LegReader
 from tap_noojee.settings import ENDPOINT, parse_zone
-from tap_noojee.text import outlook, plan, pluralize, summary
+from tap_noojee.text import describe_plan, describe_progress, describe_result, pluralize
 
 _FOREVER = datetime(9000, 1, 1)  # noqa: DTZ001 - an hour of the PBX's clock
 
@@ -43,7 +43,8 @@ class RecordingsStream(Stream):
 
     # The bookmark follows the hours, not the records, so we write each STATE ourselves.
     STATE_MSG_FREQUENCY = sys.maxsize
-    # Without it, the SDK would add progress markers to the bookmark.
+    # The SDK adds progress markers to the bookmark of an unsorted stream. Skip its check, because
+    # records are sorted only within each hour.
     is_sorted = True
     check_sorted = False
 
@@ -57,7 +58,7 @@ class RecordingsStream(Stream):
         self._clock = clock
         self._clock_skew = timedelta()
         self._reported: set[str] = set()
-        self._hours_read = Hours()
+        self._hours_read = HourSet()
 
     @override
     def get_batch_config(self, config: Mapping[str, Any]) -> None:
@@ -88,14 +89,12 @@ class RecordingsStream(Stream):
             StateError: The state is unusable.
         """
         if bookmark := self.tap_state.get("bookmarks", {}).get(self.name):
-            self._hours_read = load_bookmark(
-                bookmark, self._source, self._first, self._clock.now()
-            )
+            self._hours_read = load_bookmark(bookmark, self._pbx, self._first, self._clock.now())
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
         if all(isinstance(stream_map, RemoveRecordTransform) for stream_map in self.stream_maps):
-            raise CatalogError(f"stream_maps: they remove {self.name!r}, the only stream: keep it")
+            raise CatalogError(f"stream_maps: {self.name!r}, the only stream, is removed: keep it")
         self._emit_state(self._hours_read)
         # `--test` sets ABORT_AT_RECORD_COUNT.
         yield from self._read_hours() if self.ABORT_AT_RECORD_COUNT is None else self._read_one()
@@ -103,28 +102,21 @@ class RecordingsStream(Stream):
 
     def _read_hours(self) -> Iterator[Record]:
         """Request each wanted hour, and write STATE after each."""
-        end = self.config.get("end_date")
-        backlog = Backlog(
-            hours_read=self._hours_read,
-            first=self._first,
-            last=last_due(self._parse(end), timedelta(), self._zone) if end else _FOREVER,
-            zone=self._zone,
-            newest_first=self.config["backfill_order"] == "newest_first",
-            limit=self.config.get("max_hours_per_run"),
-        )
         if self._parse(self.config["start_date"]) > self._clock.now():
             self.logger.warning("start_date is in the future: there is nothing to read yet")
         started = self._clock.monotonic()
         due = self._last_due()
+        backlog = self._build_backlog()
         backlog.plan_reread(self.config["lookback_hours"], due)
         unread, reread = len(backlog.unread(due)), len(backlog.reread)
-        self.log(plan(unread, reread, backlog.allowed, self.config["request_interval"]))
+        interval = self.config["request_interval"]
+        self.log(describe_plan(unread, reread, backlog.remaining, interval))
         leg_count = 0
         for hour in self._hours_to_request(backlog):
             try:
                 legs = self._fetch(hour)
             except TooEarlyError as error:
-                self._defer(hour, error)
+                self._use_pbx_clock(hour, error)
                 continue
             except HourError as error:
                 self.logger.error(error)  # noqa: TRY400 - a traceback would not help
@@ -134,17 +126,30 @@ class RecordingsStream(Stream):
             backlog.mark_read(hour)
             self._emit_state(backlog.hours_read)
             leg_count += len(legs)
-            ahead = self._outlook(backlog, started)
-            self.log("%s: %s; %s", name_of(hour), pluralize(len(legs), "leg"), ahead)
-        if requests := self._client.requests:
-            left = len(backlog.wanted(self._last_due()))
-            self.log(summary(leg_count, backlog.done, requests, left))
+            progress = self._describe_progress(backlog, started)
+            self.log("%s: %s; %s", format_hour(hour), pluralize(len(legs), "leg"), progress)
+        if request_count := self._client.request_count:
+            left = len(backlog.pending(self._last_due()))
+            self.log(describe_result(leg_count, backlog.read_count, request_count, left))
         if failed := backlog.failed:
-            streak = f" {MAX_FAILURES} in a row end the run." if backlog.has_failure_streak else ""
-            raise FailedHoursError(
-                f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(name_of, failed))}. The "
-                f"next run requests those that have never been read.{streak}"
+            text = (
+                f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(format_hour, failed))}."
             )
+            text += " The next run requests those that have never been read."
+            if backlog.has_failure_streak:
+                text += f" The run ended early, because {MAX_FAILURES} hours in a row failed."
+            raise FailedHoursError(text)
+
+    def _build_backlog(self) -> Backlog:
+        end = self.config.get("end_date")
+        return Backlog(
+            hours_read=self._hours_read,
+            first=self._first,
+            last=last_due(self._parse(end), timedelta(), self._zone) if end else _FOREVER,
+            zone=self._zone,
+            newest_first=self.config["backfill_order"] == "newest_first",
+            limit=self.config.get("max_hours_per_run"),
+        )
 
     def _hours_to_request(self, backlog: Backlog) -> Iterator[datetime]:
         """Yield each hour when its request may start, until the run is over."""
@@ -155,11 +160,13 @@ class RecordingsStream(Stream):
                 return
             yield hour
 
-    def _outlook(self, backlog: Backlog, started: float) -> str:
+    def _describe_progress(self, backlog: Backlog, started: float) -> str:
         elapsed = self._clock.monotonic() - started
-        pace = max(self.config["request_interval"], elapsed / backlog.done)
-        left = len(backlog.wanted(self._last_due()))
-        return outlook(left, backlog.allowed, pace, self._clock.now().astimezone(self._zone))
+        pace = max(self.config["request_interval"], elapsed / backlog.read_count)
+        left = len(backlog.pending(self._last_due()))
+        return describe_progress(
+            left, backlog.remaining, pace, self._clock.now().astimezone(self._zone)
+        )
 
     def _read_one(self) -> Iterator[Record]:
         """Test the connection with the newest due hour, regardless of the bookmark."""
@@ -167,11 +174,11 @@ class RecordingsStream(Stream):
         try:
             legs = self._fetch(hour, max_attempts=1)
         except TooEarlyError as error:
-            self._defer(hour, error)
+            self._use_pbx_clock(hour, error)
             return
         hint = "" if legs else "; if calls ended in that hour, check `timezone`"
         self.log(
-            "%s: %s; the connection works%s", name_of(hour), pluralize(len(legs), "leg"), hint
+            "%s: %s; the connection works%s", format_hour(hour), pluralize(len(legs), "leg"), hint
         )
         yield from map(asdict, legs[:1])
         self._emit_state(self._hours_read)
@@ -188,31 +195,29 @@ class RecordingsStream(Stream):
                 self._reported.add(finding.topic)
         return hour_legs.legs
 
-    def _defer(self, hour: datetime, error: TooEarlyError) -> None:
-        """Log that an hour is not due by the PBX's clock, and use that clock from now on."""
+    def _use_pbx_clock(self, hour: datetime, error: TooEarlyError) -> None:
+        """Warn that an hour is not due by the PBX's clock, and use that clock from now on."""
         now = self._clock.now()
+        # Plain subtraction would return pendulum's Interval.
         self._clock_skew = timedelta(seconds=now.timestamp() - error.date.timestamp())
         self.logger.warning(
             "%s: skipped for now, because it is not due by the PBX's clock (%s). This machine's "
             "clock is at %s: correct the one that is wrong",
-            name_of(hour),
+            format_hour(hour),
             error.date.isoformat(),
             now.isoformat(timespec="seconds"),
         )
 
-    def _emit_state(self, read: Hours) -> None:
+    def _emit_state(self, read: HourSet) -> None:
         # The SDK moves the bookmark to each record's `callend`, so replace all of it.
         self.stream_state.clear()
-        self.stream_state.update(make_bookmark(read, self._source, self.replication_key))
+        self.stream_state.update(make_bookmark(read, self._pbx, self.replication_key))
         # Bypass the SDK's StateWriter, which drops a STATE equal to the last one: target-jsonl
         # forgets its state at each RECORD, so it must get the STATE again.
         self._write_message(StateMessage(self.tap_state))
 
     def _record_metrics(self, status: int, seconds: float) -> None:
-        """Log the metric that the SDK's HTTP streams log, but only if DEBUG is enabled.
-
-        At a request a minute, it would flood the log.
-        """
+        """Log the SDK's metric of a request, only at DEBUG: one a minute would flood the log."""
         if not self.metrics_logger.isEnabledFor(logging.DEBUG):
             return
         failed = status >= HTTPStatus.BAD_REQUEST
@@ -238,8 +243,8 @@ class RecordingsStream(Stream):
         return parse_zone(self.config["timezone"])
 
     @cached_property
-    def _source(self) -> Source:
-        return Source(urlsplit(self.config["api_url"]).hostname or "", self._zone)
+    def _pbx(self) -> Pbx:
+        return Pbx(urlsplit(self.config["api_url"]).hostname or "", self._zone)
 
     @cached_property
     def _first(self) -> datetime:

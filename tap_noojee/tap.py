@@ -119,7 +119,7 @@ class TapNoojee(Tap):
         config = dict(config or {})
         if parse_env_config:
             environment = settings.read_environment(self.config_jsonschema)
-            # An empty variable must not override a file, but an unknown name causes a warning.
+            # A variable overrides the files unless it is empty. Keep unknown ones for the warning.
             config = environment | config | settings.drop_empty(environment)
         for warning in settings.unknown_setting_warnings(config, self.config_jsonschema):
             self.logger.warning(warning)
@@ -138,7 +138,7 @@ class TapNoojee(Tap):
         # The SDK's handler exits with 0, possibly in mid-write.
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, self._clock.stop)
+                signal.signal(signum, self._clock.handle_signal)
         # However the command ends, write the latest STATE.
         if context := click.get_current_context(silent=True):
             context.call_on_close(cast("LineWriter", self.message_writer).release_state)

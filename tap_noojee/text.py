@@ -17,26 +17,26 @@ def humanize(seconds: float) -> str:
     return pendulum.duration(days=rounded // _DAY, seconds=rounded % _DAY).in_words(locale="en")
 
 
-def plan(unread: int, reread: int, allowed: float, interval: int) -> str:
+def describe_plan(unread: int, reread: int, remaining: float, interval: int) -> str:
     """Describe the hours to read, at `interval` seconds each.
 
-    `allowed` is the number of hours that this run may request.
+    `remaining` is the number of hours that this run may request.
     """
     if not unread + reread:
         return "Nothing left to read"
     parts = [f"{pluralize(unread, 'hour')} to read"] if unread else []
     parts += [f"{pluralize(reread, 'hour')} to read again"] if reread else []
-    if unread + reread > allowed:
-        parts.append(f"{int(allowed):,} of them in this run")
+    if unread + reread > remaining:
+        parts.append(f"{int(remaining):,} of them in this run")
     return f"{', '.join(parts)}; {_estimate((unread + reread) * interval)} in all"
 
 
-def outlook(left: int, allowed: float, pace: float, now: pendulum.DateTime) -> str:
-    """Describe the hours left, and when this run will have read its share.
+def describe_progress(left: int, remaining: float, pace: float, now: pendulum.DateTime) -> str:
+    """Describe the hours left, and when this run will finish.
 
-    `pace` is in seconds an hour.
+    `pace` is the number of seconds that it takes to read one hour.
     """
-    in_run = int(min(left, allowed))
+    in_run = int(min(left, remaining))
     if not in_run:
         return _left_over(left) if left else "nothing left to read"
     text = f"{pluralize(left, 'hour')} left"
@@ -46,7 +46,7 @@ def outlook(left: int, allowed: float, pace: float, now: pendulum.DateTime) -> s
     return f"{text}, done at about {now.add(seconds=in_run * pace):%Y-%m-%d %H:%M %Z}"
 
 
-def summary(legs: int, hours: int, requests: int, left: int) -> str:
+def describe_result(legs: int, hours: int, requests: int, left: int) -> str:
     """Sum up a run on one line, such as `263 legs in 24 hours, 24 requests`."""
     counts = f"{pluralize(legs, 'leg')} in {pluralize(hours, 'hour')}"
     text = f"{counts}, {pluralize(requests, 'request')}"
@@ -58,4 +58,4 @@ def _left_over(left: int) -> str:
 
 
 def _estimate(seconds: float) -> str:
-    return f"about {humanize(seconds)}" if seconds >= 1 else "less than a minute"
+    return f"about {humanize(seconds)}" if seconds >= 1 else "less than a second"

@@ -19,7 +19,7 @@ from tap_noojee.redaction import KeyAdapter, safe_excerpt
 from tap_noojee.responses import MAX_MESSAGE_BYTES, Response
 
 CONNECT_TIMEOUT = 10
-"""Timeout for connecting, in seconds. Only `time_limit` limits a DNS lookup."""
+"""Timeout for connecting, in seconds. It does not cover the DNS lookup; `time_limit` does."""
 
 MAX_RESPONSE_BYTES = 64 * 2**20
 """Largest response we read, in bytes: many times a large call centre's busiest hour."""
@@ -140,11 +140,11 @@ class Transport:
     def _failure(self, error: Exception) -> RequestError:
         """Map an exception of the HTTP libraries to an error of the tap."""
         causes = list(_causes(error))
-        system = next((c.strerror for c in causes if isinstance(c, OSError) and c.strerror), "")
+        os_errors = [c.strerror for c in causes if isinstance(c, OSError) and c.strerror]
         if isinstance(error, requests.exceptions.ProxyError):
-            refusal = next((match for c in causes if (match := _TUNNEL.fullmatch(str(c)))), None)
-            detail = safe_excerpt(refusal[1] if refusal else system, self.api_key)
-            # The detail starts with the proxy's status. Retrying won't help after a 4xx.
+            refusals = [match[1] for c in causes if (match := _TUNNEL.fullmatch(str(c)))]
+            detail = safe_excerpt((refusals + os_errors + ["no reason given"])[0], self.api_key)
+            # A refusal starts with the proxy's status. Retrying won't help after a 4xx.
             error_type = RequestError if detail.startswith("4") else TransientError
             return error_type(f"the proxy did not connect to {self._host} ({detail}): {_PROXY}")
         for cause_type, error_type, reason in _FAILURES:
@@ -153,8 +153,8 @@ class Transport:
                     detail = getattr(cause, "verify_message", str(cause))
                     detail = safe_excerpt(detail, self.api_key)
                     return error_type(reason.format(host=self._host, detail=detail))
-        if system:
-            return TransientError(f"no connection to {self._host}: {system}")
+        if os_errors:
+            return TransientError(f"no connection to {self._host}: {os_errors[0]}")
         if type(error) is OSError:  # requests raises it for a missing CA bundle
             return RequestError("REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: the file does not exist")
         if isinstance(error, requests.RequestException):

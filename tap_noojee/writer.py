@@ -13,7 +13,8 @@ PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 """Largest write that a pipe accepts completely or not at all, in bytes. POSIX guarantees 512."""
 
 MAX_HELD_STATES = 52
-"""Without records, write every 52nd STATE: the given one, the run's first, and 50 hours'."""
+"""Without records, write every 52nd STATE: the first 52 are the one passed in, the run's own first
+one, and one for each of 50 hours."""
 
 
 class LineWriter(MsgSpecWriter):
@@ -30,7 +31,7 @@ class LineWriter(MsgSpecWriter):
         self._state = b""
         self._held_count = 0
         self._has_records = False
-        self._ends_with_state = False
+        self._state_written = False
 
     @override
     def write_message(self, message: Message) -> None:
@@ -38,12 +39,12 @@ class LineWriter(MsgSpecWriter):
             if not self._has_records:
                 self._has_records = True
                 self.release_state()
-            self._ends_with_state = False
+            self._state_written = False
             self._gather(self.format_message(message))
         elif isinstance(message, StateMessage):
             # A copy: the next message overwrites the SDK's buffer.
             self._state = bytes(self.format_message(message))
-            self._ends_with_state = False
+            self._state_written = False
             self._held_count += 1
             if self._has_records or self._held_count >= MAX_HELD_STATES:
                 self.release_state()
@@ -57,8 +58,8 @@ class LineWriter(MsgSpecWriter):
         Raises:
             NoojeeError: They cannot be written.
         """
-        if not self._ends_with_state:
-            self._ends_with_state = True
+        if not self._state_written:
+            self._state_written = True
             self._held_count = 0
             self._gather(self._state)
             self._flush()

@@ -47,10 +47,10 @@ NAMES_BY_OFFSET = {
 }
 """The abbreviations that JDK 11 to 21 print, by minutes east of UTC.
 
-Source: the output of `Date.toString()` on JDK 17 in all its zones, 2014 to 2026. An abbreviation
-with several meanings is listed with those of the most populated places. Python has no
-abbreviations for many of these zones. WST is also listed at
-+08:00, because JVMs older than 2014 print it for Perth.
+Python has no abbreviations for many of these zones. Source: the output of `Date.toString()` on JDK
+17 in all its zones, 2014 to 2026. An abbreviation with several meanings has only the offsets of
+its most populous places. WST is also listed at +08:00, because JVMs older than 2014 print it for
+Perth.
 """
 
 OFFSETS: dict[str, set[timedelta]] = {}

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from times import CHANGES, HOUR, at, clocks_around
 
-from tap_noojee.bookmarks import MAX_FAILURES, Backlog, Hours, Source, load_bookmark, make_bookmark
+from tap_noojee.bookmarks import MAX_FAILURES, Backlog, HourSet, Pbx, load_bookmark, make_bookmark
 from tap_noojee.errors import StateError
 
 quick = settings(deadline=None, derandomize=True, max_examples=100)
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
-SOURCE = Source("pbx.example.com", MELBOURNE)
+SOURCE = Pbx("pbx.example.com", MELBOURNE)
 DAY = datetime.fromisoformat("2021-09-14")
 NOW = at("2021-09-15T00:00+10:00")
 TICK = timedelta(microseconds=1)
@@ -29,12 +29,12 @@ def hour(number: int) -> datetime:
     return DAY + number * HOUR
 
 
-def spans(*bounds: tuple[int, int]) -> Hours:
+def spans(*bounds: tuple[int, int]) -> HourSet:
     """Ranges of hours by number, each with an exclusive end."""
-    return Hours.merge((hour(first), hour(end)) for first, end in bounds)
+    return HourSet.merge((hour(first), hour(end)) for first, end in bounds)
 
 
-def numbers(hours: Hours) -> set[int]:
+def numbers(hours: HourSet) -> set[int]:
     """The numbers of hours. Checks that the ranges are in order and do not touch."""
     flat = [bound for span in hours.ranges for bound in span]
     assert flat == sorted(set(flat))
@@ -67,7 +67,7 @@ def test_hours_behave_like_a_set(
         assert (a.first, a.last) == (hour(min(left)), hour(max(left)))
 
 
-def load(bookmark: dict[str, Any], start: int = 0, now: datetime = NOW) -> Hours:
+def load(bookmark: dict[str, Any], start: int = 0, now: datetime = NOW) -> HourSet:
     return load_bookmark(bookmark, SOURCE, hour(start), now)
 
 
@@ -94,10 +94,12 @@ def test_bookmarks_near_clock_changes_survive_a_round_trip() -> None:
     """Skipped hours after the last one are marked as well, so that ranges join in the next run."""
     for key, change in CHANGES:
         clocks = clocks_around(key, change)
-        source = Source("pbx", clocks.zone)
+        source = Pbx("pbx", clocks.zone)
         hours = clocks.whole_hours()
         for last in hours[1:]:
-            backlog = Backlog(Hours(), hours[0], last, clocks.zone, newest_first=False, limit=None)
+            backlog = Backlog(
+                HourSet(), hours[0], last, clocks.zone, newest_first=False, limit=None
+            )
             backlog.mark_read(last)
             bookmark = make_bookmark(backlog.hours_read, source, "callend")
             assert bookmark["replication_key_value"] == clocks.end(last).isoformat()
@@ -108,7 +110,7 @@ def test_bookmarks_near_clock_changes_survive_a_round_trip() -> None:
 def test_skipped_hour_at_the_end_of_a_range_does_not_move_the_value() -> None:
     """Such a range comes from an edited state."""
     start = datetime.fromisoformat("2021-10-03T00")
-    bookmark = make_bookmark(Hours(((start, start + 3 * HOUR),)), SOURCE, "callend")
+    bookmark = make_bookmark(HourSet(((start, start + 3 * HOUR),)), SOURCE, "callend")
     assert at(bookmark["replication_key_value"]) == at("2021-10-03T02:00+10:00")
 
 
@@ -233,7 +235,7 @@ def test_run_requests_each_wanted_hour_once(data: st.DataObject) -> None:
         rest = (inside - before | reread) - done - failed
         unread = rest - before
         assert numbers(backlog.unread(hour(newest_due))) == unread
-        assert numbers(backlog.wanted(hour(newest_due))) == rest
+        assert numbers(backlog.pending(hour(newest_due))) == rest
         allowed = max(limit - len(done | failed), 0 if done else 1)
         is_over = any({*range(n, n + MAX_FAILURES)} <= failed for n in failed) or not allowed
         chosen = backlog.choose(hour(newest_due))

@@ -76,7 +76,7 @@ CASES = [
     Case(status(500), "status 500", 5, only_the_hour=True),
     Case(Failure("cut"), "truncated", 5, only_the_hour=True),
     Case(Failure("cut-json"), "truncated", 5, only_the_hour=True),
-    Case(Failure("empty"), "truncated after 0 bytes", 5, only_the_hour=True),
+    Case(Failure("empty"), "the response is empty", 5, only_the_hour=True),
     Case(body(b'[{"callend": "Tue Se'), "truncated after 20 bytes", 5, only_the_hour=True),
     # Possibly the rate limit, so retried once.
     Case(status(201, b"[]"), CHECK_KEY, 2),
@@ -99,12 +99,12 @@ CASES = [
 ]
 
 
-def name_of(case: Case) -> str:
+def format_hour(case: Case) -> str:
     failure = case.failure
     return f"{failure.kind}-{failure.status or ''}-{(failure.body or b'')[:20].decode()}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=name_of)
+@pytest.mark.parametrize("case", CASES, ids=format_hour)
 def test_each_failure_is_retried_ends_the_run_or_fails_its_hour(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from conftest import FakeClock
 
-from tap_noojee.clock import SAME_SIGNAL, Clock
+from tap_noojee.clock import REPEAT_WINDOW, Clock
 from tap_noojee.errors import Interrupted
 
 LONG = 60
@@ -39,7 +39,7 @@ def test_signal_interrupts_every_wait() -> None:
         lambda clock: clock.run_in_thread(threading.Event().wait, LONG),
     ):
         clock = Clock()
-        threading.Timer(0.1, clock.stop, [signal.SIGTERM]).start()
+        threading.Timer(0.1, clock.handle_signal, [signal.SIGTERM]).start()
         with pytest.raises(Interrupted) as interrupted:
             wait(clock)  # type: ignore[no-untyped-call]
         assert interrupted.value.signum == signal.SIGTERM
@@ -48,7 +48,7 @@ def test_signal_interrupts_every_wait() -> None:
 def test_nothing_starts_after_a_signal() -> None:
     clock = Clock()
     clock.raise_if_stopped()
-    clock.stop(signal.SIGINT)
+    clock.handle_signal(signal.SIGINT)
     started = threading.Event()
     for action in (
         clock.raise_if_stopped,
@@ -68,14 +68,14 @@ def test_second_signal_exits_unless_within_a_second_of_the_first(
     monkeypatch.setattr(os, "_exit", exits.append)
     clock = FakeClock()
     clock.instant = clock.instant.add(seconds=LONG)
-    clock.stop(signal.SIGINT)
+    clock.handle_signal(signal.SIGINT)
     for seconds, expected in (
         (0, []),
-        (SAME_SIGNAL - 0.001, []),
-        (SAME_SIGNAL, [128 + signal.SIGTERM]),
+        (REPEAT_WINDOW - 0.001, []),
+        (REPEAT_WINDOW, [128 + signal.SIGTERM]),
     ):
         clock.instant = clock.started.add(seconds=LONG + seconds)
-        clock.stop(signal.SIGTERM)
+        clock.handle_signal(signal.SIGTERM)
         assert exits == expected
     with pytest.raises(Interrupted) as interrupted:
         clock.raise_if_stopped()

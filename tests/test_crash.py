@@ -24,7 +24,7 @@ from conftest import (
 from processes import Process, arguments, last_line, wait_until
 from times import every, local
 
-from tap_noojee.clock import SAME_SIGNAL
+from tap_noojee.clock import REPEAT_WINDOW
 from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.writer import PIPE_BUF
 
@@ -153,7 +153,7 @@ def test_second_signal_ends_the_process_in_mid_hour(busy_hour: Any) -> None:
     process, _, _ = busy_hour
     process.send_signal(signal.SIGTERM)
     # Signals within a second of the first one count as the same request.
-    time.sleep(SAME_SIGNAL)
+    time.sleep(REPEAT_WINDOW)
 
     def ended() -> bool:
         with contextlib.suppress(ProcessLookupError):

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from times import CHANGES, at, clocks_around, wall_time
 
-from tap_noojee.dates import Reading, parse_date, parse_instant
+from tap_noojee.dates import ParsedDate, parse_date, parse_instant
 from tap_noojee.errors import DateError, ZoneError
 from tap_noojee.zone_names import OFFSETS
 
@@ -26,12 +26,12 @@ def reading(
     ambiguous: bool = False,
     abbreviation: str = "",
     confirmed: bool = True,
-) -> Reading:
+) -> ParsedDate:
     """The expected reading; an old JVM's abbreviation does not confirm the zone."""
     if isinstance(instant, str):
         instant = at(instant)
     iso = instant.astimezone(UTC).isoformat()
-    return Reading(iso, ambiguous, abbreviation, confirmed and not abbreviation)
+    return ParsedDate(iso, ambiguous, abbreviation, confirmed and not abbreviation)
 
 
 # One date for each abbreviation and offset that JDK 17 prints from 2014 to 2026, made by

@@ -236,12 +236,13 @@ def test_charset_is_utf_8_or_as_declared_or_windows_1252() -> None:
 
 
 TRUNCATED = [
-    *(b"", b" \n", b"[", b'[{"a": "b"}', b'[{"a": "b"},', b'[{"a": "b]', b'[{"a": "b\\'),
+    *(b"[", b'[{"a": "b"}', b'[{"a": "b"},', b'[{"a": "b]', b'[{"a": "b\\'),
     *(rb'[{"a": "b\u00', b'[{"a": fals', b'[{"a": -Infinit', '[{"a": "Zoë'.encode()[:-1]),
     *(b'{"Code": 0', b"{" * 60_000),
 ]
 BROKEN = [
     *((body, TransientHourError, f"after {len(body.strip()):,} bytes") for body in TRUNCATED),
+    *((body, TransientHourError, "the response is empty") for body in (b"", b" \n")),
     (b'[{"a": "b"},]', HourError, "not JSON at byte 1"),
     (b'[{"a": "b"}]]', HourError, "not JSON at byte 12"),
     (b'[{"a": "b"}]}', HourError, "not JSON at byte 12"),

@@ -25,7 +25,7 @@ from times import HOUR, MINUTE, Clocks, at, wall_time
 from typing_extensions import override
 
 from tap_noojee.errors import FailedHoursError, RequestError, StateError
-from tap_noojee.hours import name_of
+from tap_noojee.hours import format_hour
 from tap_noojee.simulator import Failure, Leg, Simulator
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ class TapLifecycle(RuleBasedStateMachine):
         else:
             assert model.next_hour(self.clock.now()) is None, "the run ended early"
             assert isinstance(run.error, FailedHoursError if model.failed else type(None))
-            assert all(name_of(hour) in str(run.error) for hour in model.failed)
+            assert all(format_hour(hour) in str(run.error) for hour in model.failed)
 
     def check_messages(self, model: RunModel, run: Run) -> None:
         """Each hour's records are complete and in order, and STATE has the hours read so far."""

@@ -155,7 +155,7 @@ def test_early_request_is_rejected_and_does_not_count() -> None:
 def test_interval_counts_from_arrival_or_from_the_response(failures: list[Failure]) -> None:
     with Simulator(interval=0.2, latency=0.3, failures=failures) as pbx:
         assert 429 not in [post(pbx).status_code for _ in range(2)]
-    with Simulator(interval=0.2, latency=0.3, failures=failures, counts_from="answer") as pbx:
+    with Simulator(interval=0.2, latency=0.3, failures=failures, counts_from="response") as pbx:
         post(pbx)
         while post(pbx).status_code == 429:
             pass

@@ -176,7 +176,7 @@ def test_run_reads_the_hours_that_are_due_and_unread(name: str, pbx: Simulator) 
     assert written_rows(run) == [row for hour in good for row in rows(pbx, hour, hour + 1)]
     assert run.messages[0]["type"] == "SCHEMA"
     assert isinstance(run.error, FailedHoursError if bad else type(None))
-    assert ("5 in a row" in str(run.error)) == name.startswith("five")
+    assert ("5 hours in a row" in str(run.error)) == name.startswith("five")
 
 
 def test_documented_sample_is_written_with_its_values(pbx: Simulator) -> None:

@@ -6,7 +6,13 @@ from math import inf
 
 import pendulum
 
-from tap_noojee.text import humanize, outlook, plan, pluralize, summary
+from tap_noojee.text import (
+    describe_plan,
+    describe_progress,
+    describe_result,
+    humanize,
+    pluralize,
+)
 
 NOON = pendulum.datetime(2021, 9, 20, 12, tz="Australia/Melbourne")
 
@@ -31,47 +37,50 @@ def test_humanize_uses_the_largest_units() -> None:
 
 
 def test_plan_counts_hours_and_estimates_by_the_interval() -> None:
-    assert plan(0, 0, inf, 60) == "Nothing left to read"
-    assert plan(1, 0, inf, 60) == "1 hour to read; about 1 minute in all"
-    assert plan(0, 3, inf, 60) == "3 hours to read again; about 3 minutes in all"
+    assert describe_plan(0, 0, inf, 60) == "Nothing left to read"
+    assert describe_plan(1, 0, inf, 60) == "1 hour to read; about 1 minute in all"
+    assert describe_plan(0, 3, inf, 60) == "3 hours to read again; about 3 minutes in all"
     text = "8,757 hours to read, 3 hours to read again; about 6 days 2 hours in all"
-    assert plan(8757, 3, inf, 60) == text
-    assert plan(9, 0, inf, 0) == "9 hours to read; less than a minute in all"
+    assert describe_plan(8757, 3, inf, 60) == text
+    assert describe_plan(9, 0, inf, 0) == "9 hours to read; less than a second in all"
 
 
 def test_plan_of_a_limited_run_names_its_hours() -> None:
     # The time is for all hours: more runs will follow.
     text = "4 hours to read, 2 hours to read again, 5 of them in this run; about 6 minutes in all"
-    assert plan(4, 2, 5, 60) == text
-    assert "in this run" not in plan(4, 1, 5, 60)
+    assert describe_plan(4, 2, 5, 60) == text
+    assert "in this run" not in describe_plan(4, 1, 5, 60)
 
 
 def test_outlook_estimates_the_end_by_the_pace() -> None:
     for pace, done in ((60, "13:40 AEST"), (180, "17:00 AEST")):
         text = f"100 hours left, done at about 2021-09-20 {done}"
-        assert outlook(100, inf, pace, NOON) == text
+        assert describe_progress(100, inf, pace, NOON) == text
     # Clocks change on 3 October.
-    assert outlook(400, inf, 3600, NOON).endswith("2021-10-07 05:00 AEDT")
+    assert describe_progress(400, inf, 3600, NOON).endswith("2021-10-07 05:00 AEDT")
 
 
 def test_outlook_of_less_than_an_hour_is_a_duration() -> None:
-    assert outlook(59, inf, 60, NOON) == "59 hours left, about 59 minutes"
-    assert outlook(60, inf, 60, NOON) == "60 hours left, done at about 2021-09-20 13:00 AEST"
-    assert outlook(20, inf, 1, NOON) == "20 hours left, about 20 seconds"
-    assert outlook(1, inf, 0, NOON) == "1 hour left, less than a minute"
+    assert describe_progress(59, inf, 60, NOON) == "59 hours left, about 59 minutes"
+    assert (
+        describe_progress(60, inf, 60, NOON)
+        == "60 hours left, done at about 2021-09-20 13:00 AEST"
+    )
+    assert describe_progress(20, inf, 1, NOON) == "20 hours left, about 20 seconds"
+    assert describe_progress(1, inf, 0, NOON) == "1 hour left, less than a second"
 
 
 def test_outlook_of_a_limited_run_is_about_this_run() -> None:
     text = "100 hours left, 90 of them in this run, done at about 2021-09-20 13:30 AEST"
-    assert outlook(100, 90, 60, NOON) == text
-    assert "in this run" not in outlook(90, 90, 60, NOON)
-    assert outlook(1, 0, 60, NOON) == "1 hour left for later runs"
+    assert describe_progress(100, 90, 60, NOON) == text
+    assert "in this run" not in describe_progress(90, 90, 60, NOON)
+    assert describe_progress(1, 0, 60, NOON) == "1 hour left for later runs"
     for allowed in (0, inf):
-        assert outlook(0, allowed, 60, NOON) == "nothing left to read"
+        assert describe_progress(0, allowed, 60, NOON) == "nothing left to read"
 
 
 def test_summary_has_the_counts_of_the_run() -> None:
-    assert summary(263, 24, 25, 0) == "263 legs in 24 hours, 25 requests"
-    assert summary(263, 24, 25, 1) == (
+    assert describe_result(263, 24, 25, 0) == "263 legs in 24 hours, 25 requests"
+    assert describe_result(263, 24, 25, 1) == (
         "263 legs in 24 hours, 25 requests; 1 hour left for later runs"
     )

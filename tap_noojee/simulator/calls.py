@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
 T = TypeVar("T")
-Dates = Literal["java", "gmt", "timestamp", "old"]
+DateFormat = Literal["java", "gmt", "timestamp", "old"]
 
 MELBOURNE = "Australia/Melbourne"
 HOUR = timedelta(hours=1)
@@ -26,7 +26,7 @@ _JAVA_NAMES = {
 _OLD_NAMES = {10.0: "EST", 9.5: "CST", 8.0: "WST"}
 
 
-def _zone_name(local: datetime, zone: ZoneInfo, dates: Dates) -> str:
+def _zone_name(local: datetime, zone: ZoneInfo, dates: DateFormat) -> str:
     summer = local.dst() or timedelta()
     standard = ((local.utcoffset() or timedelta()) - summer) / HOUR
     if dates == "old" and (zone.key or "").startswith("Australia/") and standard in _OLD_NAMES:
@@ -39,7 +39,7 @@ def _zone_name(local: datetime, zone: ZoneInfo, dates: Dates) -> str:
     return f"GMT{local.isoformat()[-6:]}"
 
 
-def _print_date(moment: datetime, zone: ZoneInfo, dates: Dates) -> str:
+def _print_date(moment: datetime, zone: ZoneInfo, dates: DateFormat) -> str:
     local = moment.astimezone(zone)
     if dates == "timestamp":
         return f"{local:%Y-%m-%d %H:%M:%S}.0"
@@ -64,7 +64,7 @@ class Leg:
     username: str = "NoojeeAdmin"
     tag: str = ""
 
-    def record(self, zone: ZoneInfo, dates: Dates = "java") -> dict[str, str]:
+    def record(self, zone: ZoneInfo, dates: DateFormat = "java") -> dict[str, str]:
         """Return the leg in the API's form, for a PBX whose clock is in `zone`."""
         return {
             "callend": _print_date(self.callend, zone, dates),

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from tap_noojee.simulator.calls import MELBOURNE, Dates
+from tap_noojee.simulator.calls import MELBOURNE, DateFormat
 from tap_noojee.simulator.failures import FORM, KINDS, Failure
 from tap_noojee.simulator.server import API_KEY, USER_KEY, YEARS, Fold, Simulator
 
@@ -102,7 +102,9 @@ def _read_failures(_: object, __: object, texts: tuple[str, ...]) -> list[Failur
 )
 @click.option("--api-key", default=API_KEY, help="Global API key, required in each request.")
 @click.option("--user-key", default=USER_KEY, help="User API key, which the PBX rejects with 403.")
-@click.option("--dates", type=click.Choice(get_args(Dates)), default="java", help="Date format.")
+@click.option(
+    "--dates", type=click.Choice(get_args(DateFormat)), default="java", help="Date format."
+)
 @click.option(
     "--fold",
     type=click.Choice(get_args(Fold)),

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from wsgiref.types import StartResponse, WSGIEnvironment
 from zoneinfo import ZoneInfo
 
-from tap_noojee.simulator.calls import MELBOURNE, SAMPLE, Dates, Leg, LegSource, legs
+from tap_noojee.simulator.calls import MELBOURNE, SAMPLE, DateFormat, Leg, LegSource, legs
 from tap_noojee.simulator.failures import TOO_SOON, Failure, Kind, Request, Response
 
 # The Global API key gives access to all data. A User API key cannot read recordings.
@@ -38,20 +38,20 @@ class Simulator:
     """A PBX on a loopback port. It serves inside a `with` block.
 
     `interval` is the rate limit in seconds, or 0 for none. It counts from the arrival of an
-    accepted request or, if `counts_from` is "answer", from the end of its response. `fold` selects
-    which pass of a repeated hour to return. `clock` sets the `Date` header. Each request gets the
-    first failure that matches it.
+    accepted request or, if `counts_from` is "response", from the end of its response. `fold`
+    selects which pass of a repeated hour to return. `clock` sets the `Date` header. Each request
+    gets the first failure that matches it.
     """
 
     timezone: str = MELBOURNE
     api_key: str = API_KEY
     user_key: str = USER_KEY
     interval: float = 0
-    counts_from: Literal["arrival", "answer"] = "arrival"
+    counts_from: Literal["arrival", "response"] = "arrival"
     rate_limit_status: int = 429
     clock: Callable[[], datetime] | None = None
     fold: Fold = "both"
-    dates: Dates = "java"
+    dates: DateFormat = "java"
     volume: float = 1.0
     legs: Sequence[Leg] | LegSource | None = None
     latency: float = 0
@@ -217,7 +217,7 @@ class Simulator:
             record = json.dumps(SAMPLE[0].record(self._zone, self.dates)).encode()
             parts, pause = chain([b"[" + record], repeat((b", " + record) * 100)), 0.001
         for part in parts:
-            if accepted and self.counts_from == "answer":
+            if accepted and self.counts_from == "response":
                 # Set it before sending: the client may react to the last part at once.
                 self._interval_start = time.monotonic()
             yield part
