@@ -73,7 +73,7 @@ def test_signal_at_any_request_leaves_whole_lines(
     config = HOURS | {"backfill_order": order}
     path = tmp_path / "output.jsonl"
     for n in range(1, 5):
-        with Simulator(latency=0.02) as pbx, path.open("wb") as file:
+        with Simulator(latency=0.1) as pbx, path.open("wb") as file:
             process = Process(arguments(tmp_path, pbx, **config), stdout=file.fileno())
             wait_until(lambda: len(pbx.requests) >= n)  # noqa: B023 - called at once
             process.send_signal(signum)
