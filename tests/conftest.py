@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FIELDS = tuple(SCHEMA["properties"])
+DATE = "Tue Sep 14 15:03:34 AEST 2021"
+RAW_LEG: dict[str, Any] = {
+    name: "1" if "integer" in prop["type"] else DATE if "format" in prop else "x"
+    for name, prop in SCHEMA["properties"].items()
+}
+"""A leg that the PBX could send, with all fields of the schema."""
 UNSENT = set(FIELDS) - SAMPLE[0].record(ZoneInfo("UTC")).keys()
 """New fields of the schema that the simulator does not send yet."""
 

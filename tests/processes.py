@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tap_noojee.simulator import Simulator
 
-TIMEOUT = 120
+TIMEOUT = 30
 """Longest time to wait for a run, in seconds."""
 
 

@@ -73,7 +73,7 @@ def test_signal_at_any_request_leaves_whole_lines(
     config = HOURS | {"backfill_order": order}
     path = tmp_path / "output.jsonl"
     for n in range(1, 5):
-        with Simulator(latency=0.02) as pbx, path.open("wb") as file:
+        with Simulator(latency=0.1) as pbx, path.open("wb") as file:
             process = Process(arguments(tmp_path, pbx, **config), stdout=file.fileno())
             wait_until(lambda: len(pbx.requests) >= n)  # noqa: B023 - called at once
             process.send_signal(signum)
@@ -100,8 +100,8 @@ def test_signal_ends_any_wait_and_state_comes_last(
         last = ("2021-09-14", 8 if kind else 6)
         wait_until(lambda: last in requested_hours(pbx))  # noqa: B023 - called at once
         process.send_signal(signum)
+        assert process.wait() == 128 + signum
         run, _ = process.end()
-        assert process.returncode == 128 + signum
         assert signum.name in process.log
         assert "Traceback" not in process.log
         assert run.messages[-1]["type"] == "STATE"

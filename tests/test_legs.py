@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from conftest import RAW_LEG
 
 from tap_noojee.errors import HourError, ZoneError
 from tap_noojee.legs import REQUIRED, HourLegs, LegReader, RawLeg
@@ -14,12 +15,7 @@ from tap_noojee.legs import REQUIRED, HourLegs, LegReader, RawLeg
 HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 ZONE = ZoneInfo("Australia/Melbourne")
 KEY = "5f0c7a52-1c1e"
-RECORD: dict[str, Any] = dict.fromkeys(RawLeg.__struct_fields__, "x") | {
-    "callend": "Tue Sep 14 15:03:34 AEST 2021",
-    "Duration": "68",
-    "Leg": "1",
-    "Start": "Tue Sep 14 15:03:30 AEST 2021",
-}
+RECORD = RAW_LEG | {"Duration": "68", "Start": "Tue Sep 14 15:03:30 AEST 2021"}
 BIG = 2**63
 
 

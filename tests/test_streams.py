@@ -95,33 +95,35 @@ def own_lines(caplog: pytest.LogCaptureFixture, level: str = "INFO") -> list[str
 
 
 NEWEST: dict[str, Any] = {"backfill_order": "newest_first"}
-FALLING_DUE: dict[str, Any] = {"start_date": at(10), "request_interval": 1800}
+EACH_HALF_HOUR: dict[str, Any] = {"request_interval": 1800, "clock": (16, 6)}
 GAPS = [(2, 4), (6, 7)]
 APART = [(0, 6), (10, 12), (20, 22)]
 ODD_HOURS = [(k, k + 1) for k in range(5, 16, 2)]
 
 PLANS: dict[str, tuple[Any, ...]] = {
-    # Settings, the hours requested, the hours read after the run and before it, and bad hours.
+    # Settings and clock, hours requested, hours read after the run and before it, bad hours.
     "all hours between the dates": (between(0, 24), range(24), [(0, 24)]),
     "dates are rounded down": (
         {"start_date": "2021-09-14T15:59:59", "end_date": "2021-09-14T17:59:59"}, [15, 16],
         [(15, 17)],
     ),
-    "16:04 is too early": ({"start_date": at(14), "clock": clock(16, 4)}, [14], [(14, 15)]),
-    "16:05 is not": ({"start_date": at(14), "clock": clock(16, 5)}, [14, 15], [(14, 16)]),
+    "15:00 is not due at 16:04": (between(14, 24) | {"clock": (16, 4)}, [14], [(14, 15)]),
+    "15:00 is due at 16:05": (between(14, 24) | {"clock": (16, 5)}, [14, 15], [(14, 16)]),
     "settle_minutes": (
-        {"start_date": at(14), "clock": clock(16, 0), "settle_minutes": 0}, [14, 15], [(14, 16)],
+        between(14, 24) | {"clock": (16, 0), "settle_minutes": 0}, [14, 15], [(14, 16)],
     ),
     # A request each half hour: after two hours of history, there is a new one.
-    "hours fall due": (FALLING_DUE | {"clock": clock(16)}, range(10, 20), [(10, 20)]),
-    "newest hours fall due": (
-        NEWEST | FALLING_DUE | {"clock": clock(16)}, [15, 14, 16, 13, 17, 12, 18, 11, 19, 10],
+    "hours that fall due during the run": (
+        between(10, 24) | EACH_HALF_HOUR, range(10, 20), [(10, 20)],
+    ),
+    "hours that fall due, newest first": (
+        between(10, 24) | EACH_HALF_HOUR | NEWEST, [15, 14, 16, 13, 17, 12, 18, 11, 19, 10],
         [(10, 20)],
     ),
     "gaps": (between(0, 9), [0, 1, 4, 5, 7, 8], [(0, 9)], GAPS),
-    "newest gap first": (between(0, 9) | NEWEST, [8, 7, 5, 4, 1, 0], [(0, 9)], GAPS),
-    "limit": (between(0, 9) | {"max_hours_per_run": 2}, [0, 1], [(0, 4), (6, 7)], GAPS),
-    "newest to the limit": (
+    "gaps, newest first": (between(0, 9) | NEWEST, [8, 7, 5, 4, 1, 0], [(0, 9)], GAPS),
+    "limited run": (between(0, 9) | {"max_hours_per_run": 2}, [0, 1], [(0, 4), (6, 7)], GAPS),
+    "limited run, newest first": (
         between(0, 9) | NEWEST | {"max_hours_per_run": 2}, [8, 7], [(2, 4), (6, 9)], GAPS,
     ),
     "hours outside the dates stay read": (between(10, 12), [10, 11], APART, APART[::2]),
@@ -154,7 +156,7 @@ PLANS: dict[str, tuple[Any, ...]] = {
     "bad hours count towards the limit": (
         between(8, 20) | {"max_hours_per_run": 2}, [8, 9], [(8, 9)], [], [9],
     ),
-    "unless the run has read none": (
+    "limited run reads at least one hour": (
         between(8, 20) | {"max_hours_per_run": 2}, [9, 10, 11], [(8, 9), (11, 12)], [(8, 9)],
         [9, 10],
     ),
@@ -169,6 +171,7 @@ def test_run_reads_the_hours_that_are_due_and_unread(name: str, pbx: Simulator) 
     """Each leg once, in order of `callend` within its hour."""
     config, requested, after, before, bad = (*PLANS[name], [], [])[:5]
     pbx.failures[:] = bad_hours(*bad)
+    config = config | {"clock": clock(*config.get("clock", [72]))}
     run = run_tap(pbx, state=state(*before) if before else None, **config)
     assert hours(pbx) == [*requested]
     assert run.states[-1] == state(*after)
