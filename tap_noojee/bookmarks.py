@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -15,7 +16,7 @@ Range: TypeAlias = tuple[datetime, datetime]
 """A range of hours, end exclusive. Both times are naive and on the full hour."""
 
 MAX_FAILURES = 5
-"""Adjacent failed hours that end the run: more would fail for the same reason."""
+"""End the run after this many adjacent hours fail: the rest would probably fail as well."""
 
 MAX_AHEAD = timedelta(hours=1)
 """How far a state may be ahead of this machine's clock."""
@@ -80,7 +81,7 @@ class Hours:
         return self.ranges[-1][1] - HOUR
 
     def newest(self, count: int) -> Self:
-        """The latest `count` hours, or all if there are fewer."""
+        """Return the latest `count` hours, or all if there are fewer."""
         picked: list[Range] = []
         for start, end in reversed(self.ranges):
             picked.append((max(start, end - count * HOUR), end))
@@ -118,7 +119,7 @@ def load_bookmark(
         if (previous := bookmark.get(name, current)) != current:
             raise StateError(
                 f"state: written with {name} {previous!r}, but this run uses {current!r}: start "
-                f"over (`meltano state clear …`), or change {name!r} in the state to keep it"
+                f"over (`meltano state clear …`), or keep the state and correct its {name!r}"
             )
     if not (value := bookmark.get("replication_key_value")):
         if bookmark.get("hours_read"):
@@ -133,6 +134,7 @@ def load_bookmark(
             f"state: replication_key_value is {until.isoformat()}, but this machine's clock is at "
             f"{now.isoformat(timespec='seconds')}: correct the clock, or set the value back"
         )
+    # The end of the newest hour that counts.
     limit = next_hour(last_due(until, timedelta(), source.zone), source.zone)
     if "hours_read" not in bookmark:
         return Hours.merge([(start, limit)])
@@ -146,11 +148,11 @@ def make_bookmark(read: Hours, source: Source, replication_key: str) -> dict[str
     """Build the bookmark for these hours; the inverse of `load_bookmark`."""
     bookmark: dict[str, Any] = {"replication_key": replication_key}
     if read:
-        last = read.last
+        newest = read.last
         # A state edited by hand may end in a skipped hour.
-        while (end := end_of(last, source.zone)) is None:
-            last -= HOUR
-        bookmark["replication_key_value"] = end.isoformat()
+        while (ended := end_of(newest, source.zone)) is None:
+            newest -= HOUR
+        bookmark["replication_key_value"] = ended.isoformat()
     bookmark["hours_read"] = [
         {"from": start.isoformat(timespec="minutes"), "to": end.isoformat(timespec="minutes")}
         for start, end in read.ranges
@@ -165,7 +167,9 @@ def _parse_range(item: Any) -> Range:  # noqa: ANN401 - any JSON value
         raise _unreadable('hours_read has an item that is not {"from": …, "to": …}') from None
     for hour in (start, end):
         if hour.tzinfo or hour != hour.replace(minute=0, second=0, microsecond=0):
-            raise _unreadable(f"hours_read: {hour.isoformat()} is not a full hour without offset")
+            raise _unreadable(
+                f"hours_read: {hour.isoformat()} is not a full hour without a UTC offset"
+            )
     if start >= end:
         raise _unreadable(f"hours_read: {end.isoformat()} is not after {start.isoformat()}")
     return start, end
@@ -182,52 +186,73 @@ def _unreadable(reason: str) -> StateError:
 class Backlog:
     """The hours that a run has to request: unread ones, and those to read again."""
 
-    read: Hours
-    start: datetime
+    hours_read: Hours
+    first: datetime
     """First hour to read."""
-    end: datetime
-    """Last hour to read, inclusive."""
+    last: datetime
+    """Last hour to read."""
     zone: ZoneInfo
     newest_first: bool
-    again: Hours = dataclasses.field(default_factory=Hours)
+    limit: int | None
+    """Maximum number of hours for this run."""
+    done: int = 0
+    """Number of hours that this run has read."""
+    reread: Hours = dataclasses.field(default_factory=Hours)
     failed: Hours = dataclasses.field(default_factory=Hours)
 
-    def look_back(self, count: int, last_due: datetime) -> None:
-        """Mark hours to be read again: the newest `count` of those already read."""
-        self.again = (self._due(last_due) & self.read).newest(count)
+    def plan_reread(self, count: int, newest_due: datetime) -> None:
+        """Plan to read the newest `count` of the hours already read again."""
+        self.reread = (self._due(newest_due) & self.hours_read).newest(count)
 
-    def unread(self, last_due: datetime) -> Hours:
+    def unread(self, newest_due: datetime) -> Hours:
         """Return the due hours that were never read and have not failed in this run."""
-        return self._due(last_due) - self.read - self.failed
+        return self._due(newest_due) - self.hours_read - self.failed
 
-    def wanted(self, last_due: datetime) -> Hours:
+    def wanted(self, newest_due: datetime) -> Hours:
         """Return the due hours that are unread or to read again."""
-        return self.unread(last_due) | (self.again & self._due(last_due))
+        return self.unread(newest_due) | (self.reread & self._due(newest_due))
 
-    def next_hour(self, last_due: datetime, *, prefer_unread: bool = False) -> datetime | None:
-        """Return the hour to request next, or None."""
-        hours = (prefer_unread and self.unread(last_due)) or self.wanted(last_due)
+    @property
+    def allowed(self) -> float:
+        """How many more hours this run may request.
+
+        At least one until an hour has been read, so that failing hours cannot use up every run.
+        """
+        if self.limit is None:
+            return math.inf
+        left = self.limit - self.done - len(self.failed)
+        return left if self.done else max(left, 1)
+
+    def choose(self, newest_due: datetime) -> datetime | None:
+        """Return the hour to request next, or None if the run is over."""
+        if self.has_failure_streak or self.allowed <= 0:
+            return None
+        # Save the last request for an unread hour. Otherwise, hours to read again and an hour
+        # that always fails could use up every run.
+        hours = self.unread(newest_due) if self.allowed == 1 else Hours()
+        hours = hours or self.wanted(newest_due)
         if not hours:
             return None
         return hours.last if self.newest_first else hours.first
 
     def mark_read(self, hour: datetime) -> None:
-        """Mark the hour as read, and any skipped hours right after it."""
-        self.read |= Hours(((hour, next_hour(hour, self.zone)),))
-        self.again -= Hours(((hour, hour + HOUR),))
+        """Mark the hour, and any skipped hours right after it, as read."""
+        self.done += 1
+        self.hours_read |= Hours(((hour, next_hour(hour, self.zone)),))
+        self.reread -= Hours(((hour, hour + HOUR),))
 
     def mark_failed(self, hour: datetime) -> None:
-        """Leave the hour for a later run."""
+        """Do not request the hour again in this run."""
         failed = Hours(((hour, hour + HOUR),))
         self.failed |= failed
-        self.again -= failed
+        self.reread -= failed
 
     @property
-    def is_failing(self) -> bool:
-        """Whether MAX_FAILURES adjacent hours failed."""
-        # Old hours that keep failing come first in each run, and may be the only bad ones, so
-        # failures that are not adjacent do not count.
+    def has_failure_streak(self) -> bool:
+        """Whether MAX_FAILURES adjacent hours have failed."""
+        # If scattered failures counted, old hours that always fail, which come first in every
+        # run, could block all others.
         return any(end - start >= MAX_FAILURES * HOUR for start, end in self.failed.ranges)
 
-    def _due(self, last_due: datetime) -> Hours:
-        return hours_between(self.start, min(self.end, last_due), self.zone)
+    def _due(self, newest_due: datetime) -> Hours:
+        return hours_between(self.first, min(self.last, newest_due), self.zone)

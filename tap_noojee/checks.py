@@ -1,4 +1,4 @@
-"""Warnings about an hour's response that do not stop the run."""
+"""Checks of an hour's decoded. They only warn, and never stop the run."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from tap_noojee.decoding import Decoded
+from tap_noojee.decoding import DecodedBody
 from tap_noojee.hours import is_repeated, name_of, resolve
 from tap_noojee.legs import HourLegs
 from tap_noojee.redaction import safe_excerpt
@@ -16,72 +16,72 @@ MAX_START_LAG = 20 * 60
 """Longest normal time from a call's creation to the start of its first leg, in seconds."""
 
 MIN_CALLS = 3
-"""Minimum number of calls before we warn about the time zone."""
+"""Minimum number of calls in an hour for a warning about the time zone."""
 
 _ASTERISK_ID = re.compile(r"([0-9]{9,10})\.[0-9]+")
 """Epoch seconds of the call's creation, a dot, a counter."""
 
 
 class Finding(NamedTuple):
-    """A warning. Those with the same `topic` are logged once a run."""
+    """A warning. Each `topic` is logged once a run; a warning without one is always logged."""
 
     text: str
     topic: str = ""
 
 
 def check_hour(
-    hour: datetime, response: Decoded, read: HourLegs, zone: ZoneInfo, api_key: str
+    hour: datetime, decoded: DecodedBody, hour_legs: HourLegs, zone: ZoneInfo, api_key: str
 ) -> Iterator[Finding]:
-    """Yield the warnings about one hour. Never quotes the API key."""
-    yield from map(Finding, read.warnings)
-    yield from _check_response(hour, response)
-    yield from _check_keys(hour, read, api_key)
-    if name := read.ambiguous_abbreviation:
+    """Yield the warnings about one hour. None quotes the API key."""
+    yield from map(Finding, hour_legs.warnings)
+    yield from _check_body(hour, decoded)
+    yield from _check_keys(hour, hour_legs, api_key)
+    if name := hour_legs.ambiguous_abbreviation:
         yield Finding(
             f"The PBX prints the time zone {name}, which JVMs older than 2014 use all year; the "
             "tap ignores it and reads the wall-clock time in `timezone`",
             name,
         )
     if is_repeated(hour, zone):
-        yield from _check_passes(hour, read, zone)
-    elif not read.zone_confirmed:
-        yield from _check_zone(hour, read)
+        yield from _check_passes(hour, hour_legs, zone)
+    elif not hour_legs.zone_confirmed:
+        yield from _check_zone(hour, hour_legs)
 
 
-def _check_response(hour: datetime, response: Decoded) -> Iterator[Finding]:
-    if response.no_content:
+def _check_body(hour: datetime, decoded: DecodedBody) -> Iterator[Finding]:
+    if decoded.no_content:
         yield Finding(
             f"{name_of(hour)}: the response is 204 No Content, which the vendor does not "
-            "document; the tap counts it as an hour without calls",
+            "document; the tap treats it as an hour without calls",
             "204",
         )
-    if response.charset:
+    if decoded.charset:
         yield Finding(
-            f"{name_of(hour)}: the response is not UTF-8; the tap reads it as {response.charset}",
+            f"{name_of(hour)}: the response is not UTF-8; the tap reads it as {decoded.charset}",
             "charset",
         )
-    if response.replaced:
-        fields = ", ".join(sorted(response.replaced))
+    if decoded.replaced:
+        fields = ", ".join(sorted(decoded.replaced))
         yield Finding(
             f"{name_of(hour)}: {fields}: NUL characters or lone surrogates, which databases "
             "reject, were replaced with U+FFFD"
         )
-    for field in sorted(response.unknown):
+    for field in sorted(decoded.unknown):
         yield Finding(
             f"The PBX sends a field {field!r} that is not in the schema; the tap drops it",
             f"unknown {field}",
         )
-    for field in sorted(response.missing):
+    for field in sorted(decoded.missing):
         yield Finding(
             f"{name_of(hour)}: no leg has the field {field}; it is written as null",
             f"missing {field}",
         )
 
 
-def _check_keys(hour: datetime, read: HourLegs, api_key: str) -> Iterator[Finding]:
+def _check_keys(hour: datetime, hour_legs: HourLegs, api_key: str) -> Iterator[Finding]:
     calls: dict[tuple[str, int], str] = {}
     shared = set()
-    for leg in read.legs:
+    for leg in hour_legs.legs:
         key = leg.CallRecordId, leg.Leg
         if calls.setdefault(key, leg.UniqueId) != leg.UniqueId:
             shared.add(key)
@@ -95,19 +95,19 @@ def _check_keys(hour: datetime, read: HourLegs, api_key: str) -> Iterator[Findin
         )
 
 
-def _check_passes(hour: datetime, read: HourLegs, zone: ZoneInfo) -> Iterator[Finding]:
+def _check_passes(hour: datetime, hour_legs: HourLegs, zone: ZoneInfo) -> Iterator[Finding]:
     """Warn if a repeated hour's passes are indistinguishable, or one of them is missing.
 
     The vendor does not document how the server handles a repeated hour.
     """
-    if read.ambiguous:
+    if hour_legs.ambiguous:
         yield Finding(
             f"{name_of(hour)}: clocks repeat this hour, and some of the PBX's dates fit both "
             "passes; the tap assumes the first"
         )
         return
     passes = set()
-    for leg in read.legs:
+    for leg in hour_legs.legs:
         local = datetime.fromisoformat(leg.callend).astimezone(zone)
         if len(resolve(local.replace(tzinfo=None, fold=0), zone)) > 1:
             passes.add(local.fold)
@@ -119,17 +119,21 @@ def _check_passes(hour: datetime, read: HourLegs, zone: ZoneInfo) -> Iterator[Fi
         )
 
 
-def _check_zone(hour: datetime, read: HourLegs) -> Iterator[Finding]:
+def _check_zone(hour: datetime, hour_legs: HourLegs) -> Iterator[Finding]:
     """Warn if calls start long before or after the creation time in their UniqueId.
 
     Older servers print no time zone, so nothing else reveals a wrong `timezone`.
     """
     lags = [
         datetime.fromisoformat(leg.Start).timestamp() - int(match[1])
-        for leg in read.legs
+        for leg in hour_legs.legs
         if leg.Leg == 1 and leg.Start and (match := _ASTERISK_ID.fullmatch(leg.UniqueId or ""))
     ]
-    if len(lags) >= MIN_CALLS and abs(lag := sorted(lags)[len(lags) // 2]) > MAX_START_LAG:
+    if len(lags) < MIN_CALLS:
+        return
+    # The median: a few calls may have waited long for their first leg.
+    lag = sorted(lags)[len(lags) // 2]
+    if abs(lag) > MAX_START_LAG:
         direction = "before" if lag < 0 else "after"
         yield Finding(
             f"{name_of(hour)}: calls start {humanize(abs(lag))} {direction} the time in their "

@@ -1,4 +1,4 @@
-"""Requests for one hour: pace and retries."""
+"""Fetch an hour's legs, at the allowed pace and with retries."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from tap_noojee.clock import Clock
-from tap_noojee.decoding import Decoded
+from tap_noojee.decoding import DecodedBody
 from tap_noojee.errors import (
     HourError,
     NoojeeError,
@@ -18,15 +18,17 @@ from tap_noojee.errors import (
     TransientError,
 )
 from tap_noojee.hours import name_of
-from tap_noojee.responses import Response, parse_response
-from tap_noojee.settings import ENDPOINT, api_url
+from tap_noojee.responses import parse_response
+from tap_noojee.settings import ENDPOINT, build_api_url
 from tap_noojee.transport import Transport
 
 MAX_ATTEMPTS = 5
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
+"""How far the `Date` header may be before the time when the hour is due."""
 
 MAX_CLOCK_SKEW = timedelta(hours=12)
+"""How far the PBX's clock may be behind this machine's."""
 
 
 class Client:
@@ -44,14 +46,15 @@ class Client:
     ) -> None:
         self._key: str = config["api_key"]
         self._transport = Transport(
-            api_url(config["api_url"]),
+            build_api_url(config["api_url"]),
             api_key=self._key,
             user_agent=config["user_agent"],
             timeout=config["request_timeout"],
             monotonic=clock.monotonic,
         )
+        self.requests = 0
         self._interval: int = config["request_interval"]
-        # Latency varies, and the PBX may count from a request's arrival.
+        # Latency varies, and the PBX may count from a request's arrival, so wait slightly longer.
         self._margin = min(self._interval * 0.015, 0.5)
         self._counts_from_end = False
         self._next_slot = clock.monotonic()
@@ -59,49 +62,49 @@ class Client:
         self._logger = logger
         self._on_response = on_response
 
-    def fetch(self, hour: datetime, due: datetime, max_attempts: int = MAX_ATTEMPTS) -> Decoded:
+    def fetch(
+        self, hour: datetime, due: datetime, max_attempts: int = MAX_ATTEMPTS
+    ) -> DecodedBody:
         """Fetch the raw legs that ended in this hour, which is due at the instant `due`.
 
         Raises:
-            HourError: The response cannot be read.
-            RequestError: No response arrived, or it is an error.
+            HourError: The response cannot be read, or the PBX fails on this hour.
+            RequestError: No response arrived, or the response is an error.
             TooEarlyError: By the PBX's clock, the hour is not due.
-            NoojeeError: The clocks of the PBX and of this machine are too far apart.
+            NoojeeError: The PBX's clock is too far behind this machine's.
             Interrupted: A signal arrived first.
         """
-        attempts = rejections = 0
+        attempt = 0
+        was_rejected = False
         while True:
-            attempts += 1
+            attempt += 1
             self.wait_for_slot()
             try:
-                response, decoded = self._request(hour)
-                break
+                return self._request(hour, due)
             except RequestError as error:
-                # We don't know when, or whether, a failed attempt arrived.
+                # A failed attempt may have arrived at any time until now.
                 wait = max(self._interval, error.retry_after)
                 self._next_slot = self._clock.monotonic() + wait
+                # A rejection may be the rate limit in disguise, so retry it, but only once.
                 is_rejection = isinstance(error, PossibleRateLimitError)
-                rejections += is_rejection
-                is_final = attempts >= max_attempts or rejections > 1
+                is_final = attempt >= max_attempts or (is_rejection and was_rejected)
                 if is_final or not isinstance(error, TransientError):
                     kind = HourError if isinstance(error, HourError) else RequestError
-                    count = f" ({attempts} attempts)" if attempts > 1 else ""
+                    count = f" ({attempt} attempts)" if attempt > 1 else ""
                     raise kind(f"{name_of(hour)}: {error}{count}") from None
-                # A rejection may be the rate limit in disguise, so retry it once.
-                last = attempts + 1 if is_rejection else max_attempts
-                count = f"attempt {attempts + 1} of {last}"
+                was_rejected |= is_rejection
+                last = attempt + 1 if is_rejection else max_attempts
+                count = f"attempt {attempt + 1} of {last}"
                 self._logger.warning(
                     "%s: %s; retrying in %d s (%s)", name_of(hour), error, wait, count
                 )
-        if response.date:
-            self._check_clocks(response.date, due)
-        return decoded
 
     def wait_for_slot(self) -> None:
         """Wait until the next request may start, or raise Interrupted."""
         self._clock.sleep(self._next_slot - self._clock.monotonic())
 
-    def _request(self, hour: datetime) -> tuple[Response, Decoded]:
+    def _request(self, hour: datetime, due: datetime) -> DecodedBody:
+        self.requests += 1
         started = self._clock.monotonic()
         path = f"{ENDPOINT}?date={hour:%Y/%m/%d}&hour={hour.hour}"
         try:
@@ -109,7 +112,7 @@ class Client:
                 partial(self._transport.post, path), self._transport.time_limit
             )
         except TimeoutError:
-            raise self._transport.timed_out() from None
+            raise self._transport.timeout_error() from None
         self._on_response(response.status, self._clock.monotonic() - started)
         try:
             decoded = parse_response(response, self._key, self._clock.now())
@@ -117,11 +120,14 @@ class Client:
             # We kept the interval, so the PBX may count from the end of its responses.
             self._counts_from_end = True
             raise
-        # Count from the request's start, so that a slow PBX costs no time.
-        self._next_slot = response.started + self._interval + self._margin
         if self._counts_from_end:
             self._next_slot = self._clock.monotonic() + self._interval
-        return response, decoded
+        else:
+            # Count from the request's start, so that a slow PBX costs no time.
+            self._next_slot = response.started + self._interval + self._margin
+        if response.date:
+            self._check_clocks(response.date, due)
+        return decoded
 
     def _check_clocks(self, date: datetime, due: datetime) -> None:
         now = self._clock.now()

@@ -1,4 +1,4 @@
-"""The time, and waits that a signal interrupts."""
+"""The tap's clock, and its handling of signals."""
 
 import os
 import queue
@@ -14,15 +14,15 @@ from tap_noojee.errors import Interrupted
 
 T = TypeVar("T")
 
-SAME_REQUEST = 1
-"""Seconds in which a second signal is ignored: under Meltano, Ctrl-C reaches the tap twice."""
+SAME_SIGNAL = 1
+"""Ignore a second signal for this many seconds: under Meltano, Ctrl-C reaches the tap twice."""
 
 
 class Clock:
     """The time, and waits that a signal interrupts.
 
-    Every wait is on a SimpleQueue, which a signal handler can wake safely. So no handler has to
-    raise in the middle of other code.
+    Every wait is on a SimpleQueue, which a signal handler can wake safely, so the handler never
+    raises in the middle of other code.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Clock:
         return pendulum.now("UTC")
 
     def monotonic(self) -> float:
-        """Return seconds that do not jump when the system clock is set."""
+        """Return the time in seconds on a clock that never jumps."""
         return time.monotonic()
 
     def stop(self, signum: int, _frame: FrameType | None = None) -> None:
@@ -43,7 +43,7 @@ class Clock:
         if self._signum is None:
             self._signum, self._stopped_at = signum, self.monotonic()
             self._inbox.put(None)
-        elif self.monotonic() - self._stopped_at >= SAME_REQUEST:
+        elif self.monotonic() - self._stopped_at >= SAME_SIGNAL:
             # The run may be stuck, for example in a write to a target that no longer reads.
             os._exit(128 + signum)
 

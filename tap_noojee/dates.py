@@ -22,18 +22,18 @@ class Reading(msgspec.Struct, frozen=True):  # faster to create than a named tup
 
     iso: str
     """The instant in UTC, as ISO 8601. These strings sort in time order."""
-    ambiguous: bool = False
+    ambiguous: bool
     """Whether the date could be in either pass of a repeated hour."""
-    ambiguous_abbreviation: str = ""
+    ambiguous_abbreviation: str
     """The zone's abbreviation, if an old JVM prints it all year."""
-    zone_confirmed: bool = True
-    """Whether the abbreviation belongs to the offset of `timezone` at that time."""
+    zone_confirmed: bool
+    """Whether there is an abbreviation that belongs to the offset of `timezone` at that time."""
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-# Both patterns leave out the seconds, which are at _SECONDS in either format.
+# The seconds are at the same place in both formats, so `parse_date` cuts them out first.
 _JAVA = re.compile(
     rf"({'|'.join(_DAYS)}) ({'|'.join(_MONTHS)}) ([0-9]{{2}}) ([0-9]{{2}}:[0-9]{{2}})"
     r" ([A-Za-z0-9+:-]+) ([0-9]{4})"
@@ -59,9 +59,8 @@ def parse_date(text: str, zone: ZoneInfo) -> Reading:
     """Parse a date printed by a PBX whose clock is in this zone.
 
     Raises:
-        DateError: It is not a date.
-        ZoneError: Clocks in the zone skip this time, or the zone's abbreviation belongs to
-            another offset.
+        DateError: It is not a usable date.
+        ZoneError: Its abbreviation contradicts the zone, or clocks in the zone skip this time.
     """
     seconds = text[_SECONDS]
     if seconds not in _TWO_DIGITS:
@@ -89,17 +88,17 @@ def _parse_minute(text: str, zone: ZoneInfo) -> Reading:
     if not _FIRST_YEAR <= wall.year <= _LAST_YEAR:
         raise DateError(f"is not a date between {_FIRST_YEAR} and {_LAST_YEAR}")
     if day_name not in {"", _DAYS[wall.weekday()]}:
-        raise DateError(f"is not a date: that day is a {_DAYS[wall.weekday()]}")
-    instant, ambiguous, abbreviation = _resolve(wall, name, zone)
+        raise DateError(f"is not a date: its weekday is {_DAYS[wall.weekday()]}")
+    instant, ambiguous, abbreviation = _choose_pass(wall, name, zone)
     if instant.second:
         raise DateError("is from a time when the zone's offset included seconds")
     # Java's fraction may have nine digits; a datetime has six.
     iso = (instant + timedelta(microseconds=int(fraction[:6].ljust(6, "0")))).isoformat()
-    return Reading(iso, ambiguous, abbreviation, zone_confirmed=name != abbreviation)
+    return Reading(iso, ambiguous, abbreviation, bool(name) and not abbreviation)
 
 
-def _resolve(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool, str]:
-    """Return the instant, whether it is ambiguous, and the abbreviation if that is."""
+def _choose_pass(wall: datetime, name: str, zone: ZoneInfo) -> tuple[datetime, bool, str]:
+    """Return the instant, whether it could be in either pass, and an ambiguous abbreviation."""
     passes = resolve(wall, zone)
     if not passes:
         # Without an abbreviation, nothing contradicts `timezone`.
@@ -130,7 +129,7 @@ def _matches(name: str, local: datetime) -> bool:
 def parse_instant(text: str, zone: ZoneInfo) -> datetime:
     """Parse an ISO 8601 date or time from a setting or a state into UTC.
 
-    Without an offset, it is in `zone`, and a repeated time is the first pass.
+    Without an offset, it is in `zone`, and a repeated time means the first pass.
 
     Raises:
         DateError: It is not a date, or not between 1971 and 8999.

@@ -15,15 +15,15 @@ from tap_noojee.legs import REQUIRED, RawLeg
 from tap_noojee.redaction import safe_excerpt
 
 MAX_LEGS = 150_000
-"""Most legs in a response. A large call centre has a few thousand an hour."""
+"""Maximum number of legs in a response. A large call centre has a few thousand an hour."""
 
 MAX_TEXT_BYTES = 80 * 2**20
-"""Largest decoded response, in bytes. One emoji makes each character take four bytes."""
+"""Largest decoded response, in bytes. One emoji makes Python store four bytes a character."""
 
 MAX_UNKNOWN = 20
-"""Most unknown field names that we report from one response."""
+"""Maximum number of unknown field names that we report for one response."""
 
-_LEGS = msgspec.json.Decoder(list[RawLeg])  # type: ignore[valid-type]
+_DECODER = msgspec.json.Decoder(list[RawLeg])  # type: ignore[valid-type]
 _FIELDS = {name.lower(): name for name in RawLeg.__struct_fields__}
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
@@ -31,11 +31,11 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclasses.dataclass(slots=True)
-class Decoded:
+class DecodedBody:
     """The raw legs of a response, and anything unusual in them."""
 
     legs: list[Any]
-    """RawLeg objects, or other JSON values, which are not legs."""
+    """RawLeg objects, and any other JSON values in the array."""
     unknown: set[str] = dataclasses.field(default_factory=set)
     """Fields that are not in the schema."""
     missing: set[str] = dataclasses.field(default_factory=set)
@@ -48,33 +48,35 @@ class Decoded:
     """Whether the status was 204."""
 
 
-def decode_legs(body: bytearray, content_type: str, key: str) -> Decoded:
-    """Decode an array of legs, and clear `body`. `key` is the API key, which must not be quoted.
+def decode_legs(body: bytearray, content_type: str, key: str) -> DecodedBody:
+    """Decode an array of legs. `key` is the API key, which must not be quoted.
+
+    May clear `body` to save memory.
 
     Raises:
         TransientHourError: The body ends before the array does.
         HourError: The body is unreadable.
     """
-    # Every JSON value follows one of these characters, so this bounds the memory.
+    # Each item and each field starts after one of these, so their number bounds the memory.
     if sum(map(body.count, (b",", b"{", b"["))) > MAX_LEGS * (len(_FIELDS) + 1):
-        raise HourError(f"the response is larger than {MAX_LEGS:,} legs")
-    if b"\\u0000" not in body:
+        raise HourError(f"the response is too large: more than {MAX_LEGS:,} legs")
+    if b"\\u0000" not in body:  # an escaped NUL has to be replaced
         try:
-            # Fast path: each leg has all fields, and the values are strings.
-            return Decoded(_LEGS.decode(body))
+            # Fast path: each leg has exactly the schema's fields, all strings or null.
+            return DecodedBody(_DECODER.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
     return _decode_tolerantly(body, content_type, key)
 
 
-def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
-    """Decode legs with unknown, missing or differently spelt fields, numbers or odd characters."""
+def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> DecodedBody:
+    """Decode legs with unknown or missing fields, numbers, another charset or bad characters."""
     text, charset = _decode_text(body, content_type)
     size = len(body)
     body.clear()
     if sys.getsizeof(text) > MAX_TEXT_BYTES:
         raise HourError(f"the response takes more than {MAX_TEXT_BYTES // 2**20} MiB as text")
-    result = Decoded([], charset=charset)
+    result = DecodedBody([], charset=charset)
     seen: set[str] = set()
 
     def build_leg(pairs: list[tuple[str, Any]]) -> Any:  # noqa: ANN401 - RawLeg is made at run time
@@ -95,7 +97,7 @@ def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
     try:
         result.legs = json.loads(
             text,
-            strict=False,  # raw control characters in strings
+            strict=False,  # allow raw control characters in strings
             object_pairs_hook=build_leg,
             parse_int=str,
             parse_float=str,
@@ -111,18 +113,18 @@ def _decode_tolerantly(body: bytearray, content_type: str, key: str) -> Decoded:
 
 
 def _decode_text(body: bytearray, content_type: str) -> tuple[str, str]:
-    """The text, and its charset if that is not UTF-8."""
+    """Return the text, and its charset if it is not UTF-8."""
     try:
         text = body.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        return _decode_other(body, content_type)
+        return _decode_non_utf8(body, content_type)
     if _UNSTORABLE.search(text):
-        # Java may write each half of a surrogate pair as if it were a character.
+        # Java may write each half of a surrogate pair as a character (CESU-8).
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     return text, ""
 
 
-def _decode_other(body: bytearray, content_type: str) -> tuple[str, str]:
+def _decode_non_utf8(body: bytearray, content_type: str) -> tuple[str, str]:
     header = email.message.Message()
     header["Content-Type"] = content_type
     charset = str(header.get_content_charset("windows-1252"))
@@ -139,7 +141,7 @@ def _json_error(text: str, charset: str, size: int, error: json.JSONDecodeError)
         return TransientHourError(f"the response is truncated after {size:,} bytes")
     errors = "replace" if charset else "surrogatepass"
     position = len(text[: error.pos].encode(charset or "utf-8", errors))
-    return HourError(f"the response is not JSON at byte {position:,} ({error.msg})")
+    return HourError(f"the response is not valid JSON at byte {position:,} ({error.msg})")
 
 
 def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:
@@ -149,5 +151,6 @@ def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:
         return True
     if error.msg.startswith("Extra data"):
         return False
+    # The decoder reports a truncated token at its start.
     longest_token = len("-Infinity")
     return error.pos >= len(text) - longest_token and not text.endswith("]")

@@ -1,4 +1,4 @@
-"""The tap's exceptions. This module imports no other module of the tap."""
+"""The tap's exceptions."""
 
 from datetime import datetime
 
@@ -12,11 +12,15 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 
 
 class DateError(ValueError):
-    """Not a date. The message omits the value, which may contain the API key."""
+    """The text is not a usable date.
+
+    The message is a predicate, such as "is not a date": the caller puts the name before it. It
+    omits the value, which may contain the API key.
+    """
 
 
 class NoojeeError(Exception):
-    """Ends the run. The command logs each argument on its own line, without a traceback."""
+    """Base of the tap's errors. The command logs each argument as a line, without a traceback."""
 
 
 class SettingsError(NoojeeError):
@@ -40,14 +44,14 @@ class FailedHoursError(NoojeeError):
 
 
 class RequestError(NoojeeError):
-    """A request failed, and retrying won't help."""
+    """A request failed. Retrying won't help, unless it is a TransientError."""
 
     retry_after = 0.0
     """Seconds that the server asks us to wait."""
 
 
 class HourError(RequestError):
-    """The response for one hour cannot be read. Other hours may be fine."""
+    """One hour failed: its response is unreadable, or the PBX failed on it. Others may be fine."""
 
 
 class TransientError(RequestError):
@@ -59,7 +63,7 @@ class TransientError(RequestError):
 
 
 class TransientHourError(TransientError, HourError):
-    """The response for one hour is truncated, or the PBX failed on it. Retrying may help."""
+    """One hour failed, and retrying may help."""
 
 
 class RateLimitError(TransientError):

@@ -1,4 +1,4 @@
-"""The PBX's wall-clock hours: when they are over, and which are due.
+"""The PBX's wall-clock hours: when each ends, and which are due.
 
 The API identifies an hour by the PBX's wall clock (`date=2021/09/14&hour=15`), so an hour is a
 naive datetime on the full hour. When clocks change, an hour may be skipped or repeated, may last
@@ -14,8 +14,8 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 QUARTER = timedelta(minutes=15)
-"""Since 2014, all clocks have changed by whole quarters, on the quarter, except one in Antarctica
-(Casey, at 00:01)."""
+"""Since 2014, every clock change has been a multiple of 15 minutes, on the quarter-hour, except at
+Casey in Antarctica (00:01)."""
 
 
 def name_of(hour: datetime) -> str:
@@ -24,7 +24,7 @@ def name_of(hour: datetime) -> str:
 
 
 def resolve(wall: datetime, zone: ZoneInfo) -> list[datetime]:
-    """Return the UTC instants, none to two, at which clocks in the zone show this time."""
+    """Return the UTC instants, zero to two, at which clocks in the zone show this time."""
     found = {wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
     # A skipped time does not survive the round trip.
     return sorted(t for t in found if _wall_time(t, zone) == wall)

@@ -29,13 +29,15 @@ RawLeg = msgspec.defstruct(
     "RawLeg",
     [(name, str | None) for name in SCHEMA["properties"]],
     forbid_unknown_fields=True,
-    gc=False,
+    gc=False,  # a leg holds no other container, so the garbage collector need not track it
 )
-"""A leg as the API documents it: the schema's fields, all strings. A struct takes less than half
-the memory of a dictionary."""
+"""A leg: the schema's fields, which are strings or null until LegReader converts them in place.
+
+A struct takes less than half the memory of a dictionary.
+"""
 
 MAX_WARNINGS = 10
-"""Most unreadable values of an hour that we log one by one."""
+"""Maximum number of unreadable values logged one by one for one hour."""
 
 _SMALL_NUMBERS = {str(number): number for number in range(4000)}
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?")
@@ -47,7 +49,7 @@ class HourLegs:
 
     legs: list[Any]
     warnings: list[str]
-    """One for each value that becomes null, up to a limit."""
+    """One for each unreadable value, up to MAX_WARNINGS, and one for the rest."""
     ambiguous: bool
     """Whether some dates could be in either pass of a repeated hour."""
     zone_confirmed: bool
@@ -73,7 +75,7 @@ class LegReader:
         An unreadable optional value becomes null, with a warning.
 
         Raises:
-            HourError: A leg has no readable key or `callend`.
+            HourError: A record is not an object, or its key or `callend` is unreadable.
             ZoneError: A date contradicts the `timezone` setting.
         """
         warnings: list[str] = []
@@ -90,7 +92,7 @@ class LegReader:
                     converted = convert(value)
                 except (ValueError, ZoneError) as error:
                     where = f"{name_of(hour)}: record {number}"
-                    warning = self._unreadable(where, name, value, error)
+                    warning = self._warn_or_raise(where, name, value, error)
                     converted = None
                     unreadable += 1
                     if unreadable <= MAX_WARNINGS:
@@ -101,13 +103,15 @@ class LegReader:
                 setattr(leg, name, converted)
         if unreadable > MAX_WARNINGS:
             more = unreadable - MAX_WARNINGS
-            warnings.append(f"{name_of(hour)}: further values written as null: {more:,}")
+            warnings.append(f"{name_of(hour)}: {more:,} more values are written as null")
         return HourLegs(
             sorted(raw_legs, key=attrgetter("callend")),
             warnings,
             ambiguous=any(r.ambiguous for r in readings),
             zone_confirmed=all(r.zone_confirmed for r in readings),
-            ambiguous_abbreviation=max((r.ambiguous_abbreviation for r in readings), default=""),
+            ambiguous_abbreviation=next(
+                (r.ambiguous_abbreviation for r in readings if r.ambiguous_abbreviation), ""
+            ),
         )
 
     def _convert(self, name: str, prop: Mapping[str, Any], value: object) -> object:
@@ -126,8 +130,8 @@ class LegReader:
             raise ValueError(f"is longer than {prop['maxLength']} characters")
         return value
 
-    def _unreadable(self, where: str, name: str, value: object, error: Exception) -> str:
-        """Build the warning about an optional value, or raise the error about a required one."""
+    def _warn_or_raise(self, where: str, name: str, value: object, error: Exception) -> str:
+        """Build the warning about an optional value; raise the error about any other."""
         text = f"{where}: {name}"
         if isinstance(value, str) and value.strip():
             text += f" {safe_excerpt(repr(value[:1000]), self._key)}"

@@ -1,7 +1,7 @@
 """Keep the API key in the URL of each request, and nowhere else.
 
-An HTTP adapter adds the key below every layer that stores or logs a URL. Text from outside is
-quoted only if it contains no part of the key.
+An HTTP adapter adds the key below requests, which stores URLs, and log filters hide it from
+urllib3's messages. Text from outside is quoted only if it contains no part of the key.
 """
 
 import logging
@@ -25,8 +25,8 @@ REDACTED = "(not shown: it contains part of the API key)"
 class KeyAdapter(HTTPAdapter):
     """Adds the key to the URL on its way out, so that no request or response object holds it.
 
-    It must be the only adapter of its session: requests picks an adapter by the URL's prefix, so
-    with a second one a request might leave without the key.
+    The URL must have a query. The adapter must be the only one of its session: requests picks an
+    adapter by the URL's prefix, so with a second one a request might leave without the key.
     """
 
     def __init__(self, key: str) -> None:
@@ -43,11 +43,11 @@ class KeyAdapter(HTTPAdapter):
 
 def _hide_key(record: logging.LogRecord) -> bool:
     record.msg, record.args = re.sub(r"apiKey=[^&\s]*", "apiKey=***", record.getMessage()), ()
-    record.exc_info = None
+    record.exc_info = None  # its text may contain the URL
     return True
 
 
-# urllib3 logs URLs: at DEBUG of each request, at WARNING of a response with unreadable headers.
+# urllib3 logs the URL of every request at DEBUG, and of a response with bad headers at WARNING.
 for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_hide_key)
 # At DEBUG, this logger quotes data that it cannot parse.
@@ -55,7 +55,7 @@ logging.getLogger("urllib3.connection").addFilter(lambda _: False)
 
 
 def safe_excerpt(text: str, key: str) -> str:
-    """Return the first 200 characters on one line, or REDACTED if they contain the key."""
+    """Return the first 200 characters on one line, or REDACTED if they contain part of the key."""
     line = "".join(c if c.isprintable() else " " for c in text[:MAX_EXCERPT])
     if contains_key(line, key):
         return REDACTED

@@ -1,7 +1,7 @@
 """Turn a response into raw legs or an error.
 
 The vendor documents 200 with an array, and otherwise "an appropriate http error code". An object
-with Code and Message is an error under any HTTP status.
+with `Code` or `Message` is an error under any HTTP status.
 """
 
 import dataclasses
@@ -12,10 +12,9 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-import msgspec
 import requests
 
-from tap_noojee.decoding import Decoded, decode_legs
+from tap_noojee.decoding import DecodedBody, decode_legs
 from tap_noojee.errors import (
     PossibleRateLimitError,
     RateLimitError,
@@ -40,12 +39,12 @@ _RATE_LIMIT = re.compile(
     r"|(once |only )?(a|per|every|each) [0-9]+ (seconds|minutes)",
     re.IGNORECASE,
 )
-"""Typical words for a rate limit. The vendor's lead API answers 400 with "wait a bit and retry";
-the words of this API are not documented."""
+"""Typical wording of rate-limit errors. The vendor's lead API answers 400 with "wait a bit and
+retry"; this API's wording is not documented."""
 
 _CHECK_KEY = (
-    "check that `api_key` is the Global API key, and that Noojee support has put this machine's "
-    "IP address on the whitelist"
+    "check that `api_key` is the Global API key, and that Noojee support has whitelisted this "
+    "machine's IP address"
 )
 _FATAL_STATUSES: dict[int, str] = {
     requests.codes.unauthorized: f"the PBX refuses access: {_CHECK_KEY}",
@@ -75,8 +74,10 @@ class Response:
         return _parse_http_date(self.headers.get("Date", ""))
 
 
-def parse_response(response: Response, key: str, now: datetime) -> Decoded:
-    """Decode a response, and clear its body. `key` is the API key, which must not be quoted.
+def parse_response(response: Response, key: str, now: datetime) -> DecodedBody:
+    """Decode a response, whose body must not be used afterwards.
+
+    `key` is the API key, which must not be quoted.
 
     Raises:
         RateLimitError: The PBX reports its rate limit.
@@ -86,7 +87,7 @@ def parse_response(response: Response, key: str, now: datetime) -> Decoded:
         RequestError: The PBX refuses access, or the response is not from its API.
     """
     if response.status == requests.codes.no_content:
-        return Decoded([], no_content=True)
+        return DecodedBody([], no_content=True)
     body = response.body
     if body.startswith(_BOM):
         del body[: len(_BOM)]
@@ -98,19 +99,14 @@ def parse_response(response: Response, key: str, now: datetime) -> Decoded:
 def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestError:
     """Build the error for a response that is not an array."""
     status, wait = response.status, _retry_after(response, now)
-    content = _decode_status(body)
-    detail = f"status {status}"
-    is_status = False
-    if isinstance(content, dict) and not content.keys().isdisjoint(_STATUS_KEYS):
-        is_status = True
-        text = f"Code {content.get('Code')}: {content.get('Message')}"
-        detail += f", {safe_excerpt(text, key)}"
+    message = _status_message(body)
+    detail = f"status {status}" + (f", {safe_excerpt(message, key)}" if message else "")
     if requests.codes.multiple_choices <= status < requests.codes.bad_request:
         # Leave out the query, which may contain the key.
         page = safe_excerpt(response.headers.get("Location", "").partition("?")[0], key)
         return RequestError(
-            f"the server redirects to {page or 'another page'}; the tap does not follow: check "
-            f"`api_url` ({detail})"
+            f"the server redirects to {page or 'another page'}, which the tap does not follow: "
+            f"check `api_url` ({detail})"
         )
     if _is_rate_limit(status, body):
         return RateLimitError(
@@ -119,19 +115,19 @@ def _error(response: Response, body: bytes, key: str, now: datetime) -> RequestE
             wait,
         )
     if status >= requests.codes.internal_server_error:
-        # A 500 may concern only this hour. The others concern the PBX.
+        # A 500 may affect only this hour. Other statuses affect the whole PBX.
         is_500 = status == requests.codes.internal_server_error
         kind = TransientHourError if is_500 else TransientError
         return kind(f"the PBX failed ({detail})", wait)
     if status in _FATAL_STATUSES:
         return RequestError(f"{_FATAL_STATUSES[status]} ({detail})")
-    if status == requests.codes.ok and not is_status:
-        return _unexpected_body(content, body)
+    if status == requests.codes.ok and not message:
+        return _unexpected_body(body)
     return PossibleRateLimitError(f"the PBX rejects the request: {_CHECK_KEY} ({detail})", wait)
 
 
 def _retry_after(response: Response, now: datetime) -> float:
-    """Return the `Retry-After` header, a number or a date, in seconds."""
+    """Return how many seconds `Retry-After`, a number or a date, asks us to wait."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return min(int(text[:9]), MAX_RETRY_AFTER)
@@ -140,14 +136,15 @@ def _retry_after(response: Response, now: datetime) -> float:
     return min(max(seconds, 0), MAX_RETRY_AFTER)
 
 
-def _decode_status(body: bytes) -> object:
-    """Decode a body as JSON; None if it is too long for a status, UNSET if it is not JSON."""
-    if len(body) > MAX_MESSAGE_BYTES:
-        return None
+def _status_message(body: bytes) -> str:
+    """Format the vendor's status object; an empty string if the body is anything else."""
     try:
-        return json.loads(body.decode(errors="replace"), strict=False)
+        status = json.loads(body.decode(errors="replace"), strict=False)
     except (ValueError, RecursionError):
-        return msgspec.UNSET
+        return ""
+    if not isinstance(status, dict) or status.keys().isdisjoint(_STATUS_KEYS):
+        return ""
+    return f"Code {status.get('Code')}: {status.get('Message')}"
 
 
 def _is_rate_limit(status: int, body: bytes) -> bool:
@@ -160,11 +157,10 @@ def _is_rate_limit(status: int, body: bytes) -> bool:
     return bool(_RATE_LIMIT.search(body.decode(errors="replace")))
 
 
-def _unexpected_body(content: object, body: bytes) -> RequestError:
+def _unexpected_body(body: bytes) -> RequestError:
     """Build the error for status 200 with neither an array nor a status object."""
-    if content is msgspec.UNSET and (
-        not body or (body.startswith(b"{") and not body.endswith(b"}"))
-    ):
+    is_truncated = body.startswith(b"{") and not body.endswith(b"}")
+    if not body or (is_truncated and len(body) <= MAX_MESSAGE_BYTES):
         return TransientHourError(f"the response is truncated after {len(body):,} bytes")
     page = "a web page, " if body.startswith(b"<") else ""
     return RequestError(f"the response is {page}not a list of legs: check `api_url`")

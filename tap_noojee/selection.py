@@ -18,7 +18,7 @@ _OPERATORS = ("__alias__", "__else__", "__filter__", "__key_properties__", "__so
 
 
 def select_fields(catalog: Mapping[str, Any]) -> Catalog:
-    """Build a catalog that takes only the selection of fields from the user's.
+    """Build the tap's own catalog with the user's selection of fields.
 
     Raises:
         CatalogError: The catalog is unreadable or lacks the stream.
@@ -40,8 +40,9 @@ def select_fields(catalog: Mapping[str, Any]) -> Catalog:
             field = breadcrumb[-1] if breadcrumb else name
             if choice.selected not in (True, False, None):
                 raise CatalogError(f"catalog: {field}: `selected` is not true or false")
+            # A misspelt field would be written although the user deselected it.
             if breadcrumb and choice.selected is False and field not in schema["properties"]:
-                raise CatalogError(f"catalog: no field has the name {field!r}: {_HINT}")
+                raise CatalogError(f"catalog: there is no field {field!r}: {_HINT}")
         mask = user_metadata.resolve_selection()
         listed = streams[name].get("schema", schema).get("properties", {})
         metadata.root.selected = mask[()]
@@ -70,9 +71,9 @@ def check_stream_maps(maps: object) -> None:
     Raises:
         CatalogError: A name matches no stream or field.
     """
-    if isinstance(maps, dict):
-        for problem in _problems(maps):
-            raise CatalogError(f"stream_maps: {problem}")
+    problems = _problems(maps) if isinstance(maps, dict) else ()
+    if lines := [f"stream_maps: {problem}" for problem in problems]:
+        raise CatalogError(*lines)
 
 
 def _problems(maps: Mapping[str, Any]) -> Iterator[str]:

@@ -26,13 +26,13 @@ API_PATH = "/njadmin/rest/RecordingAPI"
 
 ENV_PREFIX = "TAP_NOOJEE_"
 
-MAX_NUMBER = 100_000
-"""A day in seconds, eleven years in hours."""
+MAX_INTEGER = 100_000
+"""Upper limit of every number: more than a day in seconds, eleven years in hours."""
 
 DEFAULT_ZONE = "Australia/Melbourne"
 
-_NATURAL = th.IntegerType(minimum=0, maximum=MAX_NUMBER)
-_POSITIVE = th.IntegerType(minimum=1, maximum=MAX_NUMBER)
+_NON_NEGATIVE = th.IntegerType(minimum=0, maximum=MAX_INTEGER)
+_POSITIVE = th.IntegerType(minimum=1, maximum=MAX_INTEGER)
 
 SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
@@ -78,19 +78,19 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     ),
     th.Property(
         "request_interval",
-        _NATURAL,
+        _NON_NEGATIVE,
         default=60,
         description="Minimum time between two requests, in seconds. The PBX allows one a minute.",
     ),
     th.Property(
         "settle_minutes",
-        _NATURAL,
+        _NON_NEGATIVE,
         default=5,
         description="How long to wait after an hour ends before requesting it, in minutes.",
     ),
     th.Property(
         "lookback_hours",
-        _NATURAL,
+        _NON_NEGATIVE,
         default=0,
         description="Number of hours to read again in each run, to pick up late changes.",
     ),
@@ -113,12 +113,14 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     ),
 ).to_dict()
 
-_NO_SETTINGS = {"loglevel"}
-"""Environment variables of the SDK that share our prefix but are not settings."""
+_SDK_VARIABLES = {"loglevel"}
+"""Names, without our prefix, of variables that the SDK reads itself."""
 
 
 def read_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the settings from the environment; other `TAP_NOOJEE_` variables map to None.
+    """Read the settings from the environment.
+
+    Unknown and empty variables map to None, so that the tap can warn about unknown ones.
 
     Raises:
         SettingsError: A variable has the wrong type.
@@ -127,15 +129,17 @@ def read_environment(schema: Mapping[str, Any]) -> dict[str, Any]:
     for name, prop in schema["properties"].items():
         variable = ENV_PREFIX + name.upper()
         try:
-            # Read them one by one, because the SDK's errors do not name the variable.
+            # The SDK's public way fails on an empty number, and its errors name no variable.
             config |= parse_environment_config({"properties": {name: prop}}, ENV_PREFIX)
         except (RecursionError, ValueError):
-            if os.environ[variable].strip():
+            if os.environ[variable].strip():  # an empty one counts as unset
                 kind = "a whole number" if "integer" in prop["type"] else "JSON"
                 raise SettingsError(f"{name}: the variable {variable} is not {kind}") from None
     for variable in os.environ:
         name = variable.removeprefix(ENV_PREFIX).lower()
-        if name != variable.lower() and not name.startswith("_") and name not in _NO_SETTINGS:
+        # `TAP_NOOJEE__SYDNEY_…` belongs to another extractor of a Meltano project.
+        is_ours = variable.startswith(ENV_PREFIX) and not name.startswith("_")
+        if is_ours and name not in _SDK_VARIABLES:
             config.setdefault(name, None)
     return config
 
@@ -146,26 +150,30 @@ def drop_empty(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validate(config: Mapping[str, Any]) -> None:
-    """Make the checks that JSON Schema cannot express.
+    """Check what JSON Schema cannot express.
 
     Raises:
-        SettingsError: Some settings are invalid. There is a line for each with its name, the
-            problem and the remedy, but no URL and no part of the API key.
+        SettingsError: Some settings are invalid. Each has a line with its name, the problem and
+            the remedy. No line quotes `api_url` or part of the API key.
     """
-    errors = dict(_errors(config)) or dict(_conflicts(config))
-    if errors:
-        raise SettingsError(*(f"{name}: {reason}" for name, reason in errors.items()))
+    # Only valid settings can be compared with each other.
+    if errors := [*_invalid_values(config)] or [*_conflicts(config)]:
+        raise SettingsError(*errors)
 
 
-def describe(schema_errors: Iterable[str], config: Mapping[str, Any]) -> Iterator[str]:
+def rewrite_schema_errors(
+    schema_errors: Iterable[str], config: Mapping[str, Any]
+) -> Iterator[str]:
     """Rewrite the SDK's validation errors with the setting's name first."""
     for error in schema_errors:
         match = re.fullmatch(r"(?s)(.*) in config\['(\w+)'\](.*)", error)
-        name, problem = (f"{match[2]}{match[3]}: ", match[1]) if match else ("", error)
-        yield name + safe_excerpt(problem, config["api_key"])
+        prefix, problem = (f"{match[2]}{match[3]}: ", match[1]) if match else ("", error)
+        yield prefix + safe_excerpt(problem, config["api_key"])
 
 
-def unknown_names(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+def unknown_setting_warnings(
+    config: Mapping[str, Any], schema: Mapping[str, Any]
+) -> Iterator[str]:
     """Yield a warning for each unknown setting."""
     for name in config:
         if name not in schema["properties"]:
@@ -175,14 +183,14 @@ def unknown_names(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Itera
             yield f"{quoted} is not a setting and has no effect{hint}"
 
 
-def _errors(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _invalid_values(config: Mapping[str, Any]) -> Iterator[str]:
     for name in SCHEMA["required"]:
         if name not in config:
-            yield name, f"is missing: {SCHEMA['properties'][name]['description']}"
+            yield f"{name}: is missing: {SCHEMA['properties'][name]['description']}"
     key = config.get("api_key", "")
     if not isinstance(key, str):
-        # The SDK's validation would quote it.
-        yield "api_key", "is not a string: put it in quotes"
+        # The SDK's validation would quote it, and we cannot look for it in the other values.
+        yield "api_key: is not a string: put it in quotes"
         return
     for name, check in _CHECKS.items():
         if isinstance(value := config.get(name), str):
@@ -191,28 +199,26 @@ def _errors(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             except ValueError as error:
                 is_secret = name in {"api_url", "api_key"}
                 quoted = "" if is_secret else f"{safe_excerpt(repr(value), key)} "
-                yield name, f"{quoted}{error}"
+                yield f"{name}: {quoted}{error}"
 
 
-def _conflicts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    # The SDK logs the expressions of stream maps.
+def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
+    # The SDK logs stream map expressions.
     if config["api_key"] in str(config.get("stream_maps")):
-        yield "stream_maps", "contains the API key: remove it"
+        yield "stream_maps: contains the API key: remove it"
     start, end = config["start_date"], config.get("end_date")
-    name = config.get("timezone", DEFAULT_ZONE)
-    if isinstance(start, str) and isinstance(end, str) and isinstance(name, str):
-        zone = parse_zone(name)
+    zone_name = config.get("timezone", DEFAULT_ZONE)
+    if isinstance(start, str) and isinstance(end, str) and isinstance(zone_name, str):
+        zone = parse_zone(zone_name)
         if parse_instant(end, zone) <= parse_instant(start, zone):
-            yield "end_date", f"{end!r} is not after start_date: set a later one"
+            yield f"end_date: {end!r} is not after start_date: set a later one"
     limit, lookback = config.get("max_hours_per_run"), config.get("lookback_hours", 0)
     if isinstance(limit, int) and isinstance(lookback, int) and lookback >= limit:
-        yield (
-            "max_hours_per_run",
-            f"{limit} is not greater than lookback_hours ({lookback}): raise it",
-        )
+        problem = f"{limit} is not greater than lookback_hours ({lookback})"
+        yield f"max_hours_per_run: {problem}: raise it"
 
 
-def api_url(text: str) -> str:
+def build_api_url(text: str) -> str:
     """Build the URL of the recordings API from the `api_url` setting.
 
     Raises:
@@ -222,11 +228,12 @@ def api_url(text: str) -> str:
     try:
         url = urlsplit(text)
         host, port = url.hostname or "", url.port
-        # Reject a URL that requests or DNS would reject or reinterpret.
+        # Reject a URL that requests or DNS would reject.
         host.encode("idna")
         requests.Request("POST", text).prepare()
     except ValueError:  # requests' own errors are ValueErrors as well
         raise ValueError(f"is not a URL: {hint}") from None
+    # urlsplit drops control characters, so look at the text.
     if port == 0 or not text.isprintable() or " " in text:
         raise ValueError(f"is not a URL: {hint}")
     if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(host)):
@@ -262,7 +269,7 @@ def parse_zone(name: str) -> ZoneInfo:
 
 def _check_key(value: str) -> None:
     if value != value.strip():
-        raise ValueError("starts or ends with white space: remove it")
+        raise ValueError("starts or ends with whitespace: remove it")
 
 
 def _check_date(value: str) -> None:
@@ -271,11 +278,11 @@ def _check_date(value: str) -> None:
 
 def _check_header(value: str) -> None:
     if not (value.isascii() and value.isprintable() and value == value.strip()):
-        raise ValueError("is not a valid header: use printable ASCII")
+        raise ValueError("is not a valid header value: use printable ASCII")
 
 
 _CHECKS: dict[str, Callable[[str], object]] = {
-    "api_url": api_url,
+    "api_url": build_api_url,
     "api_key": _check_key,
     "start_date": _check_date,
     "end_date": _check_date,

@@ -28,7 +28,7 @@ from tap_noojee.errors import CatalogError, FailedHoursError, HourError, TooEarl
 from tap_noojee.hours import end_of, hour_at, last_due, name_of
 from tap_noojee.legs import SCHEMA, LegReader
 from tap_noojee.settings import ENDPOINT, parse_zone
-from tap_noojee.text import Progress, pluralize
+from tap_noojee.text import outlook, plan, pluralize, summary
 
 _FOREVER = datetime(9000, 1, 1)  # noqa: DTZ001 - an hour of the PBX's clock
 
@@ -42,9 +42,10 @@ class RecordingsStream(Stream):
     schema: ClassVar[dict[str, Any]] = SCHEMA
 
     # The bookmark follows the hours, not the records, so we write each STATE ourselves.
+    STATE_MSG_FREQUENCY = sys.maxsize
+    # Without it, the SDK would add progress markers to the bookmark.
     is_sorted = True
     check_sorted = False
-    STATE_MSG_FREQUENCY = sys.maxsize
 
     # LegReader has already converted the values.
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE
@@ -56,7 +57,7 @@ class RecordingsStream(Stream):
         self._clock = clock
         self._clock_skew = timedelta()
         self._reported: set[str] = set()
-        self._read = Hours()
+        self._hours_read = Hours()
 
     @override
     def get_batch_config(self, config: Mapping[str, Any]) -> None:
@@ -71,7 +72,7 @@ class RecordingsStream(Stream):
 
     @override
     def get_record_counter(self, **_: Any) -> metrics.Counter:
-        # At one request a minute, the SDK's interval would log a METRIC line for each hour.
+        # The SDK's interval would log a METRIC line for nearly every request.
         return metrics.record_counter(self.name, log_interval=float("inf"))
 
     @override
@@ -87,39 +88,39 @@ class RecordingsStream(Stream):
             StateError: The state is unusable.
         """
         if bookmark := self.tap_state.get("bookmarks", {}).get(self.name):
-            self._read = load_bookmark(bookmark, self._source, self._start, self._clock.now())
+            self._hours_read = load_bookmark(
+                bookmark, self._source, self._first, self._clock.now()
+            )
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
         if all(isinstance(stream_map, RemoveRecordTransform) for stream_map in self.stream_maps):
-            raise CatalogError(
-                f"stream_maps: {self.name!r} is removed, so nothing would be written: keep it"
-            )
-        self._emit_state(self._read)
+            raise CatalogError(f"stream_maps: they remove {self.name!r}, the only stream: keep it")
+        self._emit_state(self._hours_read)
+        # `--test` sets ABORT_AT_RECORD_COUNT.
         yield from self._read_hours() if self.ABORT_AT_RECORD_COUNT is None else self._read_one()
         self._clock.raise_if_stopped()
 
     def _read_hours(self) -> Iterator[Record]:
-        """Request each hour that is due and wanted, and write STATE after it."""
+        """Request each wanted hour, and write STATE after each."""
         end = self.config.get("end_date")
         backlog = Backlog(
-            read=self._read,
-            start=self._start,
-            end=last_due(self._parse(end), timedelta(), self._zone) if end else _FOREVER,
+            hours_read=self._hours_read,
+            first=self._first,
+            last=last_due(self._parse(end), timedelta(), self._zone) if end else _FOREVER,
             zone=self._zone,
             newest_first=self.config["backfill_order"] == "newest_first",
+            limit=self.config.get("max_hours_per_run"),
         )
         if self._parse(self.config["start_date"]) > self._clock.now():
             self.logger.warning("start_date is in the future: there is nothing to read yet")
+        started = self._clock.monotonic()
         due = self._last_due()
-        backlog.look_back(self.config["lookback_hours"], due)
-        progress = self._progress
-        self.log(progress.plan(len(backlog.unread(due)), len(backlog.again)))
-        while not backlog.is_failing and self._next_hour(backlog):
-            # Wait before choosing the hour, because a newer one may fall due meanwhile.
-            self._client.wait_for_slot()
-            if not (hour := self._next_hour(backlog)):  # the clock was set back
-                break
+        backlog.plan_reread(self.config["lookback_hours"], due)
+        unread, reread = len(backlog.unread(due)), len(backlog.reread)
+        self.log(plan(unread, reread, backlog.allowed, self.config["request_interval"]))
+        leg_count = 0
+        for hour in self._hours_to_request(backlog):
             try:
                 legs = self._fetch(hour)
             except TooEarlyError as error:
@@ -128,23 +129,37 @@ class RecordingsStream(Stream):
             except HourError as error:
                 self.logger.error(error)  # noqa: TRY400 - a traceback would not help
                 backlog.mark_failed(hour)
-                progress.failed += 1
                 continue
             yield from map(asdict, legs)
             backlog.mark_read(hour)
-            self._emit_state(backlog.read)
-            progress.hours += 1
-            progress.legs += len(legs)
-            outlook = progress.outlook(len(backlog.wanted(self._last_due())))
-            self.log("%s: %s; %s", name_of(hour), pluralize(len(legs), "leg"), outlook)
-        if progress.requests:
-            self.log(progress.summary(len(backlog.wanted(self._last_due()))))
+            self._emit_state(backlog.hours_read)
+            leg_count += len(legs)
+            ahead = self._outlook(backlog, started)
+            self.log("%s: %s; %s", name_of(hour), pluralize(len(legs), "leg"), ahead)
+        if requests := self._client.requests:
+            left = len(backlog.wanted(self._last_due()))
+            self.log(summary(leg_count, backlog.done, requests, left))
         if failed := backlog.failed:
-            ended = f" {MAX_FAILURES} in a row end the run." if backlog.is_failing else ""
+            streak = f" {MAX_FAILURES} in a row end the run." if backlog.has_failure_streak else ""
             raise FailedHoursError(
                 f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(name_of, failed))}. The "
-                f"next run requests those that were never read.{ended}"
+                f"next run requests those that have never been read.{streak}"
             )
+
+    def _hours_to_request(self, backlog: Backlog) -> Iterator[datetime]:
+        """Yield each hour when its request may start, until the run is over."""
+        while backlog.choose(self._last_due()):
+            # Wait before choosing the hour, because a newer one may fall due meanwhile.
+            self._client.wait_for_slot()
+            if not (hour := backlog.choose(self._last_due())):  # the clock was set back
+                return
+            yield hour
+
+    def _outlook(self, backlog: Backlog, started: float) -> str:
+        elapsed = self._clock.monotonic() - started
+        pace = max(self.config["request_interval"], elapsed / backlog.done)
+        left = len(backlog.wanted(self._last_due()))
+        return outlook(left, backlog.allowed, pace, self._clock.now().astimezone(self._zone))
 
     def _read_one(self) -> Iterator[Record]:
         """Test the connection with the newest due hour, regardless of the bookmark."""
@@ -159,32 +174,26 @@ class RecordingsStream(Stream):
             "%s: %s; the connection works%s", name_of(hour), pluralize(len(legs), "leg"), hint
         )
         yield from map(asdict, legs[:1])
-        self._emit_state(self._read)
+        self._emit_state(self._hours_read)
 
     def _fetch(self, hour: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[Any]:
         end = cast("datetime", end_of(hour, self._zone))  # only a skipped hour has none
-        response = self._client.fetch(hour, end + self._settle, max_attempts)
-        read = self._leg_reader.read(hour, response.legs)
+        decoded = self._client.fetch(hour, end + self._settle, max_attempts)
+        hour_legs = self._leg_reader.read(hour, decoded.legs)
         key = self.config["api_key"]
-        for finding in check_hour(hour, response, read, self._zone, key):
+        for finding in check_hour(hour, decoded, hour_legs, self._zone, key):
             if finding.topic not in self._reported:
                 self.logger.warning(finding.text)
             if finding.topic:
                 self._reported.add(finding.topic)
-        return read.legs
-
-    def _next_hour(self, backlog: Backlog) -> datetime | None:
-        if self._progress.allowed <= 0:
-            return None
-        # Otherwise `lookback_hours` could fill every run, and history would never be read.
-        return backlog.next_hour(self._last_due(), prefer_unread=self._progress.allowed == 1)
+        return hour_legs.legs
 
     def _defer(self, hour: datetime, error: TooEarlyError) -> None:
-        """Skip an hour that is not due by the PBX's clock, and use that clock from now on."""
+        """Log that an hour is not due by the PBX's clock, and use that clock from now on."""
         now = self._clock.now()
         self._clock_skew = timedelta(seconds=now.timestamp() - error.date.timestamp())
         self.logger.warning(
-            "%s: skipped for now, because it is not due by the PBX's clock (%s); this machine's "
+            "%s: skipped for now, because it is not due by the PBX's clock (%s). This machine's "
             "clock is at %s: correct the one that is wrong",
             name_of(hour),
             error.date.isoformat(),
@@ -196,12 +205,14 @@ class RecordingsStream(Stream):
         self.stream_state.clear()
         self.stream_state.update(make_bookmark(read, self._source, self.replication_key))
         # Bypass the SDK's StateWriter, which drops a STATE equal to the last one: target-jsonl
-        # forgets its state at each RECORD, so it needs the repetition.
+        # forgets its state at each RECORD, so it must get the STATE again.
         self._write_message(StateMessage(self.tap_state))
 
     def _record_metrics(self, status: int, seconds: float) -> None:
-        """Log the metrics of the SDK's own HTTP streams, at DEBUG: there is a request a minute."""
-        self._progress.requests += 1
+        """Log the metric that the SDK's HTTP streams log, but only if DEBUG is enabled.
+
+        At a request a minute, it would flood the log.
+        """
         if not self.metrics_logger.isEnabledFor(logging.DEBUG):
             return
         failed = status >= HTTPStatus.BAD_REQUEST
@@ -231,7 +242,7 @@ class RecordingsStream(Stream):
         return Source(urlsplit(self.config["api_url"]).hostname or "", self._zone)
 
     @cached_property
-    def _start(self) -> datetime:
+    def _first(self) -> datetime:
         return hour_at(self._parse(self.config["start_date"]), self._zone)
 
     @cached_property
@@ -245,7 +256,3 @@ class RecordingsStream(Stream):
     @cached_property
     def _leg_reader(self) -> LegReader:
         return LegReader(self._zone, self.config["api_key"])
-
-    @cached_property
-    def _progress(self) -> Progress:
-        return Progress(self.config, self._clock, self._zone)

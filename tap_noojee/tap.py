@@ -30,7 +30,7 @@ from tap_noojee.writer import LineWriter
 
 
 class NoojeeCommand(SingerCommand):
-    """Logs an expected error on one line, without a traceback."""
+    """Logs expected errors without a traceback, and exits with 128 + signal after a signal."""
 
     @override
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -57,6 +57,7 @@ class NoojeeCommand(SingerCommand):
 
     @override
     def invoke(self, ctx: click.Context) -> Any:
+        # The SDK's errors about these files name neither the option nor the problem.
         for name in ("state", "catalog"):
             if file := ctx.params.get(name):
                 ctx.params[name] = io.StringIO(_read_json_object(name, file))
@@ -103,7 +104,7 @@ class TapNoojee(Tap):
         clock: Clock | None = None,
         parse_env_config: bool = False,
         validate_config: bool = True,
-        **kwargs: Any,  # noqa: ANN401 - for the SDK
+        **kwargs: Any,  # noqa: ANN401 - passed on to the SDK
     ) -> None:
         """Create the tap. Tests pass a fake clock.
 
@@ -113,12 +114,14 @@ class TapNoojee(Tap):
             StateError: The state is unusable.
         """
         self._clock = clock or Clock()
+        # The checks below need the SDK's own settings as well.
         self.append_builtin_config(self.config_jsonschema)
         config = dict(config or {})
         if parse_env_config:
             environment = settings.read_environment(self.config_jsonschema)
+            # An empty variable must not override a file, but an unknown name causes a warning.
             config = environment | config | settings.drop_empty(environment)
-        for warning in settings.unknown_names(config, self.config_jsonschema):
+        for warning in settings.unknown_setting_warnings(config, self.config_jsonschema):
             self.logger.warning(warning)
         config = settings.drop_empty(config)
         if validate_config:
@@ -131,11 +134,12 @@ class TapNoojee(Tap):
                 config=config, catalog=catalog, validate_config=validate_config, **kwargs
             )
         except ConfigValidationError as error:
-            raise SettingsError(*settings.describe(error.errors, config)) from None
+            raise SettingsError(*settings.rewrite_schema_errors(error.errors, config)) from None
         # The SDK's handler exits with 0, possibly in mid-write.
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, self._clock.stop)
+        # However the command ends, write the latest STATE.
         if context := click.get_current_context(silent=True):
             context.call_on_close(cast("LineWriter", self.message_writer).release_state)
 
@@ -145,7 +149,7 @@ class TapNoojee(Tap):
         try:
             return super().cb_config(*args)
         except (OSError, RecursionError, TypeError, ValueError) as error:
-            raise NoojeeError(f"config: cannot read a JSON object: {error}") from None
+            raise NoojeeError(f"config: cannot be read as a JSON object: {error}") from None
 
     @override
     def discover_streams(self) -> list[RecordingsStream]:
@@ -155,14 +159,14 @@ class TapNoojee(Tap):
     def load_state(self, state: dict[str, Any]) -> None:
         if state and "bookmarks" not in state:
             raise StateError(
-                "state: has no `bookmarks`: give the `value` of a STATE message, or the "
+                "state: `bookmarks` is missing: pass the `value` of a STATE message, or the "
                 "`singer_state` that `meltano state get` prints"
             )
         bookmarks = state.get("bookmarks", {})
         if not isinstance(bookmarks, dict) or not all(
             isinstance(bookmark, dict) for bookmark in bookmarks.values()
         ):
-            raise StateError("state: `bookmarks` is not an object with an object for each stream")
+            raise StateError("state: `bookmarks` must map each stream's name to an object")
         super().load_state(state)
         for stream in self.streams.values():
             cast("RecordingsStream", stream).load_bookmark()

@@ -1,6 +1,6 @@
 """One POST to the PBX: the request, its time limit, and its failures.
 
-No exception of the HTTP libraries leaves this module, because they hold the URL with the API key.
+Exceptions of the HTTP libraries hold the URL with the API key, so none leaves this module.
 """
 
 import dataclasses
@@ -19,10 +19,44 @@ from tap_noojee.redaction import KeyAdapter, safe_excerpt
 from tap_noojee.responses import MAX_MESSAGE_BYTES, Response
 
 CONNECT_TIMEOUT = 10
-"""Time limit for DNS, TCP and TLS, in seconds."""
+"""Timeout for connecting, in seconds. Only `time_limit` limits a DNS lookup."""
 
 MAX_RESPONSE_BYTES = 64 * 2**20
-"""Many times the size of a large call centre's busiest hour."""
+"""Largest response we read, in bytes: many times a large call centre's busiest hour."""
+
+
+_PROXY = "check HTTPS_PROXY and ALL_PROXY"
+_BAD_PROXY = f"the proxy's address is unusable: {_PROXY}"
+_NO_SOCKS = f"{_BAD_PROXY}; for a SOCKS proxy, install PySocks in the tap's environment"
+_NO_CONNECTION = f"no connection to {{host}} within {CONNECT_TIMEOUT} s"
+_TIMEOUT = "no complete response from {host} in time: check the PBX, or raise `request_timeout`"
+_BROKEN = "the connection to {host} broke"
+_TRUNCATED = "the response from {host} is truncated"
+_BAD_ENCODING = "the response from {host} does not match its Content-Encoding"
+_BAD_HTTP = "the response from {host} is not valid HTTP ({detail})"
+_BAD_CERTIFICATE = (
+    "the certificate of {host} is not valid ({detail}): to trust your own certificate authority, "
+    "set REQUESTS_CA_BUNDLE to its certificate file"
+)
+_TUNNEL = re.compile(r"Tunnel connection failed: (.*)")
+
+_FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
+    (ssl.SSLCertVerificationError, RequestError, _BAD_CERTIFICATE),
+    # `api_url` has been validated, so the proxy's address must be wrong.
+    (requests.exceptions.InvalidURL, RequestError, _BAD_PROXY),
+    (requests.exceptions.InvalidSchema, RequestError, _NO_SOCKS),
+    (urllib3.exceptions.LocationValueError, RequestError, _BAD_PROXY),
+    (requests.ConnectTimeout, TransientError, _NO_CONNECTION),
+    (requests.Timeout, TransientError, _TIMEOUT),
+    (TimeoutError, TransientError, _TIMEOUT),
+    (ConnectionResetError, TransientError, _BROKEN),
+    (ConnectionAbortedError, TransientError, _BROKEN),
+    (BrokenPipeError, TransientError, _BROKEN),
+    (requests.exceptions.ContentDecodingError, TransientError, _BAD_ENCODING),
+    (http.client.IncompleteRead, TransientHourError, _TRUNCATED),
+    (http.client.HTTPException, TransientError, _BAD_HTTP),
+)
+"""The first entry that matches any cause of a failure wins."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +70,14 @@ class Transport:
     timeout: int
     """Time limit for a complete response after connecting, in seconds."""
     monotonic: Callable[[], float]
-    """A clock in seconds."""
+    """Returns the time in seconds on a clock that never jumps."""
 
     @property
     def time_limit(self) -> float:
         """Time limit for an attempt, in seconds."""
         return CONNECT_TIMEOUT + self.timeout
 
-    def timed_out(self) -> TransientError:
+    def timeout_error(self) -> TransientError:
         """Build the error for an attempt that took too long."""
         return TransientError(_TIMEOUT.format(host=self._host))
 
@@ -59,7 +93,7 @@ class Transport:
             raise
         except Exception as error:  # noqa: BLE001 - none may leave this module
             failure = self._failure(error)
-        # Raise outside the handler, which would attach the error with the URL as context.
+        # Inside the handler, Python would attach the original error, which holds the URL.
         raise failure
 
     def _post(self, path: str, deadline: float) -> Response:
@@ -74,7 +108,7 @@ class Transport:
             session.mount("", KeyAdapter(self.api_key))
             # Without this, requests looks for credentials in .netrc.
             session.auth = lambda request: request
-            # Plain http is for this machine alone: a proxy could read the key.
+            # Bypass proxies for plain http, which only loopback uses: they could read the key.
             session.trust_env = self.url.startswith("https:")
             started = self.monotonic()
             with session.post(
@@ -94,7 +128,7 @@ class Transport:
                             f"the response is larger than {MAX_RESPONSE_BYTES // 2**20} MiB"
                         )
                     if self.monotonic() > deadline:
-                        raise self.timed_out()
+                        raise self.timeout_error()
                 return Response(response.status_code, response.headers, body, started)
 
     @property
@@ -110,14 +144,15 @@ class Transport:
         if isinstance(error, requests.exceptions.ProxyError):
             refusal = next((match for c in causes if (match := _TUNNEL.fullmatch(str(c)))), None)
             detail = safe_excerpt(refusal[1] if refusal else system, self.api_key)
-            failure = RequestError if detail.startswith("4") else TransientError
-            return failure(f"the proxy does not connect to {self._host} ({detail}): {_PROXY}")
-        for kind, failure, reason in _FAILURES:
+            # The detail starts with the proxy's status. Retrying won't help after a 4xx.
+            error_type = RequestError if detail.startswith("4") else TransientError
+            return error_type(f"the proxy did not connect to {self._host} ({detail}): {_PROXY}")
+        for cause_type, error_type, reason in _FAILURES:
             for cause in causes:
-                if isinstance(cause, kind):
+                if isinstance(cause, cause_type):
                     detail = getattr(cause, "verify_message", str(cause))
                     detail = safe_excerpt(detail, self.api_key)
-                    return failure(reason.format(host=self._host, detail=detail))
+                    return error_type(reason.format(host=self._host, detail=detail))
         if system:
             return TransientError(f"no connection to {self._host}: {system}")
         if type(error) is OSError:  # requests raises it for a missing CA bundle
@@ -125,40 +160,6 @@ class Transport:
         if isinstance(error, requests.RequestException):
             return TransientError(f"the connection to {self._host} broke")
         return TransientError(f"the request to {self._host} failed ({type(error).__name__})")
-
-
-_PROXY = "check HTTPS_PROXY and ALL_PROXY"
-_BAD_PROXY = f"the proxy's address is unusable: {_PROXY}"
-_NO_SOCKS = f"{_BAD_PROXY}; for a SOCKS proxy, install PySocks in the tap's environment"
-_NO_CONNECTION = f"no connection to {{host}} within {CONNECT_TIMEOUT} s"
-_TIMEOUT = "no complete response from {host} in time: check the PBX, or raise `request_timeout`"
-_BROKEN = "the connection to {host} broke"
-_TRUNCATED = "the response of {host} is truncated"
-_BAD_ENCODING = "the response from {host} does not match its Content-Encoding"
-_BAD_HTTP = "the response from {host} is not valid HTTP ({detail})"
-_BAD_CERTIFICATE = (
-    "the certificate of {host} is not valid ({detail}): to trust your own certificate authority, "
-    "set REQUESTS_CA_BUNDLE to its certificate file"
-)
-_TUNNEL = re.compile(r"Tunnel connection failed: (.*)")
-
-_FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
-    (ssl.SSLCertVerificationError, RequestError, _BAD_CERTIFICATE),
-    # `api_url` was checked before, so the proxy's address is wrong.
-    (requests.exceptions.InvalidURL, RequestError, _BAD_PROXY),
-    (requests.exceptions.InvalidSchema, RequestError, _NO_SOCKS),
-    (urllib3.exceptions.LocationValueError, RequestError, _BAD_PROXY),
-    (requests.ConnectTimeout, TransientError, _NO_CONNECTION),
-    (requests.Timeout, TransientError, _TIMEOUT),
-    (TimeoutError, TransientError, _TIMEOUT),
-    (ConnectionResetError, TransientError, _BROKEN),
-    (ConnectionAbortedError, TransientError, _BROKEN),
-    (BrokenPipeError, TransientError, _BROKEN),
-    (requests.exceptions.ContentDecodingError, TransientError, _BAD_ENCODING),
-    (http.client.IncompleteRead, TransientHourError, _TRUNCATED),
-    (http.client.HTTPException, TransientError, _BAD_HTTP),
-)
-"""The first entry that matches any cause of a failure wins."""
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -175,7 +176,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class _Session(requests.Session):
-    """Ignores redirects: their address may be malformed, and their body endless."""
+    """Ignores redirects.
+
+    Even with `allow_redirects=False`, requests would parse the new address, which may be
+    malformed, and read the body, which may be endless.
+    """
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:

@@ -1,4 +1,4 @@
-"""Write Singer messages in whole lines, and STATE only when every target keeps it."""
+"""Write Singer messages in whole lines, and STATE only when every target will keep it."""
 
 import select
 import sys
@@ -10,14 +10,14 @@ from typing_extensions import override
 from tap_noojee.errors import NoojeeError
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 512)
-"""Bytes that a pipe accepts completely or not at all. POSIX guarantees 512."""
+"""Largest write that a pipe accepts completely or not at all, in bytes. POSIX guarantees 512."""
 
 MAX_HELD_STATES = 52
-"""Hold back at most this many STATE messages: the given one, the run's first, and 50 hours'."""
+"""Without records, write every 52nd STATE: the given one, the run's first, and 50 hours'."""
 
 
 class LineWriter(MsgSpecWriter):
-    """Writes whole lines, and holds STATE back until the first RECORD.
+    """Writes whole lines and, until the first RECORD, only a few STATE messages.
 
     A cut line makes target-jsonl fail before it prints its state, which loses the whole run's
     progress. In a run without records, target-duckdb and PipelineWise's targets keep the first

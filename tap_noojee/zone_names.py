@@ -47,9 +47,10 @@ NAMES_BY_OFFSET = {
 }
 """The abbreviations that JDK 11 to 21 print, by minutes east of UTC.
 
-Source: the output of `Date.toString()` on JDK 17 in all its zones, 2014 to 2026. Where an
-abbreviation has several meanings, this lists those of the most populated places. Python has no
-abbreviations for many of these zones. A JVM older than 2014 prints WST for Perth.
+Source: the output of `Date.toString()` on JDK 17 in all its zones, 2014 to 2026. An abbreviation
+with several meanings is listed with those of the most populated places. Python has no
+abbreviations for many of these zones. WST is also listed at
++08:00, because JVMs older than 2014 print it for Perth.
 """
 
 OFFSETS: dict[str, set[timedelta]] = {}

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from conftest import Run, settings
+from conftest import Run, drop_missing, settings
 
 from tap_noojee.tap import main
 
@@ -35,7 +35,9 @@ class CommandResult(Run):
     def logged(self, *levels: str) -> list[str]:
         """The log messages of these levels."""
         lines = [line.split(" | ", 3) for line in self.log.splitlines()]
-        return [line[-1] for line in lines if len(line) > 1 and line[1].strip() in levels]
+        return drop_missing(
+            line[-1] for line in lines if len(line) > 1 and line[1].strip() in levels
+        )
 
     @property
     def error_line(self) -> str:

@@ -129,12 +129,12 @@ def last_line(log: str) -> str:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait at most a minute for a condition to hold."""
-    for _ in range(3000):
+    """Wait at most 20 seconds for a condition to hold."""
+    for _ in range(1000):
         if condition():
             return
         time.sleep(0.02)
-    raise AssertionError("the condition still does not hold after a minute")
+    raise AssertionError("the condition still does not hold after 20 seconds")
 
 
 _FORKS = multiprocessing.get_context("forkserver")

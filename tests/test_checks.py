@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from conftest import run_tap
 
 from tap_noojee.checks import check_hour
-from tap_noojee.decoding import Decoded
+from tap_noojee.decoding import DecodedBody
 from tap_noojee.legs import LegReader, RawLeg
 from tap_noojee.simulator import Failure, Simulator
 
@@ -40,7 +40,7 @@ def check(
     ]
     start = datetime.fromisoformat(hour)
     read = LegReader(zone, KEY).read(start, raw)
-    return [*check_hour(start, Decoded(raw, **response), read, zone, KEY)]
+    return [*check_hour(start, DecodedBody(raw, **response), read, zone, KEY)]
 
 
 def text(findings: list[Finding]) -> str:
@@ -96,9 +96,6 @@ def test_two_calls_with_one_key_cause_a_warning() -> None:
     assert "2 keys" in text(check(AFTERNOON, *two))
 
 
-# --- Repeated hours ---------------------------------------------------------------------------
-
-
 def test_repeated_hour_with_legs_of_one_pass_causes_a_warning() -> None:
     first, second = (f"Sun Apr 04 02:30:00 {name} 2021" for name in ("AEDT", "AEST"))
     plain = "2021-04-04 02:30:00.0"
@@ -125,8 +122,6 @@ def test_only_the_repeated_half_of_an_hour_has_passes() -> None:
     assert check("2021-04-04T01:00", early, zone=lord_howe) == []
     assert "first pass" in text(check("2021-04-04T01:00", early, late, zone=lord_howe))
 
-
-# --- Doubts about the zone --------------------------------------------------------------------
 
 CREATED = 1631595600
 """15:00 in Melbourne, in epoch seconds."""

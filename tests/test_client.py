@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from commands import HOUR
 from conftest import (
     FakeClock,
     ImpatientClock,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AT = ("2021-09-14", 15)
-HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
 HOURS: dict[str, Any] = {"start_date": "2021-09-14T14:00", "end_date": "2021-09-14T17:00"}
 PBX = "https://pbx.example.com"
 URL = f"{PBX}/njadmin/rest/RecordingAPI/retrieveMetaDataByHour"
@@ -188,9 +188,6 @@ def test_request_is_as_documented(requests_mock: Mocker) -> None:
     assert str(request.timeout) == "(10, 120)"
 
 
-# --- Pace -------------------------------------------------------------------------------------
-
-
 class SlowClock(FakeClock):
     """A clock on which each request takes `latency` seconds."""
 
@@ -218,22 +215,10 @@ def gaps(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
     return [later - earlier for earlier, later in pairwise(clock.starts)]
 
 
-@pytest.mark.parametrize(
-    ("latency", "interval", "gap"),
-    [
-        (0, 60, 60.5),
-        (59, 60, 60.5),
-        (60.5, 60, 60.5),
-        (90, 60, 90),
-        (0.3, 1, 1.015),
-        (0, 33, 33.495),
-        (0.3, 0, 0.3),
-    ],
-)
-def test_next_request_starts_an_interval_and_a_margin_after_the_last(
-    latency: float, interval: int, gap: float
-) -> None:
-    assert gaps(latency, interval=interval) == pytest.approx([gap] * 7)
+def test_next_request_starts_an_interval_and_a_margin_after_the_last() -> None:
+    a_minute = [(60, 0, 60.5), (60, 59, 60.5), (60, 60.5, 60.5), (60, 90, 90)]
+    for interval, latency, gap in [*a_minute, (1, 0.3, 1.015), (33, 0, 33.495), (0, 0.3, 0.3)]:
+        assert gaps(latency, interval=interval) == pytest.approx([gap] * 7), (interval, latency)
 
 
 def test_after_a_failure_the_interval_counts_from_its_end() -> None:
@@ -294,8 +279,6 @@ def test_retry_after_is_honoured_up_to_an_hour(requests_mock: Mocker) -> None:
         assert [sleep for sleep in clock.sleeps if sleep] == [seconds], (number, text)
 
 
-# --- The two clocks ---------------------------------------------------------------------------
-
 LEG = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "1", "Leg": "1"}
 NOW = "2021-09-14T06:06:00+00:00"
 """16:06 in Melbourne: the hour 15:00 has been due since 16:05."""
@@ -338,14 +321,6 @@ def test_hour_is_read_only_if_it_is_due_by_the_date_header(
     for warning in warnings:
         assert warning.startswith(f"2021-09-14 {14 + hours}:00: skipped")
         assert "2021-09-14T06:06:00+00:00" in warning
-
-
-def test_skipped_hour_does_not_hold_up_older_ones(requests_mock: Mocker) -> None:
-    date, start = "Tue, 14 Sep 2021 06:00:00 GMT", "2021-09-14T11:00"
-    run = run_with_date(requests_mock, date, start_date=start, backfill_order="newest_first")
-    hours = [request.qs["hour"][0] for request in requests_mock.request_history]
-    assert hours == ["15", "14", "13", "12", "11"]
-    assert hours_read(run) == [("2021-09-14T11:00", "2021-09-14T15:00")]
 
 
 def test_date_header_more_than_12_hours_behind_is_an_error(requests_mock: Mocker) -> None:

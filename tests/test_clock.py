@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 from conftest import FakeClock
 
-from tap_noojee.clock import SAME_REQUEST, Clock
+from tap_noojee.clock import SAME_SIGNAL, Clock
 from tap_noojee.errors import Interrupted
 
 LONG = 60
@@ -71,8 +71,8 @@ def test_second_signal_exits_unless_within_a_second_of_the_first(
     clock.stop(signal.SIGINT)
     for seconds, expected in (
         (0, []),
-        (SAME_REQUEST - 0.001, []),
-        (SAME_REQUEST, [128 + signal.SIGTERM]),
+        (SAME_SIGNAL - 0.001, []),
+        (SAME_SIGNAL, [128 + signal.SIGTERM]),
     ):
         clock.instant = clock.started.add(seconds=LONG + seconds)
         clock.stop(signal.SIGTERM)

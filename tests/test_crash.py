@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import signal
 import time
 from datetime import timedelta
@@ -14,60 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import (
-    FakeClock,
     Run,
     as_rows,
     expected_legs,
     hours_read,
     requested_hours,
     run_tap,
-    settings,
     written_rows,
 )
 from processes import Process, arguments, last_line, wait_until
 from times import every, local
-from typing_extensions import override
 
-from tap_noojee.clock import SAME_REQUEST
+from tap_noojee.clock import SAME_SIGNAL
 from tap_noojee.simulator import Failure, Simulator
-from tap_noojee.tap import TapNoojee
+from tap_noojee.writer import PIPE_BUF
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HOURS: dict[str, Any] = {"start_date": "2021-09-14T06:00", "end_date": "2021-09-14T10:00"}
 ALL_HOURS = {("2021-09-14", hour) for hour in range(6, 10)}
-
-
-class SimulatedCrash(BaseException):
-    """Ends the run where no code can handle it."""
-
-
-class CrashingFile(io.BytesIO):
-    """Crashes at the n-th write, and keeps the earlier ones."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.n = n
-
-    @override
-    def write(self, data: Any) -> int:
-        if self.n == 0:
-            raise SimulatedCrash
-        self.n -= 1
-        return super().write(data)
-
-
-def run_until_crash(simulator: Simulator, n: int, **config: Any) -> tuple[Run, bool]:
-    """Crash the tap at its n-th write; return its output, and whether it got that far."""
-    file = CrashingFile(n)
-    crashed = False
-    with contextlib.redirect_stdout(io.TextIOWrapper(file, encoding="utf-8")):
-        try:
-            TapNoojee(config=settings(simulator, **config), clock=FakeClock()).sync_all()
-        except SimulatedCrash:
-            crashed = True
-        return Run(file.getvalue().decode()), crashed
 
 
 def check_next_run(simulator: Simulator, output: Run, **config: Any) -> None:
@@ -91,14 +56,11 @@ def check_next_run(simulator: Simulator, output: Run, **config: Any) -> None:
 
 
 @pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
-def test_crash_at_any_write_loses_no_leg(pbx: Simulator, order: str) -> None:
+def test_crash_after_any_line_loses_no_leg(pbx: Simulator, order: str) -> None:
     config = HOURS | {"backfill_order": order}
-    crashed, n = True, 0
-    while crashed:
-        output, crashed = run_until_crash(pbx, n, **config)
-        check_next_run(pbx, output, **config)
-        n += 1
-    assert n >= 5
+    lines = run_tap(pbx, **config).output.splitlines(keepends=True)
+    for count in range(len(lines) + 1):
+        check_next_run(pbx, Run("".join(lines[:count])), **config)
 
 
 @pytest.mark.parametrize(
@@ -159,10 +121,12 @@ def busy_hour(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
     with Simulator(legs=legs) as pbx:
         config = HOURS | {"end_date": request.param}
         process = Process(arguments(tmp_path, pbx, **config))
-        # A pipe has room for 64 KiB.
-        wait_until(lambda: waiting_bytes(process) > 60 * 1024)
-        yield process, legs, pbx
-        process.end()
+        try:
+            # The pipe has 16 pages, and each write fills more than half of one.
+            wait_until(lambda: waiting_bytes(process) > 8 * PIPE_BUF)
+            yield process, legs, pbx
+        finally:
+            process.end()
 
 
 def waiting_bytes(process: Process) -> int:
@@ -189,7 +153,7 @@ def test_second_signal_ends_the_process_in_mid_hour(busy_hour: Any) -> None:
     process, _, _ = busy_hour
     process.send_signal(signal.SIGTERM)
     # Signals within a second of the first one count as the same request.
-    time.sleep(SAME_REQUEST)
+    time.sleep(SAME_SIGNAL)
 
     def ended() -> bool:
         with contextlib.suppress(ProcessLookupError):

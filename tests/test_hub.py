@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tomllib
 from operator import itemgetter
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from environments import run
 from singer_sdk import Tap
 from uv import find_uv_bin
 
@@ -120,22 +120,10 @@ def test_hub_describes_the_tap_and_its_package() -> None:
     assert DEFINITION.stem == f"{HUB['name']}--{HUB['variant']}"
 
 
-# --- A real Meltano --------------------------------------------------------------------------
-
-
-def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """The output of a command, which must succeed."""
-    done = subprocess.run(
-        command, cwd=cwd, env=os.environ | environment, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def meltano(project: Path, *arguments: str, **environment: str) -> str:
     """The output of the project's Meltano, which cannot reach the Hub."""
-    environment |= {"MELTANO_HUB_URL": "http://127.0.0.1:9", "NO_COLOR": "1"}
-    return run(project.parent / "venv/bin/meltano", *arguments, cwd=project, **environment)
+    env = os.environ | environment | {"MELTANO_HUB_URL": "http://127.0.0.1:9", "NO_COLOR": "1"}
+    return run(project.parent / "venv/bin/meltano", *arguments, cwd=project, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +132,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hub")
     unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "output")
     shutil.copytree(ROOT, folder / "source", ignore=unwanted)
-    run(find_uv_bin(), "venv", "--python", sys.executable, "venv", cwd=folder)
-    install = (find_uv_bin(), "pip", "install", "--python", "venv/bin/python")
-    run(*install, "--group", f"{ROOT / 'pyproject.toml'}:meltano", cwd=folder)
+    run(find_uv_bin(), "venv", "--python", sys.executable, folder / "venv")
+    install = (find_uv_bin(), "pip", "install", "--python", folder / "venv/bin/python")
+    run(*install, "--group", f"{ROOT / 'pyproject.toml'}:meltano")
     project = folder / "project"
     project.mkdir()
     (project / "meltano.yml").write_text("send_anonymous_usage_stats: false\n")

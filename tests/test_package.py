@@ -11,29 +11,15 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from environments import run
 from uv import find_uv_bin
-
-if TYPE_CHECKING:
-    from subprocess import CompletedProcess
 
 slow = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-
-
-def run(*command: str | Path, cwd: Path) -> CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, check=False, capture_output=True, text=True)
-
-
-def output(*command: str | Path, cwd: Path) -> str:
-    """Run a command that must succeed, and return its output."""
-    process = run(*command, cwd=cwd)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +28,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("package")
     unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "output")
     shutil.copytree(ROOT, folder / "source", ignore=unwanted)
-    output(find_uv_bin(), "build", "--out-dir", folder / "dist", folder / "source", cwd=folder)
+    run(find_uv_bin(), "build", "--out-dir", folder / "dist", folder / "source")
     return folder / "dist"
 
 
@@ -55,11 +41,10 @@ def wheel(dist: Path) -> Path:
 @pytest.fixture(scope="module")
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel without extras, and return the folder of its programs."""
-    folder = tmp_path_factory.mktemp("installed")
-    programs = folder / "venv" / "bin"
-    output(find_uv_bin(), "venv", "--python", sys.executable, "venv", cwd=folder)
-    output(find_uv_bin(), "pip", "install", "--python", programs / "python", wheel, cwd=folder)
-    return programs
+    venv = tmp_path_factory.mktemp("installed") / "venv"
+    run(find_uv_bin(), "venv", "--python", sys.executable, venv)
+    run(find_uv_bin(), "pip", "install", "--python", venv / "bin" / "python", wheel)
+    return venv / "bin"
 
 
 @slow
@@ -67,7 +52,7 @@ def test_distributions_pass_twine_check(dist: Path) -> None:
     """This also renders the README as the package index does."""
     files = sorted(path.name for path in dist.iterdir() if path.suffix in {".gz", ".whl"})
     assert len(files) == 2
-    output(sys.executable, "-m", "twine", "check", "--strict", *files, cwd=dist)
+    run(sys.executable, "-m", "twine", "check", "--strict", *files, cwd=dist)
 
 
 @slow
@@ -88,14 +73,14 @@ def test_sdist_contains_schema_licence_and_readme(dist: Path) -> None:
 
 @slow
 def test_program_and_module_print_the_version(programs: Path, tmp_path: Path) -> None:
-    by_name = output(programs / "tap-noojee", "--version", cwd=tmp_path)
+    by_name = run(programs / "tap-noojee", "--version", cwd=tmp_path)
     assert by_name.startswith(f"tap-noojee v{VERSION},")
-    assert output(programs / "python", "-m", "tap_noojee", "--version", cwd=tmp_path) == by_name
+    assert run(programs / "python", "-m", "tap_noojee", "--version", cwd=tmp_path) == by_name
 
 
 @slow
 def test_installed_tap_finds_its_schema(programs: Path, tmp_path: Path) -> None:
-    catalog = json.loads(output(programs / "tap-noojee", "--discover", cwd=tmp_path))
+    catalog = json.loads(run(programs / "tap-noojee", "--discover", cwd=tmp_path))
     (stream,) = catalog["streams"]
     assert stream["tap_stream_id"] == "recordings"
     schema = (ROOT / "schemas" / "recordings.json").read_text("utf-8")
@@ -103,11 +88,13 @@ def test_installed_tap_finds_its_schema(programs: Path, tmp_path: Path) -> None:
 
 
 @slow
-def test_simulator_without_its_extra_names_the_extra(programs: Path, tmp_path: Path) -> None:
-    process = run(programs / "noojee-simulator", cwd=tmp_path)
+def test_simulator_without_its_extra_names_both_install_commands(programs: Path) -> None:
+    simulator = programs / "noojee-simulator"
+    process = subprocess.run([simulator, "true"], check=False, capture_output=True, text=True)
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
-    assert "tap-noojee[simulator]" in line
+    assert "uv run --extra simulator noojee-simulator" in line
+    assert "pip install 'tap-noojee[simulator]'" in line
 
 
 def test_changelog_starts_with_the_current_version() -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 import requests
-from conftest import run_tap, settings
+from commands import HOUR
+from conftest import run_tap
+from processes import arguments, environment, run_to_end
 from servers import OK, at_once, leaks, log_of, serving
 
 from tap_noojee.redaction import REDACTED, KeyAdapter, contains_key, safe_excerpt
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
 UUID = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
 ODD = "k3y/wxyh+o0d=chqrs&m9rz%20"
 """A key with characters that URLs and pages encode."""
-
-HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
-
-
-# --- Excerpts ---------------------------------------------------------------------------------
 
 
 def test_excerpts_have_one_line_of_200_characters_without_the_key() -> None:
@@ -79,9 +73,6 @@ def test_log_lines_of_urllib3_lose_the_key_and_the_cause(
         logger.debug("%s /api?apiKey=%s&hour=3", "POST", UUID, exc_info=ValueError(UUID))
     assert caplog.messages == ["POST /api?apiKey=***&hour=3"] * 2
     assert UUID not in caplog.text
-
-
-# --- Runs -------------------------------------------------------------------------------------
 
 
 def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
@@ -167,25 +158,15 @@ def test_no_response_makes_the_tap_log_the_key(
     assert sent
 
 
-@pytest.mark.slow
 def test_command_prints_no_key_at_debug(tmp_path: Path) -> None:
-    config = tmp_path / "config.json"
-    env = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
-    env |= {"TAP_NOOJEE_LOGLEVEL": "DEBUG", "TAP_NOOJEE_API_KEY": UUID}
-    with serving(at_once(message(f"rate limit for {UUID}", "403 x"))) as host:
-        config.write_text(json.dumps(settings(Simulator(), api_url=f"http://{host}", **HOUR)))
-        for arguments, status in ((["--config", str(config)], 1), (["--about"], 0)):
-            done = subprocess.run(
-                [sys.executable, "-m", "tap_noojee", *arguments, "--config", "ENV"],
-                env=env,
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-            assert done.returncode == status, done.stderr
-            assert leaks(done.stdout + done.stderr, UUID) == []
-            assert ("apiKey=***" in done.stderr) is (status == 1)
+    env = environment(TAP_NOOJEE_LOGLEVEL="DEBUG", TAP_NOOJEE_API_KEY=UUID)
+    with serving(at_once(message(f"rejected: {UUID}", "403 x"))) as host:
+        argv = arguments(tmp_path, Simulator(), "--config=ENV", api_url=f"http://{host}", **HOUR)
+        for options, status in (["--test"], 1), (["--about"], 0):
+            run, done = run_to_end([*argv, *options], env=env)
+            assert done.returncode == status, done.log
+            assert leaks(run.output + done.log, UUID) == []
+            assert ("apiKey=***" in done.log) is (status == 1)
 
 
 def test_leaks_finds_every_form_of_the_key() -> None:

@@ -33,12 +33,6 @@ def _pbx() -> Iterator[None]:
         yield
 
 
-def test_keys_are_unique_and_never_empty(pbx: Simulator) -> None:
-    run = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-15")
-    assert len(set(run.keys)) == len(run.keys) > 100
-    assert all(record_id and leg for record_id, leg in run.keys)
-
-
 def test_batch_config_is_ignored(pbx: Simulator) -> None:
     """The SDK would write STATE before the batch that holds its records."""
     batch = {"encoding": {"format": "jsonl"}, "storage": {"root": "file:///nowhere"}}

@@ -9,7 +9,7 @@ import pytest
 from commands import run_command, run_with, variables
 from conftest import requested_hours, run_tap, settings
 
-from tap_noojee.settings import api_url
+from tap_noojee.settings import build_api_url
 from tap_noojee.simulator import API_KEY, Simulator
 from tap_noojee.tap import TapNoojee
 
@@ -25,73 +25,53 @@ NUMBERS = {
 }
 """The settings that are numbers, with their minimum."""
 
-NOT_A_URL = "is not a URL"
-NOT_HTTPS = "does not start with https://"
-TOO_MUCH = "a user, a query or a fragment"
+SCHEMA = TapNoojee.config_jsonschema
+OPTIONAL = {n: prop for n, prop in SCHEMA["properties"].items() if n not in SCHEMA["required"]}
 
-BAD: list[tuple[str, Any, str]] = [
-    # The setting, its value, and a part of the message after the setting's name.
-    ("api_url", None, "is missing"),
-    ("api_url", "", "is missing"),
-    ("api_url", 5, "5 is not of type 'string'"),
-    ("api_url", "pbx.invalid", NOT_A_URL),
-    ("api_url", "https://", NOT_A_URL),
-    ("api_url", "https://:443/x", NOT_A_URL),
-    ("api_url", "https://pbx.invalid:0", NOT_A_URL),
-    ("api_url", "https://pbx.invalid:65536", NOT_A_URL),
-    ("api_url", "https://pbx..invalid", NOT_A_URL),
-    ("api_url", f"https://{'x' * 64}.invalid", NOT_A_URL),
-    ("api_url", "https://pbx.invalid/a b", NOT_A_URL),
-    ("api_url", "https://pbx.invalid/a\nb", NOT_A_URL),
-    ("api_url", "http://pbx.invalid", NOT_HTTPS),
-    ("api_url", "http://localhost.invalid", NOT_HTTPS),
-    ("api_url", "http://0.0.0.0", NOT_HTTPS),
-    ("api_url", "ftp://127.0.0.1", NOT_HTTPS),
-    ("api_url", "https://me@pbx.invalid", TOO_MUCH),
-    ("api_url", "https://pbx.invalid?hour=1", TOO_MUCH),
-    ("api_url", "https://pbx.invalid#top", TOO_MUCH),
-    ("api_key", None, "is missing: The Global API key"),
-    ("api_key", "", "is missing"),
-    ("api_key", f"{API_KEY}\n", "white space"),
-    ("api_key", 5070652152, "is not a string"),
-    ("start_date", None, "is missing"),
-    ("start_date", "14/09/2021", "'14/09/2021' is not a date or time such as 2021-09-14"),
-    ("start_date", "2021-02-30", "is not a date"),
-    ("start_date", "15:00", "is not a date"),
-    ("start_date", "now", "is not a date"),
-    ("start_date", "1970-12-31T23:59", "is not between 1971 and 8999"),
-    ("start_date", "9000-01-01", "is not between 1971 and 8999"),
-    ("start_date", 20210914, "is not of type 'string'"),
-    ("start_date", ["2021-09-14"], "is not of type 'string'"),
-    ("start_date", API_KEY, "is not a date"),
-    ("end_date", "tomorrow", "'tomorrow' is not a date"),
-    ("end_date", 20210914, "is not of type 'string'"),
-    ("end_date", "2021-09-14T15:00", "is not after start_date"),
-    ("end_date", "2021-09-14T05:00:00Z", "is not after start_date"),
-    ("timezone", "Melbourne", "'Melbourne' is not a time zone"),
-    ("timezone", "Australia", "is not a time zone"),
-    ("timezone", "../etc/passwd", "is not a time zone"),
-    ("timezone", " ", "is not a time zone"),
-    ("timezone", [], "is not of type 'string'"),
-    ("backfill_order", "random", "'random' is not one of ['oldest_first', 'newest_first']"),
-    ("backfill_order", API_KEY, "(not shown"),
-    ("request_interval", "60", "'60' is not of type 'integer'"),
-    ("request_interval", 1.5, "is not of type 'integer'"),
-    ("request_interval", True, "is not of type 'integer'"),
-    ("request_interval", API_KEY, "(not shown"),
-    ("user_agent", "tap\r\nX: y", "printable ASCII"),
-    ("user_agent", "täp", "printable ASCII"),
-    ("user_agent", " tap", "printable ASCII"),
-    ("stream_maps", "recordings", "is not of type 'object'"),
-    ("stream_maps", {"recordings": {"Tag": API_KEY}}, "contains the API key"),
-    ("flattening_max_depth", "deep", "is not of type 'integer'"),
-    *((name, minimum - 1, "") for name, minimum in NUMBERS.items()),
-    *((name, 100_001, "100001 is greater than the maximum of 100000") for name in NUMBERS),
-]
+BAD: list[tuple[str, str, list[Any]]] = [
+    # The setting, a part of the message after its name, and values.
+    ("api_url", "is missing", [None, ""]),
+    ("api_url", "5 is not of type 'string'", [5]),
+    ("api_url", "is not a URL", [
+        "pbx.invalid", "https://", "https://:443/x", "https://pbx.invalid:0",
+        "https://pbx.invalid:65536", "https://pbx..invalid", f"https://{'x' * 64}.invalid",
+        "https://pbx.invalid/a b", "https://pbx.invalid/a\nb",
+    ]),
+    ("api_url", "does not start with https://", [
+        "http://pbx.invalid", "http://localhost.invalid", "http://0.0.0.0", "ftp://127.0.0.1",
+    ]),
+    ("api_url", "a user, a query or a fragment", [
+        "https://me@pbx.invalid", "https://pbx.invalid?hour=1", "https://pbx.invalid#top",
+    ]),
+    ("api_key", "is missing: The Global API key", [None, ""]),
+    ("api_key", "whitespace", [f"{API_KEY}\n"]),
+    ("api_key", "is not a string", [5070652152]),
+    ("start_date", "is missing", [None]),
+    ("start_date", "'14/09/2021' is not a date or time such as 2021-09-14", ["14/09/2021"]),
+    ("start_date", "is not a date", ["2021-02-30", "15:00", "now", API_KEY]),
+    ("start_date", "is not between 1971 and 8999", ["1970-12-31T23:59", "9000-01-01"]),
+    ("start_date", "is not of type 'string'", [20210914, ["2021-09-14"]]),
+    ("end_date", "'tomorrow' is not a date", ["tomorrow"]),
+    ("end_date", "is not of type 'string'", [20210914]),
+    ("end_date", "is not after start_date", ["2021-09-14T15:00", "2021-09-14T05:00:00Z"]),
+    ("timezone", "'Melbourne' is not a time zone", ["Melbourne"]),
+    ("timezone", "is not a time zone", ["Australia", "../etc/passwd", " "]),
+    ("timezone", "is not of type 'string'", [[]]),
+    ("backfill_order", "'random' is not one of ['oldest_first', 'newest_first']", ["random"]),
+    ("backfill_order", "(not shown", [API_KEY]),
+    ("request_interval", "is not of type 'integer'", ["60", 1.5, True]),
+    ("request_interval", "(not shown", [API_KEY]),
+    ("user_agent", "printable ASCII", ["tap\r\nX: y", "täp", " tap"]),
+    ("stream_maps", "is not of type 'object'", ["recordings"]),
+    ("stream_maps", "contains the API key", [{"recordings": {"Tag": API_KEY}}]),
+    ("flattening_max_depth", "is not of type 'integer'", ["deep"]),
+    *((name, f"{least - 1} is ", [least - 1]) for name, least in NUMBERS.items()),
+    *((name, "100001 is greater than the maximum of 100000", [100_001]) for name in NUMBERS),
+]  # fmt: skip
 
 
 def test_bad_setting_ends_the_run_before_any_request(pbx: Simulator, tmp_path: Path) -> None:
-    for name, value, problem in BAD:
+    for name, problem, value in ((*case, value) for *case, values in BAD for value in values):
         done = run_with(pbx, tmp_path, **{name: value})
         assert done.error_line.startswith(f"{name}: "), (name, value)
         assert problem in done.error_line, (name, value)
@@ -127,11 +107,8 @@ def test_lowest_and_highest_values_are_accepted(pbx: Simulator) -> None:
 
 @pytest.mark.parametrize("empty", [None, ""])
 def test_empty_optional_setting_has_its_default(pbx: Simulator, empty: Any) -> None:
-    properties = TapNoojee.config_jsonschema["properties"]
-    required = TapNoojee.config_jsonschema["required"]
-    config = settings(pbx) | {name: empty for name in properties if name not in required}
-    tap = TapNoojee(config=config)
-    defaults = {n: prop["default"] for n, prop in properties.items() if "default" in prop}
+    tap = TapNoojee(config=settings(pbx) | dict.fromkeys(OPTIONAL, empty))
+    defaults = {n: prop["default"] for n, prop in OPTIONAL.items() if "default" in prop}
     assert tap.config == settings(pbx) | defaults
     assert (tap.config["timezone"], tap.config["request_interval"]) == ("Australia/Melbourne", 60)
 
@@ -144,15 +121,10 @@ def test_api_url_is_normalized() -> None:
         "https://pbx.example.com/x/retrieveMetaDataByHour": "https://pbx.example.com/x",
         "https://pbx.example.com/x/retrieveMetaDataByHour/": "https://pbx.example.com/x",
     }
-    for host in (
-        "https://bücher.example",
-        "http://localhost:1",
-        "http://127.8.8.8",
-        "http://[::1]",
-    ):
+    for host in ("https://bücher.example", "http://localhost", "http://127.8.8.8", "http://[::1]"):
         forms[f"{host}/xretrieveMetaDataByHour"] = f"{host}/xretrieveMetaDataByHour"
     for text, expected in forms.items():
-        assert api_url(text) == expected
+        assert build_api_url(text) == expected
 
 
 def test_start_date_without_offset_is_in_timezone(pbx: Simulator) -> None:
@@ -172,15 +144,13 @@ def test_start_date_without_offset_is_in_timezone(pbx: Simulator) -> None:
 def test_unknown_setting_causes_a_warning_with_the_nearest_name(
     pbx: Simulator, tmp_path: Path
 ) -> None:
-    unknown = {"startdate": "2020-01-01", "API_KEY": "x", "color": 5, "lookback": ""}
-    done = run_with(pbx, tmp_path, **unknown)
+    done = run_with(pbx, tmp_path, startdate="2020-01-01", API_KEY="x", color=5, lookback="")
     assert done.code == 0
-    warnings = done.logged("WARNING")
-    hints = ["'start_date'", "'api_key'", "", "'lookback_hours'"]
-    assert len(warnings) == len(hints)
-    for warning, name, hint in zip(warnings, unknown, hints, strict=True):
-        assert repr(name) in warning
-        assert warning.endswith(f"did you mean {hint}?") if hint else "did you mean" not in warning
+    names = ["startdate", "API_KEY", "color", "lookback"]
+    hints = ["start_date", "api_key", "", "lookback_hours"]
+    for warning, name, hint in zip(done.logged("WARNING"), names, hints, strict=True):
+        assert warning.startswith(f"{name!r} is not a setting")
+        assert warning.partition("did you mean ")[2].strip("'?") == hint
 
 
 # --- The environment -------------------------------------------------------------------------
@@ -222,9 +192,7 @@ def test_error_names_the_bad_variable(pbx: Simulator) -> None:
 
 def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
     """They do not override a settings file."""
-    properties = TapNoojee.config_jsonschema["properties"]
-    required = TapNoojee.config_jsonschema["required"]
-    empty = {f"TAP_NOOJEE_{name.upper()}": "" for name in properties if name not in required}
+    empty = {f"TAP_NOOJEE_{name.upper()}": "" for name in OPTIONAL}
     done = run_command("--config", "ENV", env=empty | variables(pbx))
     assert (done.code, len(done.records), done.logged("WARNING")) == (0, 4, [])
     config = settings(pbx, end_date="2021-09-14T18:00", timezone="Australia/Sydney")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import (
+    FIELDS,
     FakeClock,
     Run,
     as_rows,
+    drop_missing,
     expected_legs,
     hours_read,
     requested_hours,
@@ -21,13 +23,9 @@ from conftest import (
 from times import every, local
 from typing_extensions import override
 
-from tap_noojee.bookmarks import MAX_FAILURES
 from tap_noojee.errors import FailedHoursError, RequestError, StateError, ZoneError
 from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.tap import TapNoojee
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
 ORDERS = ("oldest_first", "newest_first")
@@ -90,29 +88,107 @@ def own_lines(caplog: pytest.LogCaptureFixture, level: str = "INFO") -> list[str
         for record in caplog.records
         if record.name == "tap-noojee.recordings" and record.levelname == level
     ]
-    return [line for line in lines if not line.startswith(("Beginning", "Starting"))]
+    return drop_missing(line for line in lines if not line.startswith(("Beginning", "Starting")))
 
 
 # --- Records ---------------------------------------------------------------------------------
 
 
-def test_day_takes_24_requests_and_writes_each_leg_once(pbx: Simulator) -> None:
-    """In order of `callend`, although the simulator sorts by key."""
-    run = run_tap(pbx, **between(0, 24))
-    assert run.error is None
-    assert written_rows(run) == rows(pbx, 0, 24)
-    assert len(run.records) == 263
-    assert hours_read(run) == ranges((0, 24))
-    assert hours(pbx) == [*range(24)]
+NEWEST: dict[str, Any] = {"backfill_order": "newest_first"}
+FALLING_DUE: dict[str, Any] = {"start_date": at(10), "request_interval": 1800}
+GAPS = [(2, 4), (6, 7)]
+APART = [(0, 6), (10, 12), (20, 22)]
+ODD_HOURS = [(k, k + 1) for k in range(5, 16, 2)]
+
+PLANS: dict[str, tuple[Any, ...]] = {
+    # Settings, the hours requested, the hours read after the run and before it, and bad hours.
+    "all hours between the dates": (between(0, 24), range(24), [(0, 24)]),
+    "dates are rounded down": (
+        {"start_date": "2021-09-14T15:59:59", "end_date": "2021-09-14T17:59:59"}, [15, 16],
+        [(15, 17)],
+    ),
+    "16:04 is too early": ({"start_date": at(14), "clock": clock(16, 4)}, [14], [(14, 15)]),
+    "16:05 is not": ({"start_date": at(14), "clock": clock(16, 5)}, [14, 15], [(14, 16)]),
+    "settle_minutes": (
+        {"start_date": at(14), "clock": clock(16, 0), "settle_minutes": 0}, [14, 15], [(14, 16)],
+    ),
+    # A request each half hour: after two hours of history, there is a new one.
+    "hours fall due": (FALLING_DUE | {"clock": clock(16)}, range(10, 20), [(10, 20)]),
+    "newest hours fall due": (
+        NEWEST | FALLING_DUE | {"clock": clock(16)}, [15, 14, 16, 13, 17, 12, 18, 11, 19, 10],
+        [(10, 20)],
+    ),
+    "gaps": (between(0, 9), [0, 1, 4, 5, 7, 8], [(0, 9)], GAPS),
+    "newest gap first": (between(0, 9) | NEWEST, [8, 7, 5, 4, 1, 0], [(0, 9)], GAPS),
+    "limit": (between(0, 9) | {"max_hours_per_run": 2}, [0, 1], [(0, 4), (6, 7)], GAPS),
+    "newest to the limit": (
+        between(0, 9) | NEWEST | {"max_hours_per_run": 2}, [8, 7], [(2, 4), (6, 9)], GAPS,
+    ),
+    "hours outside the dates stay read": (between(10, 12), [10, 11], APART, APART[::2]),
+    "earlier start_date": (
+        between(-2, 24), [-2, -1, *range(6, 10), *range(12, 20), 22, 23], [(-2, 24)], APART,
+    ),
+    "lookback": (between(0, 17) | {"lookback_hours": 3}, range(12, 17), [(0, 17)], [(0, 15)]),
+    "lookback, newest first": (
+        between(0, 17) | NEWEST | {"lookback_hours": 3}, range(16, 11, -1), [(0, 17)], [(0, 15)],
+    ),
+    "lookback ends at start_date": (
+        between(14, 16) | {"lookback_hours": 24}, [14, 15], [(0, 16)], [(0, 15)],
+    ),
+    "own hours are not read again": (
+        between(10, 12) | {"lookback_hours": 5}, [10, 11], [(10, 12)],
+    ),
+    "limited run with lookback reads history": (
+        between(0, 17) | NEWEST | {"lookback_hours": 2, "max_hours_per_run": 3}, [16, 15, 3],
+        [(3, 17)], [(4, 16)],
+    ),
+    # Four in a row do not, and a good hour resets the count.
+    "five bad hours in a row end the run": (
+        between(5, 20), range(5, 16), [(5, 6), (10, 11)], [],
+        [6, 7, 8, 9, 11, 12, 13, 14, 15],
+    ),
+    "hours that are bad in every run": (
+        between(5, 20), [6, 8, 10, 12, 14, 16, 17, 18, 19], [*ODD_HOURS[:-1], (15, 20)],
+        ODD_HOURS, [6, 8, 10, 12, 14],
+    ),
+    "bad hours count towards the limit": (
+        between(8, 20) | {"max_hours_per_run": 2}, [8, 9], [(8, 9)], [], [9],
+    ),
+    "unless the run has read none": (
+        between(8, 20) | {"max_hours_per_run": 2}, [9, 10, 11], [(8, 9), (11, 12)], [(8, 9)],
+        [9, 10],
+    ),
+    "bad hour stays read": (
+        between(0, 17) | {"lookback_hours": 2}, range(13, 17), [(0, 17)], [(0, 15)], [14],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_run_reads_the_hours_that_are_due_and_unread(name: str, pbx: Simulator) -> None:
+    """Each leg once, in order of `callend` within its hour."""
+    config, requested, after, before, bad = (*PLANS[name], [], [])[:5]
+    pbx.failures[:] = bad_hours(*bad)
+    run = run_tap(pbx, state=state(*before) if before else None, **config)
+    assert hours(pbx) == [*requested]
+    assert run.states[-1] == state(*after)
+    good = [hour for hour in requested if hour not in bad]
+    assert written_rows(run) == [row for hour in good for row in rows(pbx, hour, hour + 1)]
     assert run.messages[0]["type"] == "SCHEMA"
+    assert isinstance(run.error, FailedHoursError if bad else type(None))
+    assert ("5 in a row" in str(run.error)) == name.startswith("five")
 
 
 def test_documented_sample_is_written_with_its_values(pbx: Simulator) -> None:
     run = run_tap(pbx, **between(15, 16))
-    assert list(run.records[0].values()) == [
-        "2021-09-14T05:03:34+00:00", "6468", "7601", "123", "Inbound", 4, 1,
-        "500", "2021-09-14T05:03:30+00:00", "", "1631595787.5", "NoojeeAdmin",
-    ]  # fmt: skip
+    assert tuple(run.records[0]) == FIELDS
+    documented = {
+        "callend": "2021-09-14T05:03:34+00:00", "CallRecordId": "6468", "DID": "7601",
+        "Destination": "123", "Direction": "Inbound", "Duration": 4, "Leg": 1, "Source": "500",
+        "Start": "2021-09-14T05:03:30+00:00", "Tag": "", "UniqueId": "1631595787.5",
+        "Username": "NoojeeAdmin",
+    }  # fmt: skip
+    assert run.records[0] | documented == run.records[0]
     assert run.keys == [("6468", 1), ("6469", 1), ("6470", 1), ("6471", 1)]
 
 
@@ -158,29 +234,6 @@ def test_wrong_timezone_ends_the_run_before_the_first_record() -> None:
 # --- The first and the last hour -------------------------------------------------------------
 
 
-def test_start_date_and_end_date_are_rounded_down_to_the_hour(pbx: Simulator) -> None:
-    dates: dict[str, Any] = {
-        "start_date": "2021-09-14T15:59:59",
-        "end_date": "2021-09-14T17:59:59",
-    }
-    run = run_tap(pbx, **dates)
-    assert hours(pbx) == [15, 16]
-    assert written_rows(run) == rows(pbx, 15, 17)
-    again = run_tap(pbx, **dates, state=run.states[-1])
-    assert hours(pbx) == []
-    assert again.states[-1] == run.states[-1]
-    run_tap(pbx, **dates | {"end_date": at(18)}, state=run.states[-1])
-    assert hours(pbx) == [17]
-
-
-def test_hour_is_due_when_it_has_settled(pbx: Simulator) -> None:
-    for minute, last in ((4, 14), (5, 15)):
-        run_tap(pbx, start_date=at(13), clock=clock(16, minute))
-        assert hours(pbx)[-1] == last
-    run_tap(pbx, start_date=at(13), clock=clock(16, 0), settle_minutes=0)
-    assert hours(pbx)[-1] == 15
-
-
 def test_run_with_nothing_due_keeps_its_state(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,21 +249,9 @@ def test_run_with_nothing_due_keeps_its_state(
         assert run.error is None
         assert hours(pbx) == []
         assert len(run.states) == 1
-        assert [*covered(run.states[0])] == ([*range(16)] if read else [])
+        assert hours_read(run) == (ranges((0, 16)) if read else [])
         assert own_lines(caplog) == ["Nothing left to read"]
         assert ["start_date" in line for line in own_lines(caplog, "WARNING")] == [True] * warned
-
-
-def test_hours_that_fall_due_during_a_run_are_read(pbx: Simulator) -> None:
-    # A request each half hour: after two hours of history, there is a new one.
-    for order, expected in (
-        ("oldest_first", [*range(10, 20)]),
-        ("newest_first", [15, 14, 16, 13, 17, 12, 18, 11, 19, 10]),
-    ):
-        more: dict[str, Any] = {"backfill_order": order, "request_interval": 1800}
-        run = run_tap(pbx, start_date=at(10), clock=clock(16), **more)
-        assert hours(pbx) == expected
-        assert hours_read(run) == ranges((10, 20))
 
 
 class JumpingClock(FakeClock):
@@ -219,16 +260,14 @@ class JumpingClock(FakeClock):
     def __init__(self, n: int) -> None:
         super().__init__(clock(15).instant.isoformat())
         self._n = n
-        self._elapsed = 0.0
 
     @override
     def monotonic(self) -> float:
-        return self._elapsed
+        return sum(self.sleeps)
 
     @override
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
-        self._elapsed += self.sleeps[-1]
         if len(self.sleeps) == self._n:
             self.instant = self.instant.subtract(hours=2)
 
@@ -268,23 +307,6 @@ def test_state_follows_every_hour_after_the_first_record(pbx: Simulator) -> None
             read = min(before + k, 24)  # the SDK repeats the last one
             span = (0, read) if order == "oldest_first" else (24 - read, 24)
             assert value == state(span)
-
-
-def test_state_is_held_back_while_there_are_no_records() -> None:
-    """Including the given STATE, which the SDK repeats at the start."""
-    with Simulator(volume=0) as pbx:
-        run = run_tap(pbx, **between(0, 120), state=state((0, 1)))
-        # The first one replaces the SDK's, the run's own at its start, and those of 49 hours.
-        assert run.states == [state((0, end)) for end in (51, 103, 120)]
-        assert run.messages[0]["type"] == "SCHEMA"
-
-
-def covered(value: dict[str, Any]) -> Iterable[int]:
-    """The hours that a STATE marks as read."""
-    for item in value["bookmarks"]["recordings"]["hours_read"]:
-        first, end = (datetime.fromisoformat(item[name]) for name in ("from", "to"))
-        for k in range((end - first) // timedelta(hours=1)):
-            yield (first - MIDNIGHT) // timedelta(hours=1) + k
 
 
 def test_state_from_the_future_ends_the_run_before_any_request(pbx: Simulator) -> None:
@@ -329,149 +351,26 @@ def test_bookmarks_of_other_streams_are_kept(pbx: Simulator) -> None:
     assert run.states[-1] == {"bookmarks": other["bookmarks"] | state((15, 16))["bookmarks"]}
 
 
-# --- Order, lookback and limits --------------------------------------------------------------
-
-
-def test_gaps_are_filled_in_either_order(pbx: Simulator) -> None:
-    read = state((2, 4), (6, 7))
-    for order, expected in (
-        ("oldest_first", [0, 1, 4, 5, 7, 8]),
-        ("newest_first", [8, 7, 5, 4, 1, 0]),
-    ):
-        run = run_tap(pbx, **between(0, 9), state=read, backfill_order=order)
-        assert hours(pbx) == expected
-        assert run.states[-1] == state((0, 9))
-        limited = run_tap(
-            pbx, **between(0, 9), state=read, backfill_order=order, max_hours_per_run=2
-        )
-        assert hours(pbx) == expected[:2]
-        assert {*covered(limited.states[-1])} == {2, 3, 6, *expected[:2]}
-
-
-def test_hours_outside_the_dates_stay_in_state(pbx: Simulator) -> None:
-    run = run_tap(pbx, **between(10, 12), state=state((0, 6), (20, 22)))
-    assert hours(pbx) == [10, 11]
-    assert run.states[-1] == state((0, 6), (10, 12), (20, 22))
-    back = run_tap(pbx, **between(-2, 24), state=run.states[-1])
-    assert hours(pbx) == [-2, -1, *range(6, 10), *range(12, 20), 22, 23]
-    assert back.states[-1] == state((-2, 24))
-
-
-def test_lookback_reads_the_newest_hours_again(pbx: Simulator) -> None:
-    for order, expected in (
-        ("oldest_first", [12, 13, 14, 15, 16]),
-        ("newest_first", [16, 15, 14, 13, 12]),
-    ):
-        lookback: dict[str, Any] = {"lookback_hours": 3, "backfill_order": order}
-        run = run_tap(pbx, **between(0, 17), **lookback, state=state((0, 15)))
-        assert hours(pbx) == expected
-        assert sorted(written_rows(run)) == sorted(rows(pbx, 12, 17))
-        assert run.states[-1] == state((0, 17))
-    run_tap(pbx, **between(14, 16), lookback_hours=24, state=state((0, 15)))
-    assert hours(pbx) == [14, 15]
-    # Hours that the run itself reads are not read again.
-    run_tap(pbx, **between(10, 12), lookback_hours=5)
-    assert hours(pbx) == [10, 11]
-
-
-def test_limited_runs_together_read_everything_once(pbx: Simulator) -> None:
-    for order in ORDERS:
-        last: dict[str, Any] | None = None
-        found: list[Any] = []
-        requested: list[int] = []
-        for count in (5, 5, 5, 5, 4, 0):
-            config: dict[str, Any] = {"max_hours_per_run": 5, "backfill_order": order}
-            run = run_tap(pbx, **between(0, 24), **config, state=last)
-            assert run.error is None
-            last = run.states[-1]
-            found += written_rows(run)
-            requested += (now := hours(pbx))
-            assert len(now) == count
-        assert sorted(found) == sorted(rows(pbx, 0, 24))
-        assert sorted(requested) == [*range(24)]
-
-
-def test_each_limited_run_reads_at_least_one_new_hour(pbx: Simulator) -> None:
-    """Even if hours fall due as fast as runs read them."""
-    for order in ORDERS:
-        last = state((4, 15))
-        config: dict[str, Any] = {"backfill_order": order, "max_hours_per_run": 4}
-        fourth = []
-        for hour in range(16, 20):
-            before = {*covered(last)}
-            last = run_tap(pbx, clock=clock(hour), **config, lookback_hours=3, state=last).states[
-                -1
-            ]
-            now = hours(pbx)
-            assert len(now) == 4
-            assert {*now} - before
-            fourth.append(now[3])
-        assert order == "oldest_first" or fourth == [3, 2, 1, 0]
-
-
 # --- Failed hours ----------------------------------------------------------------------------
 
 
 def test_failed_hour_is_left_for_the_next_run(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for order in ORDERS:
-        caplog.clear()
-        pbx.failures[:] = bad_hours(9, 11)
-        run = run_tap(pbx, **between(8, 13), backfill_order=order)
-        assert isinstance(run.error, FailedHoursError)
-        named = ["2021-09-14 09:00", "2021-09-14 11:00"]
-        assert ", ".join(named) in str(run.error)
-        assert "in a row" not in str(run.error)
-        assert sorted(line[:16] for line in own_lines(caplog, "ERROR")) == named
-        assert sorted(hours(pbx)) == [8, 9, 10, 11, 12]
-        assert hours_read(run) == ranges((8, 9), (10, 11), (12, 13))
-        assert run.messages[-1]["type"] == "STATE"
-        del pbx.failures[:]
-        rest = run_tap(pbx, **between(8, 13), backfill_order=order, state=run.states[-1])
-        assert rest.error is None
-        assert sorted(hours(pbx)) == [9, 11]
-        assert sorted(written_rows(run) + written_rows(rest)) == sorted(rows(pbx, 8, 13))
-
-
-def test_five_failed_hours_in_a_row_end_the_run(pbx: Simulator) -> None:
-    assert MAX_FAILURES == 5
-    pbx.failures[:] = bad_hours(6, 7, 8, 9, 11, 12, 13, 14, 15)
-    run = run_tap(pbx, **between(5, 20))
-    # Four in a row do not, and a good hour resets the count.
-    assert hours(pbx) == [*range(5, 16)]
+    pbx.failures[:] = bad_hours(9, 11)
+    run = run_tap(pbx, **between(8, 13))
     assert isinstance(run.error, FailedHoursError)
-    assert "9 hours failed" in str(run.error)
-    assert "5 in a row" in str(run.error)
-    assert hours_read(run) == ranges((5, 6), (10, 11))
-    assert "in a row" not in str(run_tap(pbx, **between(11, 15)).error)
-
-
-def test_hours_that_fail_in_every_run_do_not_hold_up_new_ones(pbx: Simulator) -> None:
-    pbx.failures[:] = bad_hours(6, 8, 10, 12, 14)
-    first = run_tap(pbx, **between(5, 16))
-    assert len(hours(pbx)) == 11
-    second = run_tap(pbx, **between(5, 20), state=first.states[-1])
-    assert hours(pbx) == [6, 8, 10, 12, 14, 16, 17, 18, 19]
-    assert hours_read(second)[-1] == ("2021-09-14T15:00", "2021-09-14T20:00")
-
-
-def test_failed_hours_count_towards_the_limit_but_a_run_reads_an_hour(pbx: Simulator) -> None:
-    pbx.failures[:] = bad_hours(9, 10)
-    run = run_tap(pbx, **between(8, 20), max_hours_per_run=2)
-    assert hours(pbx) == [8, 9]
-    assert isinstance(run.error, FailedHoursError)
-    run = run_tap(pbx, **between(8, 20), max_hours_per_run=2, state=run.states[-1])
-    assert hours(pbx) == [9, 10, 11]
-    assert hours_read(run) == ranges((8, 9), (11, 12))
-
-
-def test_hour_that_fails_when_read_again_stays_read(pbx: Simulator) -> None:
-    pbx.failures[:] = bad_hours(14)
-    run = run_tap(pbx, **between(0, 17), lookback_hours=2, state=state((0, 15)))
-    assert hours(pbx) == [13, 14, 15, 16]
-    assert isinstance(run.error, FailedHoursError)
-    assert hours_read(run) == ranges((0, 17))
+    named = ["2021-09-14 09:00", "2021-09-14 11:00"]
+    assert ", ".join(named) in str(run.error)
+    assert [line[:16] for line in own_lines(caplog, "ERROR")] == named
+    assert hours(pbx) == [8, 9, 10, 11, 12]
+    assert hours_read(run) == ranges((8, 9), (10, 11), (12, 13))
+    assert run.messages[-1]["type"] == "STATE"
+    del pbx.failures[:]
+    rest = run_tap(pbx, **between(8, 13), state=run.states[-1])
+    assert rest.error is None
+    assert hours(pbx) == [9, 11]
+    assert sorted(written_rows(run) + written_rows(rest)) == sorted(rows(pbx, 8, 13))
 
 
 # --- A PBX whose clock is behind -------------------------------------------------------------
@@ -480,36 +379,17 @@ def test_hour_that_fails_when_read_again_stays_read(pbx: Simulator) -> None:
 def test_hour_that_is_not_over_on_the_pbx_is_read_later_in_the_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for order, start, read, expected in (
-        ("oldest_first", 14, (14, 15), [14, 15]),
-        ("newest_first", 10, (10, 16), [15, 14, 13, 15, 12, 11, 10]),
-    ):
-        caplog.clear()
-        fake = clock(16)
-        with Simulator(clock=lambda fake=fake: fake.instant.subtract(minutes=31)) as pbx:  # type: ignore[misc]
-            config: dict[str, Any] = {"backfill_order": order, "request_interval": 600}
-            run = run_tap(pbx, start_date=at(start), clock=fake, **config)
-            assert run.error is None
-            assert hours(pbx) == expected
-            assert sorted(written_rows(run)) == sorted(rows(pbx, *read))
-        assert hours_read(run) == ranges(read)
-        (warning,) = own_lines(caplog, "WARNING")
-        assert warning.startswith("2021-09-14 15:00: ")
-        # The times on both clocks, at the second request or the first.
-        minute = 16 if order == "oldest_first" else 6
-        assert f"2021-09-14T06:{minute:02}:" in warning
-        assert f"2021-09-14T05:{minute + 29}:" in warning
-
-
-def test_lookback_hours_wait_for_the_clock_of_the_pbx() -> None:
     fake = clock(16)
-    with Simulator(clock=lambda: fake.instant.subtract(hours=2)) as pbx:
-        config: dict[str, Any] = {"lookback_hours": 2, "request_interval": 600}
-        run = run_tap(pbx, start_date=at(10), clock=fake, **config, state=state((10, 16)))
+    with Simulator(clock=lambda: fake.instant.subtract(minutes=31)) as pbx:
+        run = run_tap(pbx, clock=fake, start_date=at(12), request_interval=600, **NEWEST)
         assert run.error is None
-        assert hours(pbx) == [14]
-    assert run.records == []
-    assert run.states[-1] == state((10, 16))
+        assert hours(pbx) == [15, 14, 13, 15, 12]
+        assert sorted(written_rows(run)) == sorted(rows(pbx, 12, 16))
+    assert hours_read(run) == ranges((12, 16))
+    (warning,) = own_lines(caplog, "WARNING")
+    assert warning.startswith("2021-09-14 15:00: ")
+    assert "2021-09-14T05:35:" in warning
+    assert "2021-09-14T06:06:" in warning
 
 
 # --- The connection test ---------------------------------------------------------------------
@@ -533,28 +413,20 @@ def test_connection_test_makes_one_request(volume: int, caplog: pytest.LogCaptur
             assert run.error is None
             assert hours(pbx) == [15]
             assert len(run.records) == volume
-            assert run.states
-            for value in run.states:
-                assert [*covered(value)] == ([*range(16)] if "state" in more else [])
+            assert hours_read(run) == (ranges((0, 16)) if "state" in more else [])
             assert {*run.bookmarks} == {"2021-09-14T06:00:00+00:00" if "state" in more else None}
             (line,) = own_lines(caplog)
             assert line.startswith(f"2021-09-14 15:00: {4 * volume} legs; the connection works")
             assert ("`timezone`" in line) == (not volume)
 
 
-def test_failed_connection_test_is_not_retried(
-    pbx: Simulator, caplog: pytest.LogCaptureFixture
+def test_connection_test_passes_if_the_hour_has_not_settled_on_the_pbx(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for failure in (Failure("status", status=503, times=None), *bad_hours(15)):
-        pbx.failures[:] = [failure]
-        assert isinstance(connection_test(pbx).error, RequestError)
-        assert hours(pbx) == [15]
-    # The test also passes if the hour has not settled by the clock of the PBX.
     with Simulator(clock=lambda: clock(16, 3).instant) as behind:
         run = connection_test(behind)
         assert hours(behind) == [15]
-    assert run.error is None
-    assert run.records == []
+    assert (run.error, run.records) == (None, [])
     assert own_lines(caplog, "WARNING")[-1].startswith("2021-09-14 15:00: ")
 
 
@@ -580,23 +452,6 @@ def test_progress_names_the_hour_its_legs_and_the_hours_left(
     assert own_lines(caplog)[-1] == "4 legs in 1 hour, 3 requests"
 
 
-def test_warning_about_the_pbx_is_logged_once_a_run(caplog: pytest.LogCaptureFixture) -> None:
-    """A warning about a value is logged for each hour."""
-    leg = every(timedelta(hours=1), *[local(at(15 + k), MELBOURNE.key) for k in (0, 1)])[0]
-    raw = leg.record(MELBOURNE) | {"Mood": "good", "Duration": "long"}
-    body = json.dumps([raw]).encode()
-    with Simulator(failures=[Failure("body", body=body, times=None)]) as pbx:
-        for _ in range(2):
-            caplog.clear()
-            run = run_tap(pbx, **between(4, 7))
-            assert run.error is None
-            warnings = own_lines(caplog, "WARNING")
-            assert sum("Mood" in line for line in warnings) == 1
-            assert [line[:16] for line in warnings if "Duration" in line] == [
-                f"2021-09-14 0{hour}:00" for hour in (4, 5, 6)
-            ]
-
-
 def test_request_metrics_are_logged_at_debug(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -608,11 +463,8 @@ def test_request_metrics_are_logged_at_debug(
         monkeypatch.setenv("TAP_NOOJEE_LOGLEVEL", level)
         with Simulator(failures=[Failure("status", status=s) for s in (503, 400)]) as failing:
             assert run_tap(failing, **between(15, 16)).error is None
-        points = [
-            json.loads(record.getMessage().removeprefix("METRIC: "))
-            for record in caplog.records
-            if record.getMessage().startswith("METRIC: ")
-        ]
+        parts = [line.partition("METRIC: ") for line in caplog.messages]
+        points = [json.loads(text) for _, label, text in parts if label]
         requests = [point for point in points if point["metric"] == "http_request_duration"]
         tags = [point["tags"] for point in requests]
         assert [(tag["http_status_code"], tag["status"]) for tag in tags] == expected

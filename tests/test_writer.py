@@ -141,7 +141,6 @@ def test_each_write_has_as_many_whole_lines_as_pipe_buf_allows(output: Output) -
 
 def test_partial_writes_are_completed(output: Output) -> None:
     output.limit = 7
-    LineWriter().write_message(state(1))
     writer = LineWriter()
     writer.write_message(RECORD)
     writer.write_message(state("long" * 100))
@@ -159,9 +158,6 @@ def test_nothing_follows_a_partial_line(output: Output) -> None:
     output.limit = 2**30
     writer.release_state()
     assert output.writes == [b""]
-
-
-# --- With a real process ---------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -8,9 +8,6 @@ from zoneinfo import ZoneInfo
 
 from tap_noojee.simulator import Leg
 
-DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
-MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
-
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 
@@ -59,12 +56,6 @@ def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
     return [Leg(end - timedelta(seconds=40), end, str(k)) for k, end in enumerate(ends)]
 
 
-def java(wall: datetime, name: str) -> str:
-    """A date as Java prints it."""
-    day, month = DAYS[wall.weekday()], MONTHS[wall.month - 1]
-    return f"{day} {month} {wall:%d %H:%M:%S} {name} {wall:%Y}"
-
-
 class Clocks:
     """The clocks of a zone, sampled each minute from `first` until just before `last`."""
 
@@ -90,6 +81,11 @@ class Clocks:
     def is_repeated(self, hour: datetime) -> bool:
         """Whether clocks show any minute of the hour twice."""
         return any(len(self.shown.get(hour + k * MINUTE, ())) > 1 for k in range(60))
+
+    def walls(self) -> list[datetime]:
+        """The hours from the first whole one to the last, including skipped ones."""
+        first, *_, last = self.whole_hours()
+        return [first + k * HOUR for k in range((last - first) // HOUR + 1)]
 
     def whole_hours(self) -> list[datetime]:
         """The hours that lie entirely within the sampled time, in order."""

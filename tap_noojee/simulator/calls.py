@@ -17,7 +17,7 @@ HOUR = timedelta(hours=1)
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# Standard and summer names of JDK 11 to 21, for zones that have only numbers in the database.
+# Standard and summer names of JDK 11 to 21, for zones with numeric names in the tz database.
 _JAVA_NAMES = {
     "Australia/Eucla": ("ACWST", "ACWDT"), "Australia/Lord_Howe": ("LHST", "LHDT"),
     "Asia/Singapore": ("SGT", "SGT"), "Pacific/Chatham": ("CHAST", "CHADT"),
@@ -115,8 +115,8 @@ _LONGEST_CALL = 2  # hours; every call below is shorter
 
 @lru_cache(maxsize=10_000)
 def _created(hour: int, zone: ZoneInfo, volume: float) -> tuple[Leg, ...]:
-    """Invent the calls created in one hour, numbered in UTC from 1970."""
-    # Each hour has its own seed. Only `random()` returns the same numbers in every Python.
+    """Invent the calls created in one hour. `hour` counts hours since 1970 in UTC."""
+    # Each hour has its own seed. Only `random()` returns the same numbers in every version.
     draw = Random(f"noojee {hour}").random  # noqa: S311 - invented calls, not secrets
     local = datetime.fromtimestamp(hour * 3600, zone)
     rate = _RATES[local.weekday()][local.hour] * volume

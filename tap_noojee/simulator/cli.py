@@ -56,10 +56,13 @@ def _run(command: tuple[str, ...], env: dict[str, str]) -> int:
     early: list[int] = []
 
     def forward(number: int, _: object) -> None:
-        # The terminal has sent it to the command as well; a second one would end it immediately.
+        # The terminal has already sent Ctrl-C to the command, and a second signal could kill it.
         if number == signal.SIGINT and _in_foreground():
             return
-        (child.send_signal if child else early.append)(number)
+        if child:
+            child.send_signal(number)
+        else:
+            early.append(number)
 
     for signum in _SIGNALS:
         signal.signal(signum, forward)
@@ -94,10 +97,10 @@ def _read_failures(_: object, __: object, texts: tuple[str, ...]) -> list[Failur
 @click.option(
     "--interval",
     type=click.FloatRange(min=0),
-    show_default="60; with a COMMAND 1",
+    show_default="60, or 1 with a COMMAND",
     help="Rate limit: minimum seconds between requests; 0 for no limit.",
 )
-@click.option("--api-key", default=API_KEY, help="Global API key, which requests must have.")
+@click.option("--api-key", default=API_KEY, help="Global API key, required in each request.")
 @click.option("--user-key", default=USER_KEY, help="User API key, which the PBX rejects with 403.")
 @click.option("--dates", type=click.Choice(get_args(Dates)), default="java", help="Date format.")
 @click.option(
@@ -107,7 +110,7 @@ def _read_failures(_: object, __: object, texts: tuple[str, ...]) -> list[Failur
     help="Which pass of a repeated hour to return.",
 )
 @click.option(
-    "--volume", type=click.FloatRange(0), default=1.0, help="Factor for the number of calls."
+    "--volume", type=click.FloatRange(0), default=1.0, help="Multiplier for the number of calls."
 )
 @click.option(
     "--failure",
@@ -115,8 +118,8 @@ def _read_failures(_: object, __: object, texts: tuple[str, ...]) -> list[Failur
     multiple=True,
     callback=_read_failures,
     metavar=FORM,
-    help="Fail on purpose, for example: reset, status=503@2021-09-14T15, slow=5*3. A bare * means"
-    f" always. Kinds: {KINDS}.",
+    help="Fail on purpose, for example: reset, status=503@2021-09-14T15, slow=5*3. A bare *"
+    f" repeats the failure forever. Kinds: {KINDS}.",
 )
 @click.option(
     "--day",
@@ -158,8 +161,8 @@ def main(
             _echo(f"{pbx.url} simulates a PBX in {pbx.timezone}; reading {period}")
             status = _run(command, env)
         else:
-            _echo(f"{pbx.url} with the Global API key {pbx.api_key}; Ctrl-C stops it")
-            _echo(f"the User API key {pbx.user_key} does not open recordings: it gets a 403")
+            _echo(f"serving at {pbx.url}; Global API key: {pbx.api_key}; stop with Ctrl-C")
+            _echo(f"the User API key {pbx.user_key} cannot read recordings: it gets a 403")
             signal.sigwait(_SIGNALS)
     counts = Counter(str(request.status or "no response") for request in pbx.requests)
     statuses = ", ".join(f"{counts[status]} x {status}" for status in sorted(counts)) or "none"

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 from tap_noojee.simulator.calls import MELBOURNE, SAMPLE, Dates, Leg, LegSource, legs
 from tap_noojee.simulator.failures import TOO_SOON, Failure, Kind, Request, Response
 
-# The Global API key opens all data. A User API key does not open the recordings.
+# The Global API key gives access to all data. A User API key cannot read recordings.
 API_KEY = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
 USER_KEY = "c2b7e916-80d4-4f35-8a6e-93f1d5027ab4"
 BASES = ("/njadmin/rest/RecordingAPI", "/servicemanager/rest/RecordingAPI")
@@ -37,9 +37,10 @@ QUARTER = timedelta(minutes=15)
 class Simulator:
     """A PBX on a loopback port. It serves inside a `with` block.
 
-    `interval` is the rate limit in seconds, or 0 for none. `counts_from` starts it at an accepted
-    request's arrival or at the end of its response. `fold` selects the legs of a repeated hour.
-    `clock` sets the `Date` header. Each request gets the first failure that matches it.
+    `interval` is the rate limit in seconds, or 0 for none. It counts from the arrival of an
+    accepted request or, if `counts_from` is "answer", from the end of its response. `fold` selects
+    which pass of a repeated hour to return. `clock` sets the `Date` header. Each request gets the
+    first failure that matches it.
     """
 
     timezone: str = MELBOURNE
@@ -68,7 +69,7 @@ class Simulator:
         self._interval_start: float | None = None
 
     def __enter__(self) -> Self:
-        # werkzeug is an extra, and the command reports when it is missing.
+        # werkzeug is an optional extra. The command checks for it first.
         from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415
 
         sockets, clock = self._sockets, self.clock
@@ -86,8 +87,8 @@ class Simulator:
                 self.close_connection = True
 
             def date_time_string(self, _: object = None) -> str:
-                time = clock() if clock else datetime.now(UTC)
-                return format_datetime(time.astimezone(UTC), usegmt=True)
+                now = clock() if clock else datetime.now(UTC)
+                return format_datetime(now.astimezone(UTC), usegmt=True)
 
             def log(self, *_: object) -> None:
                 """Log nothing: the request line contains the key."""
@@ -177,7 +178,7 @@ class Simulator:
         return [leg for leg in found if any(q <= leg.callend < q + QUARTER for q in quarters)]
 
     def _quarters(self, wall: datetime) -> list[datetime]:
-        """List an hour's quarters in UTC: four, or none to eight on a clock change."""
+        """List an hour's quarters in UTC: four, or zero to eight when clocks change."""
         found = []
         near = wall.replace(tzinfo=self._zone).astimezone(UTC)
         for number in range(-3 * 4, 4 * 4):  # clocks go back by at most 3 hours
@@ -245,7 +246,7 @@ def _break_connection(kind: Kind | None, connection: socket.socket, body: bytes)
         while connection.recv(4096):
             pass
     elif kind == "cut-json":
-        # Bypass the server, which would send chunks.
+        # Bypass the server, which would use chunked encoding.
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
         connection.sendall(head + body[: len(body) // 2])
     else:
