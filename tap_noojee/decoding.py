@@ -141,7 +141,7 @@ def _json_error(text: str, charset: str, size: int, error: json.JSONDecodeError)
         return TransientHourError(f"the response is truncated after {size:,} bytes")
     errors = "replace" if charset else "surrogatepass"
     position = len(text[: error.pos].encode(charset or "utf-8", errors))
-    return HourError(f"the response is not valid JSON at byte {position:,} ({error.msg})")
+    return HourError(f"the response is not JSON at byte {position:,} ({error.msg})")
 
 
 def _is_truncated(text: str, error: json.JSONDecodeError) -> bool:

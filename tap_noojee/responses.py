@@ -92,7 +92,7 @@ def parse_response(response: Response, key: str, now: datetime) -> DecodedBody:
     if body.startswith(_BOM):
         del body[: len(_BOM)]
     if response.status != requests.codes.ok or not _ARRAY.match(body):
-        raise _error(response, bytes(body[: MAX_MESSAGE_BYTES + 1]).strip(), key, now)
+        raise _error(response, bytes(body[:MAX_MESSAGE_BYTES]).strip(), key, now)
     return decode_legs(body, response.headers.get("Content-Type", ""), key)
 
 
@@ -160,7 +160,7 @@ def _is_rate_limit(status: int, body: bytes) -> bool:
 def _unexpected_body(body: bytes) -> RequestError:
     """Build the error for status 200 with neither an array nor a status object."""
     is_truncated = body.startswith(b"{") and not body.endswith(b"}")
-    if not body or (is_truncated and len(body) <= MAX_MESSAGE_BYTES):
+    if not body or (is_truncated and len(body) < MAX_MESSAGE_BYTES):
         return TransientHourError(f"the response is truncated after {len(body):,} bytes")
     page = "a web page, " if body.startswith(b"<") else ""
     return RequestError(f"the response is {page}not a list of legs: check `api_url`")

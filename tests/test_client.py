@@ -216,8 +216,8 @@ def gaps(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
 
 
 def test_next_request_starts_an_interval_and_a_margin_after_the_last() -> None:
-    a_minute = [(60, 0, 60.5), (60, 59, 60.5), (60, 60.5, 60.5), (60, 90, 90)]
-    for interval, latency, gap in [*a_minute, (1, 0.3, 1.015), (33, 0, 33.495), (0, 0.3, 0.3)]:
+    cases = [(60, 0, 60.5), (60, 59, 60.5), (60, 60.5, 60.5), (60, 90, 90)]
+    for interval, latency, gap in [*cases, (1, 0.3, 1.015), (33, 0, 33.495), (0, 0.3, 0.3)]:
         assert gaps(latency, interval=interval) == pytest.approx([gap] * 7), (interval, latency)
 
 

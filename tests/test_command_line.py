@@ -108,7 +108,7 @@ def test_unusable_state_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> N
     path = tmp_path / "state.json"
     values: tuple[Any, ...] = ([], None, {"recordings": 5}, {"other": None})
     states: list[tuple[dict[str, Any], str]] = [
-        *(({"bookmarks": value}, "`bookmarks` is not an object") for value in values),
+        *(({"bookmarks": value}, "`bookmarks` must map") for value in values),
         ({"bookmarks": {"recordings": {"replication_key_value": 5}}}, "replication_key_value"),
         # A whole STATE message, and the whole output of `meltano state get`.
         ({"value": {"bookmarks": {}}}, "`value`"),

@@ -17,7 +17,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-import commands
 import pytest
 from conftest import run_tap
 from hypothesis import given, settings
@@ -38,10 +37,20 @@ if TYPE_CHECKING:
 ZONE = ZoneInfo("Australia/Melbourne")
 HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 KEY = "k3y-wxyh-o0d-chqrs"
-GOOD = dict.fromkeys(SCHEMA["properties"], "x")
-GOOD |= dict.fromkeys(["Start", "callend"], "Tue Sep 14 15:03:34 AEST 2021")
-GOOD |= {"CallRecordId": "6468", "Leg": "1", "UniqueId": "1631595787.5", "Duration": "4"}
-GOOD |= {"Tag": "Rückruf ☎ \u2028", "Username": "李小龍 \U0001f44b"}
+GOOD = dict.fromkeys(SCHEMA["properties"], "x") | {
+    "callend": "Tue Sep 14 15:03:34 AEST 2021",
+    "CallRecordId": "6468",
+    "DID": "7601",
+    "Destination": "123",
+    "Direction": "Inbound",
+    "Duration": "4",
+    "Leg": "1",
+    "Source": "500",
+    "Start": "Tue Sep 14 15:03:34 AEST 2021",
+    "Tag": "Rückruf ☎ \u2028",
+    "UniqueId": "1631595787.5",
+    "Username": "李小龍 \U0001f44b",
+}
 NUMBERS, DATES = {"Duration", "Leg"}, {"Start", "callend"}
 REQUIRED = {"callend", "CallRecordId", "Leg"}
 
@@ -245,8 +254,9 @@ includes the parent's size at that time."""
 
 def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
     """Run the tap as a process: its exit status, its log, and its peak memory in MiB."""
+    dates: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
     with serving(at_once(response)) as host, (tmp_path / "output").open("wb") as output:
-        tap = command(tmp_path, Simulator(), api_url=f"http://{host}", **commands.HOUR)
+        tap = command(tmp_path, Simulator(), api_url=f"http://{host}", **dates)
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, *tap],
             stdout=output,

@@ -104,7 +104,7 @@ def test_date_that_contradicts_the_zone_ends_the_run() -> None:
 
 
 def test_warnings_about_values_stop_after_ten() -> None:
-    for count, more in ((10, []), (12, ["2021-09-14 15:00: further values written as null: 2"])):
+    for count, more in ((10, []), (12, ["2021-09-14 15:00: 2 more values are written as null"])):
         warnings = read(*({"Duration": f"x{number}"} for number in range(count))).warnings
         assert len(warnings) == 10 + len(more)
         assert "record 10" in warnings[9]

@@ -47,6 +47,8 @@ def test_catalog_has_descriptions_keys_and_method() -> None:
     assert list(stream["key_properties"]) == ["CallRecordId", "Leg"]
     assert stream["replication_key"] == "callend"
     assert stream["replication_method"] == "INCREMENTAL"
+    (metadata,) = (item["metadata"] for item in stream["metadata"] if not item["breadcrumb"])
+    assert metadata["forced-replication-method"] == "INCREMENTAL"
     fields = stream["schema"]["properties"]
     assert all(field["description"] for field in fields.values())
     never_null = {name for name, field in fields.items() if "null" not in field["type"]}

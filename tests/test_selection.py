@@ -154,7 +154,7 @@ BAD_CATALOGS: list[tuple[dict[str, Any], str]] = [
     (catalog(metadata=None), UNREADABLE),
     (catalog(metadata=[{"metadata": {}}]), UNREADABLE),
     (catalog(tap_stream_id=["recordings"]), UNREADABLE),
-    (catalog(metadata=[MISSPELT]), "no field has the name 'source'"),
+    (catalog(metadata=[MISSPELT]), "there is no field 'source'"),
     (metadata(Source={"selected": "false"}), "Source: `selected` is not true or false"),
 ]
 

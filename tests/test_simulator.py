@@ -351,7 +351,7 @@ def test_without_a_command_it_shows_keys_and_counts_statuses(number: signal.Sign
     options = ("--api-key", "abc", "--user-key", "def", "--interval", "0")
     with start_without_terminal(*CODE, *options, "--failure", "status=500") as running:
         ready, user = (running.stderr.readline() for _ in range(2))
-        assert "Global API key abc;" in ready
+        assert "Global API key: abc;" in ready
         assert "User API key def " in user
         for key in ("def", "abc", "abc", "abc"):
             url = f"{ready.split()[1]}{ENDPOINT}"

@@ -68,7 +68,7 @@ def test_only_a_server_with_a_valid_certificate_gets_the_key(
 
 
 PBX = "https://pbx.example.com"
-NO_PROXY = "the proxy does not connect to pbx.example.com:443 (Connection refused)"
+NO_PROXY = "the proxy did not connect to pbx.example.com:443 (Connection refused)"
 
 UNREACHABLE = [
     # The URL, an environment variable, a part of the error, and the number of attempts.

@@ -161,7 +161,7 @@ def main(
             _echo(f"{pbx.url} simulates a PBX in {pbx.timezone}; reading {period}")
             status = _run(command, env)
         else:
-            _echo(f"serving at {pbx.url}; Global API key: {pbx.api_key}; stop with Ctrl-C")
+            _echo(f"{pbx.url} is ready; Global API key: {pbx.api_key}; stop with Ctrl-C")
             _echo(f"the User API key {pbx.user_key} cannot read recordings: it gets a 403")
             signal.sigwait(_SIGNALS)
     counts = Counter(str(request.status or "no response") for request in pbx.requests)
