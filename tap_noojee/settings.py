@@ -48,15 +48,15 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         th.StringType,
         required=True,
         secret=True,
-        description="The Global API key, from Noojee support. A User API key does not open "
-        "recordings.",
+        description="The Global API key, from Noojee support. A User API key should not give "
+        "access to recordings.",
     ),
     th.Property(
         "start_date",
         th.DateTimeType,
         required=True,
-        description="First hour to read. You may change it at any time. A date, or a time without "
-        "an offset, is in `timezone`.",
+        description="First hour to read. You may change it at any time. Dates and times without "
+        "an offset are read in `timezone`.",
     ),
     th.Property(
         "end_date",

@@ -239,6 +239,8 @@ def own_root(first_steps: FirstSteps, clone: Path) -> Path:
     pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
     plugins["extractors"] += pbxs["extractors"]
     plugins |= yaml.safe_load(block("docs/recipes.md", "mappers", "yaml"))
+    (mapping,) = plugins["mappers"][0]["mappings"]
+    mapping["config"] = yaml.safe_load(block("docs/privacy.md", "sha256", "yaml"))["config"]
     plugins["loaders"].append(Project(clone, {}, clone).plugin("loaders", "target-jsonl"))
     project.content = content
     project.meltano("install")

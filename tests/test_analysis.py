@@ -113,7 +113,7 @@ def test_lines_and_directions_are_counted_by_day(
     for call in calls:
         groups[day(call.started_at), getattr(call, column)].append(call.elapsed_seconds)
     rows = [(*key, len(lengths), sum(lengths)) for key, lengths in groups.items()]
-    view = {"did": "calls_by_line", "direction": "calls_by_direction"}[column]
+    view = {"did": "calls_by_did", "direction": "calls_by_direction"}[column]
     db.check(f"local_day, {column}, calls, elapsed_seconds", view, rows)
 
 
@@ -139,7 +139,7 @@ def test_repeat_callers_have_several_inbound_calls(db: Database, calls: list[Cal
         again = sum(b - a <= 24 * HOUR for a, b in pairwise(starts))
         if len(starts) > 1:
             rows.append((source, len(starts), again, starts[0], starts[-1]))
-    columns = "source, calls, again_within_a_day, first_call, last_call"
+    columns = "source, calls, calls_within_a_day, first_call, last_call"
     db.check(columns, "repeat_callers", rows)
 
 
@@ -155,7 +155,7 @@ def test_recordings_near_deletion_are_those_of_the_next_week(
 ) -> None:
     age = timedelta(days=(datetime.now(UTC) - views.MONDAY).days + 3)
     with db.changed("90 AS", f"{age.days} AS"):
-        query = f"SELECT now(), deleted_at, {LEG} FROM recordings_near_deletion"
+        query = f"SELECT now(), deletion_at, {LEG} FROM recordings_near_deletion"
         found = sorted(plain(db.query(query)), key=repr)
     now = found[0][0]
     ends = [(leg.callend + age, leg) for leg in legs]
@@ -209,9 +209,10 @@ def test_freshness_counts_the_hours_that_are_due_and_not_read(
     read = [{"from": a.isoformat()[:16], "to": b.isoformat()[:16]} for a, b in spans]
     db.save(bookmark(until.isoformat(), hours_read=read))
     began = first - earlier * HOUR
-    new = f"TIMESTAMP '{began}' AS history_from" if earlier else "NULL::timestamp AS history_from"
+    default = "NULL::timestamp AS missing_since"
+    new = f"TIMESTAMP '{began}' AS missing_since" if earlier else default
     columns = "now(), read_until, hours_missing, days_left, last_leg_ended_at"
-    with db.changed("NULL::timestamp AS history_from", new):
+    with db.changed(default, new):
         ((at, *found),) = plain(db.query(f"SELECT {columns} FROM freshness"))
     ends = {
         wall_hour(quarter): quarter + QUARTER for quarter in quarters(now - 300 * HOUR, at + HOUR)
@@ -233,7 +234,7 @@ def test_freshness_has_the_last_success_and_failure(
         warehouse.execute(f"INSERT INTO runs (job_name, state, ended_at) VALUES ({values})")
     success, failure = (datetime(2021, 4, 12, hour, tzinfo=UTC) for hour in (10, 7))
     postgres.check("last_success, last_failure", "freshness", [(success, failure)])
-    with postgres.changed("'%' AS state_ids", "'other%' AS state_ids"):
+    with postgres.changed("'%' AS state_id_pattern", "'other%' AS state_id_pattern"):
         postgres.check("*", "freshness", [])
 
 

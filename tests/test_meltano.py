@@ -65,7 +65,7 @@ def files_with(text: str, root: Path) -> set[str]:
 
 def test_readme_commands_load_a_day_and_chart_it(project: Project, pbx: Simulator) -> None:
     first = block("README.md", "uv && .uv/bin/uv run --extra", "sh").rpartition("&& ")[2]
-    again, another_day, start_over = block("README.md", "--day", "sh").splitlines()
+    again, another_day, start_over = block("README.md", "--day", "sh").splitlines()[1:]
     today, tomorrow = expected_legs(pbx, *DAY), expected_legs(pbx, "2021-09-15", "2021-09-16")
 
     project.shell(first)

@@ -281,7 +281,7 @@ def test_upgrade_installs_the_new_version(own: Project, tmp_path: Path) -> None:
     assert plugin["pip_url"] == "../tap-noojee"
     plugin["pip_url"] = str(upgraded)
     own.content = content
-    own.shell(block("README.md", "--clean", "sh").replace("../tap-noojee", str(upgraded)))
+    own.shell(block(RECIPES, "--clean", "sh").replace("../tap-noojee", str(upgraded)))
     installed = own.root / ".meltano" / "extractors" / "tap-noojee" / "venv" / "bin" / "tap-noojee"
     assert "v99" in run(installed, "--version")
 

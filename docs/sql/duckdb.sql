@@ -9,11 +9,11 @@
 CREATE OR REPLACE VIEW report_settings AS
 SELECT
     'Australia/Melbourne' AS zone,     -- of the PBX's clock
-    NULL::timestamp AS history_from,   -- start_date in that zone; NULL: the first hour read
+    NULL::timestamp AS missing_since,  -- start_date in that zone; NULL: the first hour read
     5 AS settle_minutes,               -- as in the tap's settings
     30 AS long_call_minutes,
     90 AS retention_days,              -- how long the PBX keeps a recording
-    7 AS warning_days;                 -- how long before its deletion to list a recording
+    7 AS warning_days;                 -- list a recording this many days before its deletion
 
 -- The table that the target loads. The target makes empty strings null.
 CREATE OR REPLACE VIEW legs AS
@@ -103,14 +103,14 @@ quarters AS (  -- some zones change their clocks in the middle of an hour
         INTERVAL '15 minutes'
     )
 ),
-clock AS (
+local_hours AS (
     SELECT DISTINCT
         date_trunc('hour', instant AT TIME ZONE zone) AS local_hour,
         (instant AT TIME ZONE zone) - (instant AT TIME ZONE 'UTC') AS utc_offset
     FROM quarters
 )
 SELECT local_hour, utc_offset, coalesce(calls, 0) AS calls
-FROM clock
+FROM local_hours
 LEFT JOIN started USING (local_hour, utc_offset);
 
 CREATE OR REPLACE VIEW calls_by_weekday AS
@@ -132,7 +132,7 @@ SELECT
 FROM legs, report_settings
 GROUP BY 1, 2;
 
-CREATE OR REPLACE VIEW calls_by_line AS
+CREATE OR REPLACE VIEW calls_by_did AS
 SELECT
     (started_at AT TIME ZONE zone)::date AS local_day,
     did,
@@ -171,7 +171,7 @@ CREATE OR REPLACE VIEW repeat_callers AS
 SELECT
     source,
     count(*) AS calls,
-    count(*) FILTER (WHERE started_at - previous <= INTERVAL '24 hours') AS again_within_a_day,
+    count(*) FILTER (WHERE started_at - previous <= INTERVAL '24 hours') AS calls_within_a_day,
     min(started_at) AS first_call,
     max(started_at) AS last_call
 FROM (
@@ -193,18 +193,18 @@ JOIN calls ON calls.unique_id = tags.unique_id;
 CREATE OR REPLACE VIEW recordings_near_deletion AS
 SELECT *
 FROM (
-    SELECT legs.*, ended_at + retention_days * INTERVAL '24 hours' AS deleted_at, warning_days
+    SELECT legs.*, ended_at + retention_days * INTERVAL '24 hours' AS deletion_at, warning_days
     FROM legs, report_settings
 ) AS dated
-WHERE deleted_at BETWEEN now() AND now() + warning_days * INTERVAL '24 hours';
+WHERE deletion_at BETWEEN now() AND now() + warning_days * INTERVAL '24 hours';
 
 CREATE OR REPLACE VIEW states AS
 SELECT
     state_id,
     zone,
     read_until,
-    coalesce(history_from, first_read) AS history_from,
-    date_trunc('hour', least(history_from, first_read)) AS first_hour,
+    coalesce(missing_since, first_read) AS missing_since,
+    date_trunc('hour', least(missing_since, first_read)) AS first_hour,
     date_trunc('hour', (now() - settle_minutes * INTERVAL '1 minute') AT TIME ZONE zone)
         - INTERVAL '1 hour' AS last_due
 FROM (
@@ -219,10 +219,10 @@ JOIN (
     FROM hour_ranges
     GROUP BY state_id
 ) AS ranges USING (state_id)
-CROSS JOIN (SELECT history_from, settle_minutes FROM report_settings) AS settings;
+CROSS JOIN (SELECT missing_since, settle_minutes FROM report_settings) AS settings;
 
 CREATE OR REPLACE VIEW hours AS
-WITH clock AS (
+WITH local_hours AS (
     SELECT state_id, zone, read_until, generate_series AS local_hour
     FROM states, LATERAL generate_series(first_hour, last_due, INTERVAL '1 hour')
 ),
@@ -240,22 +240,22 @@ SELECT
     EXISTS (
         SELECT 1
         FROM hour_ranges
-        WHERE hour_ranges.state_id = clock.state_id
+        WHERE hour_ranges.state_id = local_hours.state_id
             AND local_hour >= first_hour
             AND local_hour < end_hour
             -- The tap reads the hours after the bookmark's value again.
             AND local_hour + INTERVAL '1 hour' <= read_until AT TIME ZONE zone
     ) AS is_read,
     coalesce(legs, 0) AS legs
-FROM clock
+FROM local_hours
 LEFT JOIN ended USING (state_id, local_hour)
--- Clocks skip an hour if they show neither its first quarter nor its last.
+-- A skipped hour has neither a first nor a last quarter.
 WHERE (local_hour AT TIME ZONE zone) AT TIME ZONE zone = local_hour
     OR ((local_hour + INTERVAL '45 minutes') AT TIME ZONE zone) AT TIME ZONE zone
         = local_hour + INTERVAL '45 minutes';
 
 CREATE OR REPLACE VIEW hours_without_calls AS
-SELECT state_id, local_hour, weeks_read, weeks_with_calls, round(usual_legs, 1) AS usual_legs
+SELECT state_id, local_hour, weeks_read, weeks_with_calls, round(average_legs, 1) AS average_legs
 FROM (
     SELECT
         state_id,
@@ -263,7 +263,7 @@ FROM (
         legs,
         count(*) OVER eight_weeks AS weeks_read,
         count(*) FILTER (WHERE legs > 0) OVER eight_weeks AS weeks_with_calls,
-        avg(legs) OVER eight_weeks AS usual_legs
+        avg(legs) OVER eight_weeks AS average_legs
     FROM hours
     WHERE is_read
     WINDOW eight_weeks AS (
@@ -288,7 +288,7 @@ LEFT JOIN (
     SELECT state_id, count(*) AS hours_missing
     FROM hours
     JOIN states USING (state_id)
-    WHERE NOT is_read AND local_hour >= history_from
+    WHERE NOT is_read AND local_hour >= missing_since
     GROUP BY state_id
 ) AS missing USING (state_id)
 LEFT JOIN last_runs USING (state_id);
