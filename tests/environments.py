@@ -27,6 +27,11 @@ def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | Non
     return done.stdout
 
 
+def commit(repository: Path, message: str) -> None:
+    author = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.com")
+    run("git", *author, "commit", "-qam", message, cwd=repository)
+
+
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that one worker fills and all workers share."""
     base = factory.getbasetemp()
