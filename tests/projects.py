@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import http.server
 import json
 import os
 import shutil
 import sqlite3
 import subprocess
-import threading
 from collections import Counter
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -204,30 +201,21 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_once(tmp_path_factory, "meltano", make) / "tap-noojee"
 
 
+@contextmanager
+def _in_use(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
+    """A project whose files are restored afterwards."""
+    files = {path: path.read_bytes() for path in (root / "meltano.yml", *root.glob(".env"))}
+    yield Project(root, _environment(suffix), meltano)
+    for path, before in files.items():
+        path.write_bytes(before)
+    shutil.rmtree(root / "output", ignore_errors=True)
+
+
 @pytest.fixture
 def project(clone: Path, tmp_path: Path) -> Iterator[Project]:
     """The clone's own project."""
-    yield Project(clone, _environment(tmp_path.name), clone / ".venv" / "bin")
-    shutil.rmtree(clone / "output", ignore_errors=True)
-
-
-@contextmanager
-def _hub(folder: Path, loader: dict[str, Any]) -> Iterator[str]:
-    """Serve a Meltano Hub that has one loader, and yield its address."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        address = f"http://127.0.0.1:{server.server_port}"
-        plugins = folder / "meltano" / "api" / "v1" / "plugins" / "loaders"
-        plugins.mkdir(parents=True)
-        (plugins / "definition").write_text(json.dumps(loader))
-        variants = {
-            loader["variant"]: {"ref": f"{address}/{plugins.relative_to(folder)}/definition"}
-        }
-        index = {"logo_url": "", "default_variant": loader["variant"], "variants": variants}
-        (plugins / "index").write_text(json.dumps({loader["name"]: index}))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield address
-        server.shutdown()
+    with _in_use(clone, clone / ".venv" / "bin", tmp_path.name) as project:
+        yield project
 
 
 @dataclasses.dataclass
@@ -240,43 +228,33 @@ class FirstSteps:
 
 
 @pytest.fixture(scope="session")
-def first_steps(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> FirstSteps:
-    """Run the README's commands for a new project; only the PBX's address differs."""
-    folder = clone.parent
-    meltano = clone / ".venv" / "bin"
+def first_steps(clone: Path) -> FirstSteps:
+    """Run the README's commands for a new project, without a PBX and Meltano's Hub."""
+    folder, meltano = clone.parent, clone / ".venv" / "bin"
     run(meltano / "meltano", "init", "own", "--no-usage-stats", cwd=folder, env=_environment())
+    own = Project(folder / "own", _environment(), meltano)
     # Without `PGTZ`, which the README puts into `.env`.
     loader = Project(clone, {}, meltano).plugin("loaders", "target-postgres") | {"env": {}}
-    own = Project(folder / "own", _environment(), meltano)
-    hub = tmp_path_factory.mktemp("hub")
-    with (
-        Simulator(api_key="the-global-key") as pbx,
-        _hub(hub, loader) as url,
-    ):
-        more = {"TAP_NOOJEE_API_URL": pbx.url, "MELTANO_HUB_URL": url}
-        printed = own.shell(block("README.md", "--from-ref", "sh"), env=more)
-        add, _, _ = block("README.md", "meltano add target-postgres", "sh").rpartition(
-            "meltano run"
-        )
-        printed += own.shell(add, env=more)
+    (folder / "loader.yml").write_text(yaml.safe_dump(loader))
+    add, _, _ = block("README.md", "meltano add target-postgres", "sh").rpartition("meltano run")
+    with Simulator(api_key="the-global-key") as pbx:
+        url = {"TAP_NOOJEE_API_URL": pbx.url}
+        printed = own.shell(block("README.md", "--from-ref", "sh"), env=url)
+        printed += own.shell(add.replace("meltano add", "meltano add --from-ref ../loader.yml"))
         return FirstSteps(own, printed, [request.status for request in pbx.requests])
 
 
 @pytest.fixture
 def own(first_steps: FirstSteps, clone: Path, tmp_path: Path) -> Iterator[Project]:
     """The project of the README's commands, with the recipes' plugins and target-jsonl."""
-    root = first_steps.project.root
-    files = {path: path.read_bytes() for path in (root / "meltano.yml", root / ".env")}
-    own = dataclasses.replace(first_steps.project, environment=_environment(tmp_path.name))
-    content = own.content
-    plugins = content["plugins"]
-    pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
-    plugins["extractors"] += pbxs["extractors"]
-    plugins |= yaml.safe_load(block("docs/recipes.md", "mappers", "yaml"))
-    # Meltano installs it in the first run.
-    plugins["loaders"].append(Project(clone, {}, clone).plugin("loaders", "target-jsonl"))
-    own.content = content
-    yield own
-    for path, before in files.items():
-        path.write_bytes(before)
-    shutil.rmtree(root / "output", ignore_errors=True)
+    made = first_steps.project
+    with _in_use(made.root, made.bin, tmp_path.name) as own:
+        content = own.content
+        plugins = content["plugins"]
+        pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
+        plugins["extractors"] += pbxs["extractors"]
+        plugins |= yaml.safe_load(block("docs/recipes.md", "mappers", "yaml"))
+        # Meltano installs it in the first run.
+        plugins["loaders"].append(Project(clone, {}, clone).plugin("loaders", "target-jsonl"))
+        own.content = content
+        yield own

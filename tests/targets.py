@@ -32,10 +32,6 @@ def loader(heading: str) -> dict[str, Any]:
     return dict(definition)
 
 
-def packages(definition: dict[str, Any]) -> list[str]:
-    return str(definition["pip_url"]).split()
-
-
 @contextmanager
 def start(
     tmp_path: Path,

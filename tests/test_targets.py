@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import expected_legs
 from pages import ROOT
-from targets import loader, packages, pipe, query_duckdb, query_postgres, start
+from targets import loader, pipe, query_duckdb, query_postgres, start
 
 from tap_noojee.simulator import Failure, Simulator
 
@@ -93,7 +93,7 @@ def in_order(found: Iterable[dict[str, Any]]) -> list[Row]:
 def duckdb(install: Install, folder: Path, _: Postgres) -> Target:
     """target-duckdb, into a file."""
     definition = loader("target-duckdb")
-    env, config = install(*packages(definition)), definition["config"]
+    env, config = install(*definition["pip_url"].split()), definition["config"]
     query = partial(query_duckdb, env, folder / config["path"])
     read = partial(query, "SELECT * FROM noojee.recordings")
     return Target(folder, env.program("target-duckdb"), config, read, query, None, upserts=True)
@@ -102,7 +102,7 @@ def duckdb(install: Install, folder: Path, _: Postgres) -> Target:
 def csv_files(install: Install, folder: Path, _: Postgres) -> Target:
     """target-csv, into a file for each run."""
     definition = loader("target-csv of MeltanoLabs")
-    program = install(*packages(definition)).program("target-csv")
+    program = install(*definition["pip_url"].split()).program("target-csv")
 
     def read() -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -117,7 +117,7 @@ def csv_files(install: Install, folder: Path, _: Postgres) -> Target:
 def pipelinewise(install: Install, folder: Path, server: Postgres) -> Target:
     """PipelineWise's target-postgres, into a server whose zone is not UTC."""
     definition = loader("target-postgres of PipelineWise")
-    program = install(*packages(definition)).program("target-postgres")
+    program = install(*definition["pip_url"].split()).program("target-postgres")
     config = definition["config"] | {"port": server.port, "password": server.password}
     server.execute("DROP SCHEMA IF EXISTS noojee CASCADE")
     query = partial(query_postgres, server)
@@ -193,7 +193,7 @@ def program(install: Install, name: str) -> str:
     """Install a target from this repository's meltano.yml."""
     plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]
     (definition,) = (one for one in plugins["loaders"] if one["name"] == name)
-    return install(*packages(definition)).program(name)
+    return install(*definition["pip_url"].split()).program(name)
 
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
 from collections import defaultdict
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import environments
 import pytest
 from conftest import expected_legs
 from pages import ROOT, block
@@ -171,8 +171,7 @@ def warehouse() -> Iterator[Postgres]:
 
 def run(server: Postgres, command: str, cwd: Path = ROOT) -> None:
     """Run a command that uses psql."""
-    environment = os.environ | server.environment
-    subprocess.run(["bash", "-ec", command], check=True, cwd=cwd, env=environment)
+    environments.run("bash", "-ec", command, cwd=cwd, env=os.environ | server.environment)
 
 
 def database(server: Postgres, name: str) -> Postgres:
