@@ -286,11 +286,11 @@ def test_picture_shows_its_query(db: Database, picture: str) -> None:
 
 def test_views_work_on_what_target_duckdb_loads(install: Install, tmp_path: Path) -> None:
     plugin = loader("target-duckdb")
-    config = plugin["config"]
-    env = install(*plugin["pip_url"].split())
+    program, config = install(plugin), plugin["config"]
     with Simulator(legs=ODD) as pbx:
         dates: dict[str, Any] = {"start_date": "2021-04-05", "end_date": "2021-04-06"}
-        pipe(tmp_path, env.program(plugin["name"]), config, pbx, **dates)
-    db = views.Database("duckdb", partial(query_duckdb, env, tmp_path / config["path"]), print)
+        pipe(tmp_path, program, config, pbx, **dates)
+    query = partial(query_duckdb, program, tmp_path / config["path"])
+    db = views.Database("duckdb", query, print)
     db.query(FILES["duckdb"], "SELECT 1")
     db.check(LEG, "legs", map(leg_row, ODD))

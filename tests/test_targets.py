@@ -48,7 +48,7 @@ class Target:
     """A target, and access to the rows that it wrote."""
 
     folder: Path
-    program: str
+    program: Path
     config: dict[str, Any]
     read: Callable[[], list[dict[str, Any]]]
     query: Callable[[str], list[dict[str, Any]]] | None = None
@@ -93,16 +93,15 @@ def in_order(found: Iterable[dict[str, Any]]) -> list[Row]:
 def duckdb(install: Install, folder: Path, _: Postgres) -> Target:
     """target-duckdb, into a file."""
     definition = loader("target-duckdb")
-    env, config = install(*definition["pip_url"].split()), definition["config"]
-    query = partial(query_duckdb, env, folder / config["path"])
+    program, config = install(definition), definition["config"]
+    query = partial(query_duckdb, program, folder / config["path"])
     read = partial(query, "SELECT * FROM noojee.recordings")
-    return Target(folder, env.program("target-duckdb"), config, read, query, None, upserts=True)
+    return Target(folder, program, config, read, query, None, upserts=True)
 
 
 def csv_files(install: Install, folder: Path, _: Postgres) -> Target:
     """target-csv, into a file for each run."""
     definition = loader("target-csv of MeltanoLabs")
-    program = install(*definition["pip_url"].split()).program("target-csv")
 
     def read() -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
@@ -111,18 +110,17 @@ def csv_files(install: Install, folder: Path, _: Postgres) -> Target:
                 rows += csv.DictReader(file)
         return [row | {name: int(row[name]) for name in ("Duration", "Leg")} for row in rows]
 
-    return Target(folder, program, definition["config"], read)
+    return Target(folder, install(definition), definition["config"], read)
 
 
 def pipelinewise(install: Install, folder: Path, server: Postgres) -> Target:
     """PipelineWise's target-postgres, into a server whose zone is not UTC."""
     definition = loader("target-postgres of PipelineWise")
-    program = install(*definition["pip_url"].split()).program("target-postgres")
     config = definition["config"] | {"port": server.port, "password": server.password}
     server.execute("DROP SCHEMA IF EXISTS noojee CASCADE")
     query = partial(query_postgres, server)
     read = partial(query, "SELECT * FROM noojee.recordings")
-    return Target(folder, program, config, read, query, None, upserts=True)
+    return Target(folder, install(definition), config, read, query, None, upserts=True)
 
 
 @pytest.fixture(params=[duckdb, csv_files, pipelinewise], ids=lambda f: f.__name__)
@@ -189,11 +187,11 @@ def into_file(folder: Path) -> dict[str, Any]:
     return {"destination_path": str(folder), "do_timestamp_file": False}
 
 
-def program(install: Install, name: str) -> str:
+def program(install: Install, name: str) -> Path:
     """Install a target from this repository's meltano.yml."""
     plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]
     (definition,) = (one for one in plugins["loaders"] if one["name"] == name)
-    return install(*definition["pip_url"].split()).program(name)
+    return install(definition)
 
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
@@ -233,7 +231,7 @@ def test_full_disk_leaves_half_a_line_and_no_state(
     target = program(install, "target-jsonl")
     config = into_file(tmp_path)
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"
-    argv = [sys.executable, "-c", f"{limit} os.execv(sys.argv[1], sys.argv[1:])", target]
+    argv = [sys.executable, "-c", f"{limit} os.execv(sys.argv[1], sys.argv[1:])", str(target)]
     day: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
     with start(tmp_path, argv, config, pbx, **day) as (tap, process):
         states, _ = process.communicate()

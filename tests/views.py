@@ -231,10 +231,10 @@ def duckdb(
 ) -> Database:
     """DuckDB, with the state saved as the page says."""
     folder = tmp_path_factory.mktemp("db")
-    env = install(*loader("target-duckdb")["pip_url"].split())
+    target = install(loader("target-duckdb"))
     quiet = "SET TimeZone = 'America/New_York'; SET enable_progress_bar = false"
     setup = (quiet, f"SET file_search_path = '{folder}'")
-    query = partial(query_duckdb, env, folder / "calls.duckdb", *setup)
+    query = partial(query_duckdb, target, folder / "calls.duckdb", *setup)
     rows = [leg.record(ZoneInfo("UTC"), "timestamp") for leg in legs]
     (folder / "rows.json").write_text(
         json.dumps([{name.lower(): text or None for name, text in row.items()} for row in rows])
