@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Install = Callable[..., "Environment"]
+    Install = Callable[[dict[str, Any]], Path]
 
 
 def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
@@ -25,6 +24,11 @@ def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | Non
     done = subprocess.run(command, cwd=cwd, env=env, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def commit(repository: Path, message: str) -> None:
+    author = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.com")
+    run("git", *author, "commit", "-qam", message, cwd=repository)
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -42,28 +46,19 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return folder
 
 
-class Environment:
-    def __init__(self, root: Path) -> None:
-        self._bin = root / "bin"
-
-    def program(self, name: str) -> str:
-        return str(self._bin / name)
-
-    def evaluate(self, code: str, *arguments: object) -> Any:
-        """Run Python code in the environment and parse its output as JSON."""
-        return json.loads(run(self.program("python"), "-c", code, *map(str, arguments)))
-
-
 @pytest.fixture(scope="session")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
-    """A function that installs packages into an environment, once for all tests."""
+    """A function that installs a plugin, once for all tests, and returns its program."""
 
-    def installed(*packages: str) -> Environment:
+    def installed(plugin: dict[str, Any]) -> Path:
+        packages = plugin["pip_url"].split()
+
         def make(root: Path) -> None:
             run(find_uv_bin(), "venv", "--allow-existing", "--python", sys.executable, root)
             run(find_uv_bin(), "pip", "install", "--python", root / "bin" / "python", *packages)
 
         name = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:12]
-        return Environment(make_once(tmp_path_factory, name, make))
+        root = make_once(tmp_path_factory, name, make)
+        return root / "bin" / str(plugin.get("executable", plugin["name"]))
 
     return installed

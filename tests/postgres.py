@@ -47,28 +47,26 @@ class Postgres:
         }
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        with self._connect() as connection:
+        with psycopg.connect(self._login) as connection:
             return connection.execute(sql.encode()).fetchall()
 
     def execute(self, sql: str) -> None:
-        with self._connect() as connection:
+        with psycopg.connect(self._login) as connection:
             connection.execute(sql.encode())
 
     def is_up(self) -> bool:
         """Whether the server accepts connections."""
         try:
-            self._connect().close()
+            psycopg.connect(self._login).close()
         except psycopg.OperationalError:
             return False
         return True
 
-    def _connect(self) -> psycopg.Connection:
-        return psycopg.connect(
-            host=self.host,
-            port=self.port,
-            user=self.user,
-            password=self.password,
-            dbname=self.database,
+    @property
+    def _login(self) -> str:
+        return (
+            f"host={self.host} port={self.port} user={self.user} password={self.password}"
+            f" dbname={self.database}"
         )
 
 

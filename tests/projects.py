@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import http.server
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
-import threading
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from environments import make_once, run
+from environments import commit, make_once, run
 from pages import ROOT, block
 from uv import find_uv_bin
 
@@ -29,10 +28,25 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["postgres"]
 
+_STATE_ID = "dev:tap-noojee-to-target-postgres"
+
 _IGNORED = ("TAP_NOOJEE_", "TARGET_", "MELTANO_", "LOGLEVEL", "VIRTUAL_ENV", "UV_PROJECT", "PG")
 """Prefixes of variables that would change how the programs behave."""
 
-_GIT = ("git", "-c", "user.name=Nobody", "-c", "user.email=nobody@example.com")
+
+_LONGEST = ("test_own_project.py", "test_targets.py", "test_meltano.py", "test_analysis.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files that take longest first, then those with the most tests."""
+    sizes = Counter(item.path for item in items)
+    items.sort(
+        key=lambda item: (
+            _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST),
+            -sizes[item.path],
+            item.path,
+        )
+    )
 
 
 @dataclasses.dataclass
@@ -66,6 +80,14 @@ class Project:
         """The definition of a plugin in meltano.yml."""
         (found,) = (one for one in self.content["plugins"][kind] if one["name"] == name)
         return dict(found)
+
+    def change(self, kind: str, name: str, **changes: Any) -> None:
+        """Change the definition of a plugin in meltano.yml, and add to its settings."""
+        content = self.content
+        (found,) = (one for one in content["plugins"][kind] if one["name"] == name)
+        config = found.get("config", {}) | changes.pop("config", {})
+        found |= changes | {"config": config}
+        self.content = content
 
     def read(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
         """Set the PBX and the hours to read."""
@@ -103,43 +125,53 @@ class Project:
         assert process.returncode == status, printed
         return printed
 
-    def shell(self, text: str, answer: str = "", **more: str) -> str:
-        """Run a page's commands in a shell with Meltano on its path; return all output."""
+    def shell(
+        self, text: str, answer: str = "", *, status: int = 0, env: dict[str, str] | None = None
+    ) -> str:
+        """Run a page's commands, with this test's state id, in a shell; return all output."""
+        text = text.replace(_STATE_ID, self.state_id)
         path = f"{self.bin}{os.pathsep}{self.environment['PATH']}"
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
             cwd=self.root,
-            env=self.environment | {"PATH": path} | more,
+            env=self.environment | {"PATH": path} | (env or {}),
             input=answer,
             check=False,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert done.returncode == 0, done.stdout
+        assert done.returncode == status, done.stdout
         return done.stdout
 
-    def state_id(self, name: str = "dev:tap-noojee-to-target-postgres") -> str:
-        """The state id with this test's suffix."""
-        return f"{name}:{self.environment['MELTANO_RUN_STATE_ID_SUFFIX']}"
+    @property
+    def state_id(self) -> str:
+        """The state id of runs into target-postgres, with this test's suffix."""
+        return f"{_STATE_ID}:{self.environment['MELTANO_RUN_STATE_ID_SUFFIX']}"
 
-    def bookmark(self, state_id: str) -> dict[str, Any]:
-        """The bookmark in a state, or an empty one."""
-        state = json.loads(self.meltano("state", "get", state_id).splitlines()[-1])
-        found: dict[str, Any] = state.get("singer_state", {}).get("bookmarks", {})
-        return dict(found.get("recordings", {}))
+    def bookmark(self) -> dict[str, Any]:
+        """The bookmark in Meltano's database, as `meltano state get` merges it."""
+        query = "SELECT completed_state, partial_state FROM state WHERE state_id = ?"
+        with closing(sqlite3.connect(self.root / ".meltano" / "meltano.db")) as database:
+            states = database.execute(query, [self.state_id]).fetchone() or ()
+        found: dict[str, Any] = {}
+        for state in states:
+            singer = json.loads(state or "{}").get("singer_state", {})
+            found |= singer.get("bookmarks", {}).get("recordings", {})
+        return found
 
-    def hours_read(self, state_id: str) -> list[tuple[str, str]]:
-        """The ranges of hours in a state."""
-        ranges = self.bookmark(state_id).get("hours_read", [])
-        return [(item["from"], item["to"]) for item in ranges]
+    def hours_read(self) -> list[tuple[str, str]]:
+        """The ranges of hours in the bookmark."""
+        return [(item["from"], item["to"]) for item in self.bookmark().get("hours_read", [])]
 
 
-def _environment() -> dict[str, str]:
+def _environment(suffix: str = "") -> dict[str, str]:
+    """Variables for Meltano; the suffix gives each test its own state."""
     rest = {name: value for name, value in os.environ.items() if not name.startswith(_IGNORED)}
     return rest | {
         # Nothing listens there: a command that needs the Hub fails.
         "MELTANO_HUB_URL": "http://127.0.0.1:9",
+        "MELTANO_RUN_STATE_ID_SUFFIX": suffix,
         "NO_COLOR": "1",
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
@@ -151,16 +183,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git clone with Meltano and all plugins, installed as the README's first command does."""
 
     def make(folder: Path) -> None:
-        origin, root = folder / "origin", folder / "tap-noojee"
+        root = folder / "tap-noojee"
         listed = run("git", "ls-files", "-zco", "--exclude-standard", cwd=ROOT)
         for name in listed.split("\0"):
             if name and (ROOT / name).is_file():
-                (origin / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, origin / name)
-        run(*_GIT, "init", "-q", cwd=origin)
-        run(*_GIT, "add", ".", cwd=origin)
-        run(*_GIT, "commit", "-qm", "All of it", cwd=origin)
-        run("git", "clone", "-q", origin, root)
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, root / name)
+        run("git", "init", "-q", cwd=root)
+        run("git", "add", ".", cwd=root)
+        commit(root, "All of it")
         (root / ".uv" / "bin").mkdir(parents=True)
         (root / ".uv" / "bin" / "uv").symlink_to(find_uv_bin())
         sync = (".uv/bin/uv", "sync", "-q", "--extra", "simulator", "--group", "meltano")
@@ -170,32 +201,21 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_once(tmp_path_factory, "meltano", make) / "tap-noojee"
 
 
+@contextmanager
+def _in_use(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
+    """A project whose files are restored afterwards."""
+    files = {path: path.read_bytes() for path in (root / "meltano.yml", *root.glob(".env"))}
+    yield Project(root, _environment(suffix), meltano)
+    for path, before in files.items():
+        path.write_bytes(before)
+    shutil.rmtree(root / "output", ignore_errors=True)
+
+
 @pytest.fixture
 def project(clone: Path, tmp_path: Path) -> Iterator[Project]:
     """The clone's own project."""
-    # Each test needs only its own state, so the plugins stay installed.
-    suffix = {"MELTANO_RUN_STATE_ID_SUFFIX": tmp_path.name}
-    yield Project(clone, _environment() | suffix, clone / ".venv" / "bin")
-    shutil.rmtree(clone / "output", ignore_errors=True)
-
-
-@contextmanager
-def _hub(folder: Path, loader: dict[str, Any]) -> Iterator[str]:
-    """Serve a Meltano Hub that has one loader, and yield its address."""
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        address = f"http://127.0.0.1:{server.server_port}"
-        plugins = folder / "meltano" / "api" / "v1" / "plugins" / "loaders"
-        plugins.mkdir(parents=True)
-        (plugins / "definition").write_text(json.dumps(loader))
-        variants = {
-            loader["variant"]: {"ref": f"{address}/{plugins.relative_to(folder)}/definition"}
-        }
-        index = {"logo_url": "", "default_variant": loader["variant"], "variants": variants}
-        (plugins / "index").write_text(json.dumps({loader["name"]: index}))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield address
-        server.shutdown()
+    with _in_use(clone, clone / ".venv" / "bin", tmp_path.name) as project:
+        yield project
 
 
 @dataclasses.dataclass
@@ -208,51 +228,35 @@ class FirstSteps:
 
 
 @pytest.fixture(scope="session")
-def first_steps(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> FirstSteps:
-    """Run the README's commands for a new project; only the PBX's address differs."""
-    folder = clone.parent
-    meltano = clone / ".venv" / "bin"
+def first_steps(clone: Path) -> FirstSteps:
+    """Run the README's commands for a new project, without a PBX and Meltano's Hub."""
+    folder, meltano = clone.parent, clone / ".venv" / "bin"
     run(meltano / "meltano", "init", "own", "--no-usage-stats", cwd=folder, env=_environment())
+    own = Project(folder / "own", _environment(), meltano)
     # Without `PGTZ`, which the README puts into `.env`.
     loader = Project(clone, {}, meltano).plugin("loaders", "target-postgres") | {"env": {}}
-    own = Project(folder / "own", _environment(), meltano)
-    hub = tmp_path_factory.mktemp("hub")
-    with (
-        Simulator(api_key="the-global-key") as pbx,
-        _hub(hub, loader) as url,
-    ):
-        more = {"TAP_NOOJEE_API_URL": pbx.url, "MELTANO_HUB_URL": url}
-        printed = own.shell(block("README.md", "--from-ref", "sh"), **more)
-        add, _, _ = block("README.md", "meltano add target-postgres", "sh").rpartition(
-            "meltano run"
-        )
-        printed += own.shell(add, **more)
+    (folder / "loader.yml").write_text(yaml.safe_dump(loader))
+    add, _, _ = block("README.md", "meltano add target-postgres", "sh").rpartition("meltano run")
+    with Simulator(api_key="the-global-key") as pbx:
+        url = {"TAP_NOOJEE_API_URL": pbx.url}
+        printed = own.shell(block("README.md", "--from-ref", "sh"), env=url)
+        printed += own.shell(add.replace("meltano add", "meltano add --from-ref ../loader.yml"))
         return FirstSteps(own, printed, [request.status for request in pbx.requests])
 
 
-@pytest.fixture(scope="session")
-def own_root(first_steps: FirstSteps, clone: Path) -> Path:
-    """Add the recipes' plugins and target-jsonl."""
-    project = first_steps.project
-    content = project.content
-    plugins = content["plugins"]
-    pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
-    plugins["extractors"] += pbxs["extractors"]
-    plugins |= yaml.safe_load(block("docs/recipes.md", "mappers", "yaml"))
-    (mapping,) = plugins["mappers"][0]["mappings"]
-    mapping["config"] = yaml.safe_load(block("docs/privacy.md", "sha256", "yaml"))["config"]
-    plugins["loaders"].append(Project(clone, {}, clone).plugin("loaders", "target-jsonl"))
-    project.content = content
-    project.meltano("install")
-    return project.root
-
-
 @pytest.fixture
-def own(own_root: Path, first_steps: FirstSteps, tmp_path: Path) -> Iterator[Project]:
-    """The project of the README's commands, with the recipes' plugins."""
-    suffix = {"MELTANO_RUN_STATE_ID_SUFFIX": tmp_path.name}
-    files = {path: path.read_bytes() for path in (own_root / "meltano.yml", own_root / ".env")}
-    yield Project(own_root, _environment() | suffix, first_steps.project.bin)
-    for path, before in files.items():
-        path.write_bytes(before)
-    shutil.rmtree(own_root / "output", ignore_errors=True)
+def own(first_steps: FirstSteps, clone: Path, tmp_path: Path) -> Iterator[Project]:
+    """The project of the README's commands, with the recipes' plugins and target-jsonl."""
+    made = first_steps.project
+    with _in_use(made.root, made.bin, tmp_path.name) as own:
+        content = own.content
+        plugins = content["plugins"]
+        pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
+        plugins["extractors"] += pbxs["extractors"]
+        plugins |= yaml.safe_load(block("docs/recipes.md", "mappers", "yaml"))
+        (mapping,) = plugins["mappers"][0]["mappings"]
+        mapping["config"] = yaml.safe_load(block("docs/privacy.md", "sha256", "yaml"))["config"]
+        # Meltano installs it in the first run.
+        plugins["loaders"].append(Project(clone, {}, clone).plugin("loaders", "target-jsonl"))
+        own.content = content
+        yield own

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from environments import run
 from pages import ROOT
 from processes import command, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from environments import Environment
     from postgres import Postgres
 
     from tap_noojee.simulator import Simulator
@@ -32,14 +32,10 @@ def loader(heading: str) -> dict[str, Any]:
     return dict(definition)
 
 
-def packages(definition: dict[str, Any]) -> list[str]:
-    return str(definition["pip_url"]).split()
-
-
 @contextmanager
 def start(
     tmp_path: Path,
-    target: list[str],
+    target: Sequence[str | Path],
     config: dict[str, Any],
     pbx: Simulator,
     *,
@@ -58,7 +54,7 @@ def start(
             env=environment(),
         ) as tap,
         subprocess.Popen(
-            [*target, "--config", str(path)],
+            [*target, "--config", path],
             stdin=tap.stdout,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -73,7 +69,7 @@ def start(
 
 
 def pipe(
-    tmp_path: Path, target: str, config: dict[str, Any], pbx: Simulator, **more: Any
+    tmp_path: Path, target: Path, config: dict[str, Any], pbx: Simulator, **more: Any
 ) -> dict[str, Any]:
     """Run `tap | target` to its end, and return the state that the target handed over."""
     with start(tmp_path, [target], config, pbx, **more) as (tap, process):
@@ -92,9 +88,9 @@ print(json.dumps([json.loads(row) for (row,) in found]))
 """
 
 
-def query_duckdb(env: Environment, path: Path, *sql: str) -> list[dict[str, Any]]:
+def query_duckdb(target: Path, path: Path, *sql: str) -> list[dict[str, Any]]:
     """Run statements on a DuckDB file, and return the rows of the last one, times as text."""
-    return list(env.evaluate(QUERY_DUCKDB, path, *sql))
+    return list(json.loads(run(target.with_name("python"), "-c", QUERY_DUCKDB, path, *sql)))
 
 
 def query_postgres(server: Postgres, *sql: str) -> list[dict[str, Any]]:

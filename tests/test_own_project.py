@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import time
-from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from conftest import expected_legs, requested_hours
-from environments import run
+from conftest import expected_legs, requested_hours, run_tap
+from environments import commit, run
 from pages import block, blocks
 
 from tap_noojee.simulator import Failure, Leg, Simulator
@@ -33,7 +32,6 @@ pytestmark = pytest.mark.slow
 pytest_plugins = ["projects"]
 
 RECIPES, OPERATION = "docs/recipes.md", "docs/operation.md"
-STATE_ID = "dev:tap-noojee-to-target-postgres"
 HOUR = ("2021-09-14T15:00:00", "2021-09-14T16:00:00")
 INTO_POSTGRES = ("run", "tap-noojee", "target-postgres")
 
@@ -46,11 +44,6 @@ def ends(server: Postgres, table: str = "tap_noojee.recordings") -> list[datetim
 
 def expected_ends(pbx: Simulator, start: str = HOUR[0], end: str = HOUR[1]) -> list[datetime]:
     return [leg.callend for leg in expected_legs(pbx, start, end)]
-
-
-def named(plugins: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    (found,) = (plugin for plugin in plugins if plugin["name"] == name)
-    return found
 
 
 @pytest.fixture
@@ -90,14 +83,14 @@ def test_nightly_lookback_and_edited_state_read_hours_again(
 
     before, after = (json.loads(one)["hours_read"] for one in blocks(RECIPES, "json"))
     get, put = (block(RECIPES, f"meltano state {verb}", "sh") for verb in ("get", "set"))
-    own.shell(get.replace(STATE_ID, own.state_id()))
+    own.shell(get)
     path = own.root / "state.json"
     state = json.loads(path.read_text("utf-8"))
     bookmark = state["singer_state"]["bookmarks"]["recordings"]
     assert bookmark["hours_read"] == before
     bookmark["hours_read"] = after
     path.write_text(json.dumps(state), "utf-8")
-    own.shell(put.replace(STATE_ID, own.state_id()), answer="y\n")
+    own.shell(put, answer="y\n")
     pbx.requests.clear()
     own.meltano(*INTO_POSTGRES)
     assert requested_hours(pbx) == [("2021-09-14", 12), ("2021-09-14", 13)]
@@ -109,21 +102,19 @@ def test_rehearsal_does_not_spoil_the_real_load(
 ) -> None:
     own.load_into(server)
     own.load_into(server, "rehearsal")
-    hour = {"TAP_NOOJEE_START_DATE": HOUR[0], "TAP_NOOJEE_END_DATE": HOUR[1]}
-    own.environment |= hour
-    own.shell(block(OPERATION, "environment add rehearsal", "sh"), **tools)
+    own.environment |= {"TAP_NOOJEE_START_DATE": HOUR[0], "TAP_NOOJEE_END_DATE": HOUR[1]}
+    own.shell(block(OPERATION, "environment add rehearsal", "sh"), env=tools)
     assert ends(server, "rehearsal.recordings") == expected_ends(pbx)
-    assert own.bookmark(own.state_id()) == {}
-
-    # In the same environment, by mistake.
-    own.read(pbx, *HOUR)
+    own.read(pbx, *HOUR, TAP_NOOJEE_API_URL=pbx.url.replace("127.0.0.1", "localhost"))
     own.meltano(*INTO_POSTGRES)
-    own.environment["TAP_NOOJEE_API_URL"] = pbx.url.replace("127.0.0.1", "localhost")
+    assert ends(server) == expected_ends(pbx)
+
+    # After a rehearsal in the same environment, by mistake.
+    own.read(pbx, *HOUR)
     printed = own.meltano(*INTO_POSTGRES, status=1)
-    assert "state: written with pbx '127.0.0.1', but this run uses 'localhost'" in printed
+    assert "state: written with pbx 'localhost', but this run uses '127.0.0.1'" in printed
     assert "Traceback" not in printed
-    clear = block(OPERATION, "state clear", "sh").replace(STATE_ID, own.state_id())
-    own.shell(clear, answer="y\n")
+    own.shell(block(OPERATION, "state clear", "sh"), answer="y\n")
     server.execute(block(OPERATION, "DROP TABLE", "sql"))
     own.meltano(*INTO_POSTGRES)
     assert ends(server) == expected_ends(pbx)
@@ -136,7 +127,7 @@ def test_scheduled_job_keeps_the_state_of_meltano_run(
     own.load_into(server)
     own.shell(block(RECIPES, "schedule add", "sh"))
     own.meltano("schedule", "run", "hourly")
-    assert own.hours_read(own.state_id()) == [("2021-09-14T15:00", "2021-09-14T16:00")]
+    assert own.hours_read() == [("2021-09-14T15:00", "2021-09-14T16:00")]
     assert ends(server) == expected_ends(pbx)
 
     plugins = ("--extractor", "tap-noojee", "--loader", "target-postgres")
@@ -148,8 +139,8 @@ def test_scheduled_job_keeps_the_state_of_meltano_run(
 def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Postgres) -> None:
     end = datetime(2021, 9, 14, 5, 30, tzinfo=UTC)
     shared = 'SELECT pbx, "CallRecordId", "Leg", "Source" FROM noojee.recordings ORDER BY 1, 2, 3'
-    both = (*INTO_POSTGRES, "tap-noojee--perth", "target-postgres")
-    both = ("run", "tap-noojee--sydney", *both[2:])
+    loader = "target-postgres"
+    both = ("run", "tap-noojee--sydney", loader, "tap-noojee--perth", loader)
     for schema in ("noojee", "noojee_sydney", "noojee_perth"):
         own.load_into(server, schema)
 
@@ -161,15 +152,10 @@ def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Po
         Simulator(timezone="Australia/Sydney", api_key="of-sydney", legs=legs("200")) as sydney,
         Simulator(timezone="Australia/Perth", api_key="of-perth", legs=legs("800")) as perth,
     ):
-        own.environment |= {
-            "TAP_NOOJEE_START_DATE": "2021-09-14T05:00:00Z",
-            "TAP_NOOJEE_END_DATE": "2021-09-14T06:00:00Z",
-            "TAP_NOOJEE_REQUEST_INTERVAL": "0",
-            "TAP_NOOJEE__SYDNEY_API_URL": sydney.url,
-            "TAP_NOOJEE__SYDNEY_API_KEY": sydney.api_key,
-            "TAP_NOOJEE__PERTH_API_URL": perth.url,
-            "TAP_NOOJEE__PERTH_API_KEY": perth.api_key,
-        }
+        own.read(sydney, "2021-09-14T05:00:00Z", "2021-09-14T06:00:00Z")
+        for name, pbx in (("SYDNEY", sydney), ("PERTH", perth)):
+            own.environment[f"TAP_NOOJEE__{name}_API_URL"] = pbx.url
+            own.environment[f"TAP_NOOJEE__{name}_API_KEY"] = pbx.api_key
         own.meltano(*both)
         assert requested_hours(sydney) == [("2021-09-14", 15)]
         assert requested_hours(perth) == [("2021-09-14", 13)]
@@ -178,14 +164,9 @@ def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Po
 
         server.execute("ALTER SCHEMA noojee_sydney RENAME TO noojee")
         server.execute(block(RECIPES, "ALTER TABLE", "sql"))
-        content = own.content
         for name in ("sydney", "perth"):
             recipe = block(RECIPES, "__key_properties__", "yaml").replace("sydney", name)
-            addition = yaml.safe_load(recipe)
-            plugin = named(content["plugins"]["extractors"], f"tap-noojee--{name}")
-            plugin["config"] |= addition.pop("config")
-            plugin |= addition
-        own.content = content
+            own.change("extractors", f"tap-noojee--{name}", **yaml.safe_load(recipe))
         sydney.legs = legs("201")
         own.environment["TAP_NOOJEE_LOOKBACK_HOURS"] = "1"
         own.meltano(*both)
@@ -209,18 +190,32 @@ def test_job_loads_one_pbx_into_two_targets(own: Project, server: Postgres) -> N
     assert len(own.records) == 4
 
 
-def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator) -> None:
-    own.read(pbx, *HOUR)
-    chain = ("run", "tap-noojee", "hash-numbers", "target-jsonl")
-    own.environment["MELTANO_MAP_TRANSFORMER_STREAM_MAP_CONFIG"] = '{"salt": "too-short"}'
-    own.meltano(*chain, status=1)
-    assert not own.records
-    del own.environment["MELTANO_MAP_TRANSFORMER_STREAM_MAP_CONFIG"]
+def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_path: Path) -> None:
+    install, pipeline = block(RECIPES, "meltano install mapper", "sh").splitlines()
+    own.shell(install)
     with (own.root / ".env").open("a", encoding="utf-8") as file:
         file.write(block(RECIPES, "MELTANO_MAP_TRANSFORMER", "sh"))
-    own.meltano(*chain)
+    own.read(pbx, *HOUR)
+    own.shell(pipeline.replace("postgres", "jsonl"))
     hashed = sha256(b"a-long-random-text500").hexdigest()
     assert [record["Source"] for record in own.records] == [hashed] * 4
+
+    # A shorter salt, without Meltano.
+    (mapper,) = own.content["plugins"]["mappers"]
+    config = mapper["mappings"][0]["config"] | {"stream_map_config": {"salt": "fifteen are few"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    program = (
+        own.root / ".meltano" / "mappers" / mapper["name"] / "venv/bin" / mapper["executable"]
+    )
+    done = subprocess.run(
+        [program, "--config", tmp_path / "config.json"],
+        input=run_tap(pbx, start_date=HOUR[0], end_date=HOUR[1]).output,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode
+    assert "RECORD" not in done.stdout
 
 
 IMPATIENT_TARGET = """#!{python}
@@ -238,25 +233,21 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
     python = own.root / ".meltano" / "loaders" / "target-postgres" / "venv" / "bin" / "python"
     target.write_text(IMPATIENT_TARGET.format(python=python))
     target.chmod(0o755)
-    content = own.content
-    named(content["plugins"]["loaders"], "target-postgres")["executable"] = str(target)
-    own.content = content
+    own.change("loaders", "target-postgres", executable=str(target))
     own.load_into(server)
     moments = [datetime(2021, 9, 14, hour, 30, tzinfo=UTC) for hour in range(2, 6)]
     legs = [Leg(moment, moment, str(moment.hour)) for moment in moments]
     with Simulator(legs=legs) as pbx:
         own.read(pbx, "2021-09-14T12:00:00", HOUR[1])
         pbx.failures.append(Failure("stall", ("2021-09-14", 15)))
-        database = own.root / ".meltano" / "meltano.db"
-        saved = "SELECT partial_state, completed_state FROM state WHERE state_id = ?"
-        with own.start(*INTO_POSTGRES) as process, closing(sqlite3.connect(database)) as meltano:
-            while "T13:00" not in str(meltano.execute(saved, [own.state_id()]).fetchall()):
+        with own.start(*INTO_POSTGRES) as process:
+            while not own.hours_read():
                 assert process.poll() is None
                 time.sleep(0.2)
             process.send_signal(signal.SIGTERM)
             process.communicate()
         assert process.returncode != 0
-        ((first, last),) = own.hours_read(own.state_id())
+        ((first, last),) = own.hours_read()
         assert first == "2021-09-14T12:00"
         pbx.failures.clear()
         pbx.requests.clear()
@@ -271,73 +262,53 @@ def test_upgrade_installs_the_new_version(own: Project, tmp_path: Path) -> None:
     run("git", "clone", "-q", clone, origin)
     text = (origin / "pyproject.toml").read_text("utf-8")
     (origin / "pyproject.toml").write_text(re.sub(r"(?m)^version = .*", 'version = "99"', text))
-    author = ("-c", "user.name=Nobody", "-c", "user.email=nobody@example.com")
-    run("git", *author, "commit", "-qam", "Raise the version", cwd=origin)
+    commit(origin, "Raise the version")
     upgraded = tmp_path / "clone"
     run("git", "clone", "-q", origin, upgraded)
     run("git", "reset", "-q", "--hard", "HEAD~1", cwd=upgraded)
-    content = own.content
-    plugin = named(content["plugins"]["extractors"], "tap-noojee")
-    assert plugin["pip_url"] == "../tap-noojee"
-    plugin["pip_url"] = str(upgraded)
-    own.content = content
+    assert own.plugin("extractors", "tap-noojee")["pip_url"] == "../tap-noojee"
+    own.change("extractors", "tap-noojee", pip_url=str(upgraded))
     own.shell(block(RECIPES, "--clean", "sh").replace("../tap-noojee", str(upgraded)))
     installed = own.root / ".meltano" / "extractors" / "tap-noojee" / "venv" / "bin" / "tap-noojee"
     assert "v99" in run(installed, "--version")
 
 
 def test_readme_commands_work_without_meltano(
-    own: Project, pbx: Simulator, tools: dict[str, str]
+    own: Project, pbx: Simulator, tools: dict[str, str], tmp_path: Path
 ) -> None:
     """A failed run keeps its progress, and a run that fails at once keeps the old state."""
     folder = own.root.parent / "plain"
     folder.mkdir()
-    readme = "README.md"
-
-    def bash(text: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["bash", "-c", text],
-            cwd=folder,
-            env=own.environment | tools,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def bookmark() -> dict[str, Any]:
-        state = json.loads((folder / "state.json").read_text())
-        found: dict[str, Any] = state["bookmarks"]["recordings"]
-        return found
-
-    assert bash(f"set -e\n{block(readme, 'uv tool install', 'sh')}").returncode == 0
-    config = json.loads(block(readme, '"api_key"', "json")) | {"api_url": pbx.url}
+    environment = own.environment | tools
+    plain = dataclasses.replace(own, root=folder, environment=environment, bin=tmp_path / "bin")
+    config = json.loads(block("README.md", '"api_key"', "json")) | {"api_url": pbx.url}
     config |= {"start_date": HOUR[0], "end_date": "2021-09-14T17:00", "request_interval": 0}
     pbx.api_key = config["api_key"]
-    target = block(readme, "destination_path", "json")
-    (folder / "config.json").write_text(json.dumps(config))
+    pbx.failures.append(Failure("status", ("2021-09-14", 16), status=401))
+    target = block("README.md", "destination_path", "json")
     (folder / "target.json").write_text(target)
     (folder / json.loads(target)["destination_path"]).mkdir()
-    script = block(readme, "pipefail", "bash")
+    script = "set +e\n" + block("README.md", "pipefail", "bash")
 
-    pbx.failures.append(Failure("status", ("2021-09-14", 16), status=401))
-    assert bash(script).returncode == 1
-    assert bookmark()["hours_read"] == [{"from": "2021-09-14T15:00", "to": "2021-09-14T16:00"}]
-    (folder / "config.json").write_text("{}")
-    assert bash(script).returncode == 1
-    assert bookmark()["hours_read"] == [{"from": "2021-09-14T15:00", "to": "2021-09-14T16:00"}]
+    plain.shell(block("README.md", "uv tool install", "sh"))
+    for content in (json.dumps(config), "{}"):
+        (folder / "config.json").write_text(content)
+        plain.shell(script, status=1)
+        state = json.loads((folder / "state.json").read_text())
+        (read,) = state["bookmarks"]["recordings"]["hours_read"]
+        assert read == {"from": "2021-09-14T15:00", "to": "2021-09-14T16:00"}
     (folder / "config.json").write_text(json.dumps(config))
     pbx.requests.clear()
-    assert bash(script).returncode == 0
+    plain.shell(script)
     assert requested_hours(pbx) == [("2021-09-14", 16)]
     lines = (folder / "calls" / "recordings.jsonl").read_text("utf-8").splitlines()
     written = [json.loads(line)["callend"] for line in lines]
-    ends = expected_ends(pbx, HOUR[0], "2021-09-14T17:00")
-    assert written == [end.isoformat() for end in ends]
+    assert written == [end.isoformat() for end in expected_ends(pbx, end="2021-09-14T17:00")]
 
     # The recipes for an upgrade and a SOCKS proxy.
-    assert bash(block(RECIPES, "--reinstall", "sh")).returncode == 0
-    assert bash(block(RECIPES, "PySocks", "sh")).returncode == 0
-    tools |= {"HTTPS_PROXY": "socks5h://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
+    plain.shell(block(RECIPES, "--reinstall", "sh"))
+    plain.shell(block(RECIPES, "PySocks", "sh"))
+    proxy = {"HTTPS_PROXY": "socks5h://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     (folder / "config.json").write_text(json.dumps(config | {"api_url": "https://pbx.invalid"}))
-    done = bash("tap-noojee --config config.json --test")
-    assert "Connection refused" in done.stderr
+    printed = plain.shell("tap-noojee --config config.json --test", status=1, env=proxy)
+    assert "Connection refused" in printed

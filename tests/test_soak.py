@@ -8,32 +8,27 @@ an `end_date` in the past stands for the present and advances from run to run.
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import signal
-import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from random import Random
-from subprocess import DEVNULL
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import click
 import psycopg
 import pytest
-from postgres import Postgres, serve
 
 from tap_noojee.simulator import Failure, Leg, Simulator, legs
 
 if TYPE_CHECKING:
+    from postgres import Postgres
     from projects import Project
 
 pytestmark = [
@@ -54,7 +49,7 @@ BEGIN = datetime(2021, 3, 28, tzinfo=ZONE).astimezone(UTC)
 END = BEGIN + COUNT * HOUR
 SKIPPED = datetime.fromisoformat("2021-10-03T02:00")
 
-VICTIMS = ("bin/tap-noojee", "bin/target-postgres", "bin/meltano", "all", "database")
+VICTIMS = ("bin/tap-noojee", "bin/target-postgres", "bin/meltano", "all")
 KILLS = [(victim, signum) for victim in VICTIMS for signum in (signal.SIGKILL, signal.SIGTERM)]
 FAILURES = [
     *(Failure(kind) for kind in ("rate", "reset", "cut", "cut-json", "stall")),
@@ -64,7 +59,6 @@ FAILURES = [
     Failure("body", body=b"[{}]"),
 ]
 
-STATE_ID = "dev:tap-noojee-to-target-postgres"
 # The fields of `Leg`, and the duration.
 QUERY = """
     SELECT "Start" AT TIME ZONE 'UTC', callend AT TIME ZONE 'UTC', "CallRecordId", "Leg",
@@ -81,24 +75,15 @@ def wall(moment: datetime) -> datetime:
     return moment.astimezone(ZONE).replace(minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
 
 
-def test_kills_and_failures_lose_no_leg(project: Project, request: pytest.FixtureRequest) -> None:
-    """SIGTERM and SIGKILL hit the tap, the target, Meltano and the database."""
-    settings = project.root / "meltano.yml"
-    request.addfinalizer(partial(settings.write_bytes, settings.read_bytes()))
-    content = project.content
-    (loader,) = (one for one in content["plugins"]["loaders"] if one["name"] == "target-postgres")
+def test_kills_and_failures_lose_no_leg(project: Project, server: Postgres) -> None:
+    """SIGTERM and SIGKILL hit the tap, the target, Meltano, or all three."""
     # The target writes, and hands over STATE, many times in a run.
-    loader["config"] = {"batch_size_rows": 100}
-    project.content = content
+    project.change("loaders", "target-postgres", config={"batch_size_rows": 100})
     random = Random(SEED)  # noqa: S311 - not a secret
     kills = random.sample([*KILLS, None, None], k=len(KILLS) + 2)
-    with (
-        serve("UTC") as server,
-        closing(Database(server)) as database,
-        Simulator(timezone=str(ZONE)) as pbx,
-    ):
-        project.load_into(server, "tap_noojee")
-        soak = Soak(project, database, pbx)
+    project.load_into(server)
+    with Simulator(timezone=str(ZONE)) as pbx:
+        soak = Soak(project, server, pbx)
         present = BEGIN
         while present < END:
             present = min(present + random.random() * 2 * HOURS_PER_RUN * HOUR, END)
@@ -113,8 +98,8 @@ def test_kills_and_failures_lose_no_leg(project: Project, request: pytest.Fixtur
 class Soak:
     """The runs so far, and what must be true after each."""
 
-    def __init__(self, project: Project, database: Database, pbx: Simulator) -> None:
-        self.project, self.database, self.pbx = project, database, pbx
+    def __init__(self, project: Project, server: Postgres, pbx: Simulator) -> None:
+        self.project, self.server, self.pbx = project, server, pbx
         # When each hour is over: the second pass of a repeated hour replaces the first.
         moments = (BEGIN + number * HOUR for number in range(COUNT))
         self.ends = {wall(moment): moment + HOUR for moment in moments}
@@ -153,7 +138,6 @@ class Soak:
         self.pbx.requests.clear()
         after = random.randint(0, min(limit, lookback + len(unread)))
         output, status, killed = self.run_meltano(kill, after, random.random())
-        self.database.restart_if_killed()
         failures = Counter(r.failure for r in self.pbx.requests if r.failure)
         outcome = "failed" if status else "ended"
         if kill and killed:
@@ -196,9 +180,6 @@ class Soak:
 
     def kill(self, group: int, victim: str, signum: signal.Signals) -> bool:
         """Kill a part of the run; return whether it was there."""
-        if victim == "database":
-            self.database.kill(signum)
-            return True
         found = [pid for pid, line in members(group).items() if victim == "all" or victim in line]
         for pid in found:
             with suppress(ProcessLookupError):
@@ -224,68 +205,26 @@ class Soak:
 
     def hours_read(self) -> set[datetime]:
         """The hours in Meltano's state, without one that clocks skip."""
-        suffix = self.project.environment["MELTANO_RUN_STATE_ID_SUFFIX"]
-        printed = self.project.meltano("state", "get", f"{STATE_ID}:{suffix}")
-        state = json.loads(printed.splitlines()[-1]).get("singer_state", {})
-        bookmark = state.get("bookmarks", {}).get("recordings", {})
         hours = set()
-        for part in bookmark.get("hours_read", ()):
-            hour, to = (datetime.fromisoformat(part[name]) for name in ("from", "to"))
+        for part in self.project.hours_read():
+            hour, to = map(datetime.fromisoformat, part)
             while hour < to:
                 hours.add(hour)
                 hour += HOUR
         hours.discard(SKIPPED)
         if hours:
-            newest = datetime.fromisoformat(bookmark["replication_key_value"])
-            assert newest == self.ends[max(hours)], bookmark
+            newest = self.project.bookmark()["replication_key_value"]
+            assert datetime.fromisoformat(newest) == self.ends[max(hours)]
         return hours
 
     def rows(self) -> set[Row]:
         """The table, whose times are in UTC."""
         try:
-            rows = [(Leg(*row[:-1]), row[-1]) for row in self.database.server.query(QUERY)]
+            rows = [(Leg(*row[:-1]), row[-1]) for row in self.server.query(QUERY)]
         except psycopg.errors.UndefinedTable:
             rows = []
         assert len(set(rows)) == len(rows), "the table has a row twice"
         return set(rows)
-
-
-class Database:
-    """A PostgreSQL server that can be killed and started again."""
-
-    def __init__(self, server: Postgres) -> None:
-        self.server = server
-        ((folder,),) = server.query("SHOW data_directory")
-        self.data = Path(folder)
-        self.killed: int | None = None
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def kill(self, signum: signal.Signals) -> None:
-        """Kill it; with SIGTERM it ends after its last session."""
-        self.killed = int((self.data / "postmaster.pid").read_text().split()[0])
-        os.kill(self.killed, signum)
-
-    def restart_if_killed(self) -> None:
-        """Start a killed server again, as the owner of its files: it refuses to run as root."""
-        if self.killed is None:
-            return
-        os.waitpid(self.killed, 0)  # a zombie's lock file would count
-        self.killed = None
-        command = shlex.split((self.data / "postmaster.opts").read_text())
-        owner, home = self.data.stat(), self.data.parent
-        while not self.server.is_up():
-            # The sessions of a killed server may hold its shared memory for a while.
-            if self.process is None or self.process.poll() is not None:
-                self.process = subprocess.Popen(
-                    command, cwd=home, user=owner.st_uid, group=owner.st_gid, stderr=DEVNULL
-                )
-            time.sleep(0.1)
-
-    def close(self) -> None:
-        """Stop it if it was started here."""
-        if self.process:
-            self.process.send_signal(signal.SIGINT)
-            self.process.wait()
 
 
 def members(group: int) -> dict[int, str]:

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import sys
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,12 @@ import pytest
 import yaml
 from conftest import expected_legs
 from pages import ROOT
-from targets import loader, packages, pipe, query_duckdb, query_postgres, start
+from targets import loader, pipe, query_duckdb, query_postgres, start
 
 from tap_noojee.simulator import Failure, Simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from environments import Install
@@ -48,14 +47,22 @@ Row = tuple[Any, ...]
 class Target:
     """A target, and access to the rows that it wrote."""
 
-    run: Callable[..., dict[str, Any]]
-    """Run `tap | target` with these settings, and return the state that the target hands over."""
-    read: Callable[[], list[Row]]
+    folder: Path
+    program: Path
+    config: dict[str, Any]
+    read: Callable[[], list[dict[str, Any]]]
     query: Callable[[str], list[dict[str, Any]]] | None = None
     """The rows of a query, if there is a database."""
     empty: str | None = ""
     """How an empty string is stored."""
     upserts: bool = False
+
+    def run(self, pbx: Simulator, **settings: Any) -> dict[str, Any]:
+        """Run `tap | target`, and return the state that the target hands over."""
+        return pipe(self.folder, self.program, self.config, pbx, **settings)
+
+    def rows(self) -> list[Row]:
+        return in_order(self.read())
 
 
 def expected_rows(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
@@ -83,86 +90,66 @@ def in_order(found: Iterable[dict[str, Any]]) -> list[Row]:
     return sorted(rows)
 
 
-@contextmanager
-def duckdb(install: Install, tmp_path: Path, _: Postgres) -> Iterator[Target]:
+def duckdb(install: Install, folder: Path, _: Postgres) -> Target:
     """target-duckdb, into a file."""
     definition = loader("target-duckdb")
-    env = install(*packages(definition))
-    query = partial(query_duckdb, env, tmp_path / definition["config"]["path"])
-    yield Target(
-        partial(pipe, tmp_path, env.program("target-duckdb"), definition["config"]),
-        lambda: in_order(query("SELECT * FROM noojee.recordings")),
-        query,
-        empty=None,
-        upserts=True,
-    )
+    program, config = install(definition), definition["config"]
+    query = partial(query_duckdb, program, folder / config["path"])
+    read = partial(query, "SELECT * FROM noojee.recordings")
+    return Target(folder, program, config, read, query, None, upserts=True)
 
 
-@contextmanager
-def csv_files(install: Install, tmp_path: Path, _: Postgres) -> Iterator[Target]:
+def csv_files(install: Install, folder: Path, _: Postgres) -> Target:
     """target-csv, into a file for each run."""
     definition = loader("target-csv of MeltanoLabs")
-    env = install(*packages(definition))
 
-    def read() -> list[Row]:
+    def read() -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        for path in tmp_path.glob("recordings-*.csv"):
+        for path in folder.glob("recordings-*.csv"):
             with path.open(encoding="utf-8", newline="") as file:
                 rows += csv.DictReader(file)
-        return in_order(
-            row | {name: int(row[name]) for name in ("Duration", "Leg")} for row in rows
-        )
+        return [row | {name: int(row[name]) for name in ("Duration", "Leg")} for row in rows]
 
-    yield Target(
-        partial(pipe, tmp_path, env.program("target-csv"), definition["config"]),
-        read,
-    )
+    return Target(folder, install(definition), definition["config"], read)
 
 
-@contextmanager
-def pipelinewise(install: Install, tmp_path: Path, server: Postgres) -> Iterator[Target]:
+def pipelinewise(install: Install, folder: Path, server: Postgres) -> Target:
     """PipelineWise's target-postgres, into a server whose zone is not UTC."""
     definition = loader("target-postgres of PipelineWise")
-    env = install(*packages(definition))
     config = definition["config"] | {"port": server.port, "password": server.password}
     server.execute("DROP SCHEMA IF EXISTS noojee CASCADE")
     query = partial(query_postgres, server)
-    yield Target(
-        partial(pipe, tmp_path, env.program("target-postgres"), config),
-        lambda: in_order(query("SELECT * FROM noojee.recordings")),
-        query,
-        empty=None,
-        upserts=True,
-    )
+    read = partial(query, "SELECT * FROM noojee.recordings")
+    return Target(folder, install(definition), config, read, query, None, upserts=True)
 
 
 @pytest.fixture(params=[duckdb, csv_files, pipelinewise], ids=lambda f: f.__name__)
 def target(
     request: pytest.FixtureRequest, install: Install, tmp_path: Path, server: Postgres
-) -> Iterator[Target]:
+) -> Target:
     """Each of the targets, with nothing written yet."""
-    with request.param(install, tmp_path, server) as made:
-        yield made
+    made: Target = request.param(install, tmp_path, server)
+    return made
 
 
 def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) -> None:
     """Two runs over a clock change, and a third that reads changed legs again."""
     state = target.run(pbx, start_date=START, end_date=MIDDLE)
     half = expected_legs(pbx, START, MIDDLE)
-    assert target.read() == expected_rows(half, target.empty)
-    time.sleep(1)  # files are named by the second
+    assert target.rows() == expected_rows(half, target.empty)
+    time.sleep(0 if target.upserts else 1)  # files are named by the second
     state = target.run(pbx, start_date=START, end_date=END, state=state)
     legs = expected_legs(pbx, START, END)
-    assert target.read() == expected_rows(legs, target.empty)
-    assert any("李小龍" in row for row in target.read())
+    assert target.rows() == expected_rows(legs, target.empty)
+    assert any("李小龍" in row for row in target.rows())
 
     changed = [dataclasses.replace(leg, tag="Rückruf") for leg in half]
     pbx.legs = changed
-    time.sleep(1)
+    time.sleep(0 if target.upserts else 1)
     hours = {"start_date": START, "end_date": MIDDLE, "lookback_hours": 4}
     target.run(pbx, **hours, state=state)
     kept = changed + legs[len(half) :] if target.upserts else legs + changed
-    assert target.read() == expected_rows(kept, target.empty)
+    assert target.rows() == expected_rows(kept, target.empty)
 
     if target.query:
         types = target.query(
@@ -185,57 +172,56 @@ def test_quiet_hours_are_not_read_again(target: Target) -> None:
         days = {"start_date": "2021-06-05", "end_date": "2021-06-07T12:00"}
         state = target.run(pbx, **days)
         assert len(pbx.requests) == 60
-        pbx.requests.clear()
         target.run(pbx, **days, state=state)
-        assert len(pbx.requests) <= 10
-        pbx.requests.clear()
+        assert len(pbx.requests) <= 70
         state = target.run(pbx, **days, max_hours_per_run=50)
-        target.run(pbx, **days, state=state)
-        assert len(pbx.requests) == 60
+    (read,) = state["bookmarks"]["recordings"]["hours_read"]
+    assert read == {"from": "2021-06-05T00:00", "to": "2021-06-07T02:00"}
 
 
-def program(install: Install, name: str) -> str:
+MORNING: dict[str, Any] = {"start_date": "2021-09-14T09:00", "end_date": "2021-09-14T13:00"}
+
+
+def into_file(folder: Path) -> dict[str, Any]:
+    """Settings of target-jsonl."""
+    return {"destination_path": str(folder), "do_timestamp_file": False}
+
+
+def program(install: Install, name: str) -> Path:
     """Install a target from this repository's meltano.yml."""
     plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]
     (definition,) = (one for one in plugins["loaders"] if one["name"] == name)
-    return install(*packages(definition)).program(name)
+    return install(definition)
 
 
-@pytest.mark.parametrize("name", ["target-jsonl", "target-postgres", "target-duckdb"])
-def test_targets_hand_over_state_when_documented(
-    install: Install, tmp_path: Path, pbx: Simulator, server: Postgres, name: str
-) -> None:
-    """After a batch, while the tap waits for a response, or only at the end."""
-    if name == "target-jsonl":
-        target = program(install, name)
-        config = {"destination_path": str(tmp_path), "do_timestamp_file": False}
-    else:
-        heading = {"target-postgres": "target-postgres of PipelineWise"}.get(name, name)
-        definition = loader(heading)
-        target = install(*packages(definition)).program(name)
-        config = definition["config"] | {"batch_size_rows": 5}
-        if name == "target-postgres":
-            config |= {"port": server.port, "password": server.password}
+@pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
+def test_state_is_handed_over_after_each_batch(target: Target, pbx: Simulator) -> None:
+    """While the tap waits for a response."""
     pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
-    hours: dict[str, Any] = {"start_date": "2021-09-14T09:00", "end_date": "2021-09-14T13:00"}
-    with start(tmp_path, [target], config, pbx, **hours) as (tap, process):
+    config = target.config | {"batch_size_rows": 5}
+    with start(target.folder, [target.program], config, pbx, **MORNING) as (tap, process):
         assert process.stdout
-        handed_over = ""
-        if name == "target-jsonl":
-            legs = expected_legs(pbx, "2021-09-14T09:00", "2021-09-14T12:00")
-            path = tmp_path / "recordings.jsonl"
-            while not path.exists() or path.read_text("utf-8").count("\n") < len(legs):
-                assert process.poll() is None
-                time.sleep(0.05)
-            process.kill()
-            handed_over = process.stdout.read()
-        else:
-            while "2021-09-14T09:00" not in handed_over:
-                handed_over = process.stdout.readline()
-                assert handed_over, (tmp_path / "log").read_text()
-            process.kill()
+        while "2021-09-14T09:00" not in (state := process.stdout.readline()):
+            assert state, (target.folder / "log").read_text()
+        process.kill()
         tap.kill()
-    assert bool(handed_over) == (name != "target-jsonl")
+
+
+def test_jsonl_hands_over_state_only_at_the_end(
+    install: Install, tmp_path: Path, pbx: Simulator
+) -> None:
+    pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
+    legs = expected_legs(pbx, MORNING["start_date"], "2021-09-14T12:00")
+    path = tmp_path / "recordings.jsonl"
+    target = [program(install, "target-jsonl")]
+    with start(tmp_path, target, into_file(tmp_path), pbx, **MORNING) as (tap, process):
+        assert process.stdout
+        while not path.exists() or path.read_text("utf-8").count("\n") < len(legs):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+        assert process.stdout.read() == ""
+        tap.kill()
 
 
 def test_full_disk_leaves_half_a_line_and_no_state(
@@ -243,9 +229,9 @@ def test_full_disk_leaves_half_a_line_and_no_state(
 ) -> None:
     """A limit on file size stands in for the full disk."""
     target = program(install, "target-jsonl")
-    config = {"destination_path": str(tmp_path), "do_timestamp_file": False}
+    config = into_file(tmp_path)
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"
-    argv = [sys.executable, "-c", f"{limit} os.execv(sys.argv[1], sys.argv[1:])", target]
+    argv = [sys.executable, "-c", f"{limit} os.execv(sys.argv[1], sys.argv[1:])", str(target)]
     day: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
     with start(tmp_path, argv, config, pbx, **day) as (tap, process):
         states, _ = process.communicate()

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
 from collections import defaultdict
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import environments
 import pytest
 from conftest import expected_legs
 from pages import ROOT, block
@@ -171,8 +171,7 @@ def warehouse() -> Iterator[Postgres]:
 
 def run(server: Postgres, command: str, cwd: Path = ROOT) -> None:
     """Run a command that uses psql."""
-    environment = os.environ | server.environment
-    subprocess.run(["bash", "-ec", command], check=True, cwd=cwd, env=environment)
+    environments.run("bash", "-ec", command, cwd=cwd, env=os.environ | server.environment)
 
 
 def database(server: Postgres, name: str) -> Postgres:
@@ -232,10 +231,10 @@ def duckdb(
 ) -> Database:
     """DuckDB, with the state saved as the page says."""
     folder = tmp_path_factory.mktemp("db")
-    env = install(*loader("target-duckdb")["pip_url"].split())
+    target = install(loader("target-duckdb"))
     quiet = "SET TimeZone = 'America/New_York'; SET enable_progress_bar = false"
     setup = (quiet, f"SET file_search_path = '{folder}'")
-    query = partial(query_duckdb, env, folder / "calls.duckdb", *setup)
+    query = partial(query_duckdb, target, folder / "calls.duckdb", *setup)
     rows = [leg.record(ZoneInfo("UTC"), "timestamp") for leg in legs]
     (folder / "rows.json").write_text(
         json.dumps([{name.lower(): text or None for name, text in row.items()} for row in rows])
