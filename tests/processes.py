@@ -4,8 +4,6 @@ Importing the SDK takes most of a short run's time, so a server imports it once 
 run. Use `command` where it matters how Python starts.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -13,20 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from multiprocessing.reduction import DupFd
 from operator import methodcaller
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, Self
 
 from conftest import Run, settings
 from typing_extensions import override
 
+from tap_noojee.simulator import Simulator
 from tap_noojee.tap import TapNoojee
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from tap_noojee.simulator import Simulator
 
 TIMEOUT = 30
 """Longest time to wait for a run, in seconds."""
@@ -111,7 +106,7 @@ class Process:
         code = self.wait()
         return code if code >= 0 else 128 - code
 
-    def end(self) -> tuple[Run, Process]:
+    def end(self) -> tuple[Run, Self]:
         """Read the output until the run ends."""
         output = self.stdout.read() if self.stdout else b""
         self.wait()

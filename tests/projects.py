@@ -1,7 +1,5 @@
 """A clone of this repository, and a new project beside it, both with a real Meltano."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -9,22 +7,19 @@ import shutil
 import sqlite3
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from environments import commit, make_once, run
 from pages import ROOT, block
+from postgres import Postgres
 from uv import find_uv_bin
 
 from tap_noojee.simulator import Simulator
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from postgres import Postgres
 
 pytest_plugins = ["postgres"]
 

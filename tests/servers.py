@@ -1,26 +1,21 @@
 """Servers that send arbitrary bytes, and a search of the log for the key."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
+import ssl
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote
 
+import pytest
+from conftest import Run
 from singer_sdk.logging import StructuredFormatter
 
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator
+Respond = Callable[[socket.socket, str], None]
+"""Responds on a connection to a request with this target."""
 
-    import pytest
-    from conftest import Run
-
-    Respond = Callable[[socket.socket, str], None]
-    """Responds on a connection to a request with this target."""
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

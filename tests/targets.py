@@ -1,25 +1,20 @@
 """Real targets: their definitions in docs/targets.md, and the tap piped into them."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import yaml
 from environments import run
 from pages import ROOT
+from postgres import Postgres
 from processes import command, environment
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from postgres import Postgres
-
-    from tap_noojee.simulator import Simulator
+from tap_noojee.simulator import Simulator
 
 
 def loader(heading: str) -> dict[str, Any]:

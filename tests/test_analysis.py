@@ -2,30 +2,37 @@
 
 # ruff: noqa: S608 - the SQL has no input
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 import views
+from environments import Install
 from pages import ROOT, block
+from postgres import Postgres
 from targets import loader, pipe, query_duckdb
-from views import CALL, FILES, HOUR, LEG, MELBOURNE, ODD, RUN_FILE, bookmark, leg_row, plain
+from views import (
+    CALL,
+    FILES,
+    HOUR,
+    LEG,
+    MELBOURNE,
+    ODD,
+    RUN_FILE,
+    Call,
+    Database,
+    bookmark,
+    leg_row,
+    plain,
+)
 
 from tap_noojee.simulator import Leg, Simulator
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from environments import Install
-    from postgres import Postgres
-    from views import Call, Database
 
 # Each database is filled once, by one worker.
 pytestmark = pytest.mark.slow

@@ -1,7 +1,5 @@
 """Sets of hours, bookmarks, and the hours that a run wants."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime, timedelta
 from typing import Any

@@ -1,23 +1,17 @@
 """Warnings about an hour's response."""
 
-from __future__ import annotations
-
 import logging
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
 from conftest import run_tap
 
-from tap_noojee.checks import check_hour
+from tap_noojee.checks import Finding, check_hour
 from tap_noojee.decoding import DecodedBody
 from tap_noojee.legs import LegReader, RawLeg
 from tap_noojee.simulator import Failure, Simulator
-
-if TYPE_CHECKING:
-    import pytest
-
-    from tap_noojee.checks import Finding
 
 ZONE = ZoneInfo("Australia/Melbourne")
 KEY = "the-key-01"

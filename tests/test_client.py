@@ -1,12 +1,11 @@
 """Requests: retries, pace, and the clocks of both sides."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from commands import HOUR
@@ -20,15 +19,11 @@ from conftest import (
     run_tap,
     written_rows,
 )
+from requests_mock import Mocker
 from typing_extensions import override
 
 from tap_noojee.errors import FailedHoursError, NoojeeError, RequestError
 from tap_noojee.simulator import Failure, Simulator
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from requests_mock import Mocker
 
 T = TypeVar("T")
 

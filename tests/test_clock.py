@@ -1,7 +1,5 @@
 """The clock: its time, its waits, and what interrupts them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,10 +1,9 @@
 """The command line: options, files, exit codes and the last line of the log."""
 
-from __future__ import annotations
-
 import json
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -15,9 +14,6 @@ from singer_sdk.plugin_base import SingerCommand
 
 from tap_noojee.errors import NoojeeError
 from tap_noojee.simulator import API_KEY, Failure, Simulator
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_successful_run_exits_0_and_ends_with_state(pbx: Simulator, tmp_path: Path) -> None:

@@ -1,15 +1,14 @@
 """After a crash, a signal or a closed pipe, the next run reads the rest."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import time
 from datetime import timedelta
 from fcntl import ioctl
+from pathlib import Path
 from struct import unpack
 from termios import FIONREAD
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from conftest import (
@@ -27,9 +26,6 @@ from times import every, local
 from tap_noojee.clock import REPEAT_WINDOW
 from tap_noojee.simulator import Failure, Simulator
 from tap_noojee.writer import PIPE_BUF
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HOURS: dict[str, Any] = {"start_date": "2021-09-14T06:00", "end_date": "2021-09-14T10:00"}
 ALL_HOURS = {("2021-09-14", hour) for hour in range(6, 10)}

@@ -1,10 +1,8 @@
 """The PBX's dates, and those of settings and state."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from datetime import UTC, datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,9 +11,6 @@ from times import CHANGES, at, clocks_around, wall_time
 from tap_noojee.dates import ParsedDate, parse_date, parse_instant
 from tap_noojee.errors import DateError, ZoneError
 from tap_noojee.zone_names import OFFSETS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MELBOURNE = ZoneInfo("Australia/Melbourne")
 

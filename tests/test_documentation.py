@@ -1,28 +1,22 @@
 """The pages: their links, and their facts and examples that need no Meltano."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json
 import re
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import FIELDS, FakeClock, expected_legs, run_tap
 from pages import ROOT, block, blocks
+from postgres import Postgres
 
 from tap_noojee.legs import SCHEMA
+from tap_noojee.simulator import Simulator
 from tap_noojee.streams import RecordingsStream
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from postgres import Postgres
-
-    from tap_noojee.simulator import Simulator
 
 pytest_plugins = ["postgres"]
 

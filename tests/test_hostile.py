@@ -4,17 +4,17 @@ An oracle reads them a second time, with other code, so that a bug of the tap ca
 the same bug in its tests.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import re
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -29,10 +29,6 @@ from tap_noojee.errors import FailedHoursError, HourError, NoojeeError
 from tap_noojee.legs import SCHEMA, LegReader
 from tap_noojee.responses import Response, parse_response
 from tap_noojee.simulator import Failure, Simulator
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 ZONE = ZoneInfo("Australia/Melbourne")
 HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock

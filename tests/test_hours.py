@@ -1,7 +1,5 @@
 """Hours of the PBX's clock, compared with clocks sampled minute by minute."""
 
-from __future__ import annotations
-
 import itertools
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones

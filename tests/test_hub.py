@@ -1,7 +1,5 @@
 """The definitions for Meltano and its Hub agree with the tap, the README and a real Meltano."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

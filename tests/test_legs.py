@@ -1,7 +1,5 @@
 """Raw legs become records."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo

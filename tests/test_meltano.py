@@ -1,7 +1,5 @@
 """This repository's own project: the tap in a real Meltano, into a real Postgres."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -10,7 +8,8 @@ import signal
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -19,18 +18,12 @@ import yaml
 from conftest import as_rows, expected_legs, requested_hours
 from environments import run
 from pages import block
+from postgres import Postgres
+from projects import Project
 from targets import query_postgres
 from uv import find_uv_bin
 
-from tap_noojee.simulator import Failure, Simulator
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from postgres import Postgres
-    from projects import Project
-
-    from tap_noojee.simulator import Leg
+from tap_noojee.simulator import Failure, Leg, Simulator
 
 pytestmark = pytest.mark.slow
 

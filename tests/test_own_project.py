@@ -1,7 +1,5 @@
 """A new project, created by the README's commands, and the recipes in it."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -11,21 +9,17 @@ import subprocess
 import time
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
 from conftest import expected_legs, requested_hours, run_tap
 from environments import commit, run
 from pages import block, blocks
+from postgres import Postgres
+from projects import FirstSteps, Project
 
 from tap_noojee.simulator import Failure, Leg, Simulator
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from postgres import Postgres
-    from projects import FirstSteps, Project
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,5 @@
 """The built package, and the tap installed from it."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

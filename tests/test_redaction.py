@@ -1,10 +1,11 @@
 """The API key appears in no output, whatever fails and however much is logged."""
 
-from __future__ import annotations
-
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -16,11 +17,6 @@ from servers import OK, at_once, leaks, log_of, serving
 
 from tap_noojee.redaction import REDACTED, KeyAdapter, contains_key, safe_excerpt
 from tap_noojee.simulator import Simulator
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
-    from pathlib import Path
 
 UUID = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
 ODD = "k3y/wxyh+o0d=chqrs&m9rz%20"

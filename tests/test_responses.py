@@ -1,13 +1,12 @@
 """Responses: the legs that they contain, or the error that they raise."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from conftest import (
@@ -34,9 +33,6 @@ from tap_noojee.errors import (
 )
 from tap_noojee.responses import MAX_MESSAGE_BYTES, Response, parse_response
 from tap_noojee.simulator import Failure, Simulator
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 NOW = datetime(2022, 6, 1, tzinfo=UTC)
 BODIES = {path.name: path.read_bytes() for path in Path(__file__).parent.glob("responses/*.json")}

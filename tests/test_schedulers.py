@@ -1,19 +1,14 @@
 """The recipes for cron, Airflow and Dagster: their commands, with a stand-in for Meltano."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from pages import block
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MELTANO = """#!/bin/sh
 echo "$PWD: meltano $*" >> "$CALLS"

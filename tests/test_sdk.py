@@ -1,8 +1,7 @@
 """The SDK's own tests, and a stronger version of one that always passes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from conftest import run_tap
@@ -10,9 +9,6 @@ from singer_sdk.testing import get_tap_test_class
 
 from tap_noojee.simulator import API_KEY, Simulator
 from tap_noojee.tap import TapNoojee
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CONFIG: dict[str, Any] = {
     "api_url": "http://127.0.0.1:9",  # replaced when the simulator runs

@@ -1,23 +1,18 @@
 """The user's choice of fields: catalogs and stream maps."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import HOUR, run_with
 from conftest import Run, expected_legs, requested_hours, run_tap
 
+from tap_noojee.simulator import Simulator
 from tap_noojee.tap import TapNoojee
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tap_noojee.simulator import Simulator
 
 DISCOVERED: dict[str, Any] = TapNoojee(config={}, validate_config=False).catalog_dict
 FIELDS = set(DISCOVERED["streams"][0]["schema"]["properties"])

@@ -1,12 +1,11 @@
 """Sequences of runs, compared with a model: no leg is lost, no hour is marked read too early."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -27,9 +26,6 @@ from typing_extensions import override
 from tap_noojee.errors import FailedHoursError, RequestError, StateError
 from tap_noojee.hours import format_hour
 from tap_noojee.simulator import Failure, Leg, Simulator
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 QUARTER = 15 * MINUTE
 NO_TIME = timedelta()

@@ -1,9 +1,8 @@
 """Settings: defaults, accepted forms, and errors before any request."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import run_command, run_with, variables
@@ -12,9 +11,6 @@ from conftest import requested_hours, run_tap, settings
 from tap_noojee.settings import build_api_url
 from tap_noojee.simulator import API_KEY, Simulator
 from tap_noojee.tap import TapNoojee
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NUMBERS = {
     "request_interval": 0,

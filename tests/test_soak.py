@@ -6,8 +6,6 @@
 an `end_date` in the past stands for the present and advances from run to run.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -18,18 +16,16 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 import psycopg
 import pytest
+from postgres import Postgres
+from projects import Project
 
 from tap_noojee.simulator import Failure, Leg, Simulator, legs
-
-if TYPE_CHECKING:
-    from postgres import Postgres
-    from projects import Project
 
 pytestmark = [
     pytest.mark.slow,

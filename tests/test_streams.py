@@ -1,7 +1,5 @@
 """The loop over hours: which hours, which records, which STATE, which log lines."""
 
-from __future__ import annotations
-
 import json
 from datetime import datetime, timedelta
 from typing import Any

@@ -1,32 +1,25 @@
 """The tap piped into the targets of docs/targets.md, as that page defines them."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import expected_legs
+from environments import Install
 from pages import ROOT
+from postgres import Postgres
 from targets import loader, pipe, query_duckdb, query_postgres, start
 
-from tap_noojee.simulator import Failure, Simulator
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from environments import Install
-    from postgres import Postgres
-
-    from tap_noojee.simulator import Leg
+from tap_noojee.simulator import Failure, Leg, Simulator
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,5 @@
 """Counts, durations and the progress of a run in words."""
 
-from __future__ import annotations
-
 from math import inf
 
 import pendulum

@@ -1,14 +1,14 @@
 """The connection: TLS, proxies, broken responses and time limits."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -23,10 +23,6 @@ from typing_extensions import override
 from tap_noojee.errors import RequestError, TransientError
 from tap_noojee.simulator import API_KEY, Simulator
 from tap_noojee.transport import Transport
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -1,7 +1,5 @@
 """Standard output: whole lines, complete or an error, and STATE when targets can keep it."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -11,7 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from conftest import Run, expected_legs, hours_read, run_tap
@@ -20,11 +18,8 @@ from singer_sdk.singerlib import RecordMessage, StateMessage
 from typing_extensions import override
 
 from tap_noojee.errors import NoojeeError
-from tap_noojee.simulator import Leg
+from tap_noojee.simulator import Leg, Simulator
 from tap_noojee.writer import MAX_HELD_STATES, PIPE_BUF, LineWriter
-
-if TYPE_CHECKING:
-    from tap_noojee.simulator import Simulator
 
 DAY: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
 LONG = "x" * 10_000

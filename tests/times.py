@@ -1,7 +1,5 @@
 """Times in several forms, legs, and wall clocks sampled minute by minute."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo

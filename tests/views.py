@@ -2,36 +2,31 @@
 
 # ruff: noqa: S608 - the SQL has no input
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import environments
 import pytest
 from conftest import expected_legs
+from environments import Install
 from pages import ROOT, block
-from postgres import serve
+from postgres import Postgres, serve
 from targets import loader, query_duckdb, query_postgres
 
 from tap_noojee.simulator import Leg, Simulator
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
+Row = dict[str, Any]
 
-    from environments import Install
-    from postgres import Postgres
-
-    Row = dict[str, Any]
 
 PAGE = "docs/analysis.md"
 FILES = {f.stem: f.read_text("utf-8") for f in (ROOT / "docs" / "sql").glob("*.sql")}

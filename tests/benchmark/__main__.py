@@ -5,8 +5,6 @@
 The programs take turns, so a busy machine slows all of them alike.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import multiprocessing

@@ -1,7 +1,5 @@
 """Two taps to compare with: an empty one, and one in the style of the SDK's cookiecutter."""
 
-from __future__ import annotations
-
 import json
 import sys
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """A PBX with prepared responses, so that the server takes almost no time."""
 
-from __future__ import annotations
-
 import json
 import logging
 import threading
