@@ -107,10 +107,10 @@ class LegReader:
         return HourLegs(
             sorted(raw_legs, key=attrgetter("callend")),
             warnings,
-            ambiguous=any(r.ambiguous for r in dates),
-            zone_confirmed=all(r.zone_confirmed for r in dates),
+            ambiguous=any(date.ambiguous for date in dates),
+            zone_confirmed=all(date.zone_confirmed for date in dates),
             ambiguous_abbreviation=next(
-                (r.ambiguous_abbreviation for r in dates if r.ambiguous_abbreviation), ""
+                (d.ambiguous_abbreviation for d in dates if d.ambiguous_abbreviation), ""
             ),
         )
 
@@ -131,7 +131,7 @@ class LegReader:
         return value
 
     def _warn_or_raise(self, where: str, name: str, value: object, error: Exception) -> str:
-        """Build the warning about an optional value; raise the error about any other."""
+        """Return the warning about an optional value. Raise for a required one or a ZoneError."""
         text = f"{where}: {name}"
         if isinstance(value, str) and value.strip():
             text += f" {safe_excerpt(repr(value[:1000]), self._api_key)}"

@@ -9,6 +9,9 @@ from http.client import responses
 from threading import TIMEOUT_MAX
 from typing import Any, Literal, NamedTuple, Self, cast, get_args
 
+# The less obvious ones: "cut" ends the body in the middle, short of its Content-Length, and
+# "cut-json" does so in valid HTTP. "stall" never answers, "trickle" sends a byte a second, and
+# "endless" and "huge" are arrays without end and of a size. "code" is the vendor's status object.
 Kind = Literal[
     "status", "cut", "cut-json", "reset", "slow", "stall", "trickle", "endless",
     "html", "code", "null", "empty", "redirect", "rate", "204", "body", "huge",
@@ -82,11 +85,11 @@ class Failure:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `kind[=value][@2021-09-14T15][*times]`; a bare `*` means always."""
-        form = r"([a-z0-9-]+)(?:=(.*?))?(?:@(\d{4}-\d\d-\d\dT\d\d?))?(?:\*([1-9]\d*|()))?"
+        form = r"([a-z0-9-]+)(?:=(.*?))?(?:@(\d{4}-\d\d-\d\dT\d\d?))?(?:\*([1-9]\d*|))?"
         match = re.fullmatch(form, text, re.ASCII | re.DOTALL)
         if not match or match[1] not in get_args(Kind):
             raise ValueError(f"{text!r} does not match {FORM}; the kinds are {KINDS}")
-        kind, value, at, times, _ = match.groups()
+        kind, value, at, times = match.groups()
         fields: dict[str, Any] = {}
         try:
             if value is not None:

@@ -96,7 +96,7 @@ class Simulator:
         self._server = make_server(
             "127.0.0.1", self.port, self._serve, threaded=True, request_handler=Handler
         )
-        # Closing the server waits only for threads that are not daemons.
+        # `serve_forever` closes the server, which waits only for threads that are not daemons.
         self._server.daemon_threads = False  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._server.port}"
         self._thread = Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
@@ -129,7 +129,9 @@ class Simulator:
                 url = f"{self.url}{environ['REQUEST_URI']}"
                 response = failure.response(url, self.rate_limit_status)
             kind = failure.kind if failure else None
-            status = None if kind in {"reset", "stall"} else response.status if response else 200
+            status: int | None = response.status if response else 200
+            if kind in {"reset", "stall"}:
+                status = None
             self.requests.append(Request(now, hour[0], hour[1], status, kind))
         self._pause(self.latency + (failure.delay if failure and kind == "slow" else 0))
         if response is None:
