@@ -33,6 +33,8 @@ RAW_LEG: dict[str, Any] = {
 UNSENT = set(FIELDS) - SAMPLE[0].record(ZoneInfo("UTC")).keys()
 """New fields of the schema that the simulator does not send yet."""
 
+pytest.register_assert_rewrite("environments", "postgres", "projects", "views")
+
 # Without .pyc files, every process that the tests start takes twice as long.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
