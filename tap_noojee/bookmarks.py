@@ -112,7 +112,7 @@ def load_bookmark(
 ) -> HourSet:
     """Return the hours already read, according to a bookmark.
 
-    HourSet after `replication_key_value` are ignored, so setting it back rewinds the tap. Without
+    Hours after `replication_key_value` are ignored, so setting it back rewinds the tap. Without
     `hours_read`, every hour from `start` up to that value counts as read.
 
     Raises:
@@ -139,7 +139,7 @@ def load_bookmark(
             f"state: replication_key_value is {until.isoformat()}, but this machine's clock is at "
             f"{now.isoformat(timespec='seconds')}: correct the clock, or set the value back"
         )
-    # HourSet from here on do not count as read.
+    # Hours from here on do not count as read.
     limit = next_hour(last_due(until, timedelta(), pbx.zone), pbx.zone)
     if "hours_read" not in bookmark:
         return HourSet.merge([(start, limit)])
@@ -203,9 +203,9 @@ class Backlog:
     read_count: int = 0
     """Number of hours that this run has read."""
     reread: HourSet = HourSet()
-    """HourSet still to read again."""
+    """Hours still to read again."""
     failed: HourSet = HourSet()
-    """HourSet that failed in this run."""
+    """Hours that failed in this run."""
 
     def plan_reread(self, count: int, newest_due: datetime) -> None:
         """Schedule another read of the newest `count` hours already read."""

@@ -27,7 +27,7 @@ API_PATH = "/njadmin/rest/RecordingAPI"
 ENV_PREFIX = "TAP_NOOJEE_"
 
 MAX_INTEGER = 100_000
-"""Upper limit of every number: more than a day in seconds, eleven years in hours."""
+"""Upper limit for every numeric setting: more than a day in seconds, eleven years in hours."""
 
 DEFAULT_ZONE = "Australia/Melbourne"
 
@@ -48,8 +48,8 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         th.StringType,
         required=True,
         secret=True,
-        description="The Global API key, from Noojee support. A User API key should not give "
-        "access to recordings.",
+        description="The Global API key, from Noojee support. A User API key probably does not "
+        "work.",
     ),
     th.Property(
         "start_date",
@@ -61,7 +61,7 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
     th.Property(
         "end_date",
         th.DateTimeType,
-        description="Read only hours that end by this time. Default: now.",
+        description="Read only hours that end by this time. Default: no limit.",
     ),
     th.Property(
         "timezone",
@@ -92,12 +92,12 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         "lookback_hours",
         _NON_NEGATIVE,
         default=0,
-        description="Number of hours to read again in each run, to pick up late changes.",
+        description="Number of recent hours to read again in each run, to pick up late changes.",
     ),
     th.Property(
         "max_hours_per_run",
         _POSITIVE,
-        description="Stop, successfully, after this many hours. Default: no limit.",
+        description="Maximum number of hours to request in one run. Default: no limit.",
     ),
     th.Property(
         "request_timeout",

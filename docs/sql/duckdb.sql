@@ -1,9 +1,9 @@
--- Reports on call recordings that target-duckdb loads into a DuckDB file.
+-- Views for reports on call recordings, on the table that target-duckdb loads.
+-- To create the views:
 --
 --     duckdb calls.duckdb < docs/sql/duckdb.sql
 --
--- creates the views. Run it again after you edit this file. docs/analysis.md explains the
--- views.
+-- Run the file again after you edit it. docs/analysis.md describes the views.
 
 -- Your settings.
 CREATE OR REPLACE VIEW report_settings AS
@@ -191,12 +191,10 @@ FROM (SELECT DISTINCT tag, unique_id FROM legs WHERE tag IS NOT NULL) AS tags
 JOIN calls ON calls.unique_id = tags.unique_id;
 
 CREATE OR REPLACE VIEW recordings_near_deletion AS
-SELECT *
-FROM (
-    SELECT legs.*, ended_at + retention_days * INTERVAL '24 hours' AS deletion_at, warning_days
-    FROM legs, report_settings
-) AS dated
-WHERE deletion_at BETWEEN now() AND now() + warning_days * INTERVAL '24 hours';
+SELECT legs.*, ended_at + retention_days * INTERVAL '24 hours' AS deletion_at
+FROM legs, report_settings
+WHERE ended_at + retention_days * INTERVAL '24 hours'
+    BETWEEN now() AND now() + warning_days * INTERVAL '24 hours';
 
 CREATE OR REPLACE VIEW states AS
 SELECT
@@ -243,7 +241,7 @@ SELECT
         WHERE hour_ranges.state_id = local_hours.state_id
             AND local_hour >= first_hour
             AND local_hour < end_hour
-            -- The tap reads the hours after the bookmark's value again.
+            -- Hours that end after replication_key_value do not count as read.
             AND local_hour + INTERVAL '1 hour' <= read_until AT TIME ZONE zone
     ) AS is_read,
     coalesce(legs, 0) AS legs

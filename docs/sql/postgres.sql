@@ -1,9 +1,9 @@
--- Reports on call recordings that MeltanoLabs' target-postgres, with PGTZ=UTC, loads into Postgres.
+-- Views for reports on call recordings, on the table that MeltanoLabs' target-postgres loads with PGTZ=UTC.
+-- To create the views, in the first schema of your search_path:
 --
 --     psql -f docs/sql/postgres.sql
 --
--- creates the views in the first schema of your search_path. Run it again after you edit this
--- file. docs/analysis.md explains the views.
+-- Run the file again after you edit it. docs/analysis.md describes the views.
 
 -- Your settings.
 CREATE OR REPLACE VIEW report_settings AS
@@ -54,7 +54,7 @@ BEGIN
     FROM public.runs
     GROUP BY job_name;
 EXCEPTION WHEN undefined_table OR undefined_column THEN
-    RAISE NOTICE 'The schema public has no tables of Meltano: save the state in saved_state.';
+    RAISE NOTICE 'No Meltano tables in the schema public: load the state into saved_state.';
 
     CREATE TABLE IF NOT EXISTS saved_state (
         saved_at timestamptz NOT NULL DEFAULT now(),
@@ -212,12 +212,10 @@ FROM (SELECT DISTINCT tag, unique_id FROM legs WHERE tag IS NOT NULL) AS tags
 JOIN calls ON calls.unique_id = tags.unique_id;
 
 CREATE OR REPLACE VIEW recordings_near_deletion AS
-SELECT *
-FROM (
-    SELECT legs.*, ended_at + retention_days * INTERVAL '24 hours' AS deletion_at, warning_days
-    FROM legs, report_settings
-) AS dated
-WHERE deletion_at BETWEEN now() AND now() + warning_days * INTERVAL '24 hours';
+SELECT legs.*, ended_at + retention_days * INTERVAL '24 hours' AS deletion_at
+FROM legs, report_settings
+WHERE ended_at + retention_days * INTERVAL '24 hours'
+    BETWEEN now() AND now() + warning_days * INTERVAL '24 hours';
 
 CREATE OR REPLACE VIEW states AS
 SELECT
@@ -264,7 +262,7 @@ SELECT
         WHERE hour_ranges.state_id = local_hours.state_id
             AND local_hour >= first_hour
             AND local_hour < end_hour
-            -- The tap reads the hours after the bookmark's value again.
+            -- Hours that end after replication_key_value do not count as read.
             AND local_hour + INTERVAL '1 hour' <= read_until AT TIME ZONE zone
     ) AS is_read,
     coalesce(legs, 0) AS legs
