@@ -41,7 +41,7 @@ class Client:
         self,
         config: Mapping[str, Any],
         clock: Clock,
-        logger: logging.Logger,
+        logger: logging.Logger | logging.LoggerAdapter[Any],
         on_response: Callable[[int, float], None],
     ) -> None:
         self._api_key: str = config["api_key"]
