@@ -15,7 +15,7 @@ Range: TypeAlias = tuple[datetime, datetime]
 """A range of hours, end exclusive. Both times are naive and on the full hour."""
 
 MAX_FAILURES = 5
-"""End the run after this many adjacent hours fail: the rest would probably fail as well."""
+"""End the run after this many hours in a row fail: the rest would probably fail as well."""
 
 MAX_AHEAD = timedelta(hours=1)
 """How far a state may be ahead of this machine's clock."""
@@ -256,10 +256,17 @@ class Backlog:
 
     @property
     def has_failure_streak(self) -> bool:
-        """Whether MAX_FAILURES adjacent hours have failed."""
-        # If scattered failures counted, old hours that always fail, which come first in every
-        # run, could block all others.
-        return any(end - start >= MAX_FAILURES * HOUR for start, end in self.failed.ranges)
+        """Whether MAX_FAILURES hours failed with no hour read between them on the clock."""
+        # If a read hour did not count as a break, old hours that always fail, which come first in
+        # every run, could block all others.
+        streak: list[datetime] = []
+        for hour in self.failed:
+            if streak and HourSet.merge([(streak[-1] + HOUR, hour)]) & self.hours_read:
+                streak = []
+            streak.append(hour)
+            if len(streak) == MAX_FAILURES:
+                return True
+        return False
 
     def _due(self, newest_due: datetime) -> HourSet:
         return hours_between(self.first, min(self.last, newest_due), self.zone)

@@ -150,7 +150,7 @@ def run_tap(
 
 
 def expected_legs(simulator: Simulator, start: str, end: str) -> list[Leg]:
-    """The simulator's legs that end between two times on its wall clock."""
+    """Return the generated legs that end between two wall-clock times; ignores its `legs`."""
     zone = ZoneInfo(simulator.timezone)
     first, last = (
         datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(UTC) for text in (start, end)

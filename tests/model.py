@@ -1,6 +1,7 @@
 """A model of a run that uses only sets of hours and sampled clocks."""
 
 import dataclasses
+import math
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ def bookmark_hours(bookmark: dict[str, Any], clocks: Clocks, start: datetime) ->
 
 
 class Step(NamedTuple):
-    """An hour that was read or failed: its records, and all hours read so far."""
+    """An hour that was read: its records, and all hours read so far."""
 
     records: list[dict[str, Any]]
     read: frozenset[datetime]
@@ -61,8 +62,7 @@ class RunModel:
         self.steps: list[Step] = []
         self.hours: list[datetime] = []
         self.read_before = frozenset(self.read)
-        self.failed: list[datetime] = []
-        self.failed_in_a_row = 0
+        self.failed: set[datetime] = set()
         self.skew = timedelta()  # of the PBX's clock behind the tap's
         again = sorted(self.due(self.now) & self.read)
         self.again = set(again[len(again) - min(self.lookback, len(again)) :])
@@ -76,22 +76,26 @@ class RunModel:
 
     def unread(self, now: datetime) -> set[datetime]:
         """The hours to read for the first time."""
-        return self.due(now) - self.read - {*self.failed}
+        return self.due(now) - self.read - self.failed
 
     def next_hour(self, now: datetime) -> datetime | None:
-        left = len(self.hours) + 2 if self.limit is None else self.limit
-        left -= len(self.hours) + len(self.failed)
-        # A run reads one hour at least, however many fail before it.
-        left = left if self.hours else max(left, 1)
-        if (self.limit and left <= 0) or self.failed_in_a_row == MAX_FAILURES:
+        left = math.inf if self.limit is None else self.limit - len(self.hours) - len(self.failed)
+        if not self.hours:  # however many hours fail, a run reads at least one
+            left = max(left, 1)
+        if left <= 0 or self.has_failure_streak():
             return None
-        wanted = unread = self.unread(now)
-        # The last hour of a limited run is one that was never read.
-        if not unread or not self.limit or left != 1:
-            wanted = unread | (self.again & self.due(now))
+        wanted = self.unread(now)
+        if left > 1 or not wanted:  # a limited run saves its last request for an unread hour
+            wanted |= self.again & self.due(now)
         return (max if self.newest_first else min)(wanted, default=None)
 
-    def answer(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
+    def has_failure_streak(self) -> bool:
+        """Whether five hours failed with no hour read between them on the clock."""
+        hours = sorted(self.read | self.failed)
+        marks = "".join("x" if hour in self.failed else "." for hour in hours)
+        return "x" * MAX_FAILURES in marks
+
+    def succeed(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
         """Record a response with the legs of an hour. `date` is the time on the PBX's clock."""
         if date < self.clocks.end(hour) + self.settle - MINUTE:
             self.skew = now - date
@@ -100,14 +104,11 @@ class RunModel:
         self.hours.append(hour)
         self.read.add(hour)
         self.again.discard(hour)
-        self.failed_in_a_row = 0
         self.steps.append(Step(records, frozenset(self.read)))
 
     def fail(self, hour: datetime) -> None:
         """Record that an hour's response cannot be read."""
-        adjacent = self.failed and abs(hour - self.failed[-1]) == timedelta(hours=1)
-        self.failed_in_a_row = self.failed_in_a_row + 1 if adjacent else 1
-        self.failed.append(hour)
+        self.failed.add(hour)
         self.again.discard(hour)
 
     def messages(self) -> list[Any]:

@@ -235,7 +235,8 @@ def test_run_requests_each_wanted_hour_once(data: st.DataObject) -> None:
         assert numbers(backlog.unread(hour(newest_due))) == unread
         assert numbers(backlog.pending(hour(newest_due))) == rest
         allowed = max(limit - len(done | failed), 0 if done else 1)
-        is_over = any({*range(n, n + MAX_FAILURES)} <= failed for n in failed) or not allowed
+        marks = ["x" if n in failed else "." for n in sorted(before | done | failed)]
+        is_over = "x" * MAX_FAILURES in "".join(marks) or not allowed
         chosen = backlog.choose(hour(newest_due))
         if is_over or not rest:
             break
@@ -249,3 +250,11 @@ def test_run_requests_each_wanted_hour_once(data: st.DataObject) -> None:
             backlog.mark_read(hour(expected))
     assert chosen is None
     assert numbers(backlog.hours_read) == before | done
+
+
+def test_run_ends_if_newer_hours_fall_due_while_all_fail() -> None:
+    backlog = Backlog(HourSet(), hour(0), hour(20), MELBOURNE, newest_first=True, limit=None)
+    for n in (10, 12, 14, 16, 18):
+        assert backlog.choose(hour(n)) == hour(n)
+        backlog.mark_failed(hour(n))
+    assert backlog.choose(hour(20)) is None

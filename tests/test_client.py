@@ -94,12 +94,12 @@ CASES = [
 ]
 
 
-def format_hour(case: Case) -> str:
+def case_id(case: Case) -> str:
     failure = case.failure
     return f"{failure.kind}-{failure.status or ''}-{(failure.body or b'')[:20].decode()}"
 
 
-@pytest.mark.parametrize("case", CASES, ids=format_hour)
+@pytest.mark.parametrize("case", CASES, ids=case_id)
 def test_each_failure_is_retried_ends_the_run_or_fails_its_hour(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -149,7 +149,7 @@ def test_each_failure_is_retried_ends_the_run_or_fails_its_hour(
         ([403, 500, 429, 500], 5, ""),
     ],
 )
-def test_each_kind_of_failure_keeps_its_own_limit(
+def test_attempts_count_across_kinds_of_failure(
     statuses: list[int], attempts: int, last: str
 ) -> None:
     with Simulator(failures=[status(number) for number in statuses]) as pbx:

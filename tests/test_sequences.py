@@ -64,11 +64,11 @@ class Kill(NamedTuple):
     """Where a run is cut short, and how much of its output the target keeps."""
 
     at: float = 1  # the fraction of the messages that are written
-    states_lost: int = 0  # the STATE handed over: 0 or 1 is the last one, 2 the one before
+    lost_states: int = 0  # STATE messages that the target never handed over
     records_lost: bool = False  # whether the records after that STATE are lost
 
 
-KILLS = st.just(Kill()) | st.builds(Kill, st.floats(0, 1), st.integers(0, 2), st.booleans())
+KILLS = st.just(Kill()) | st.builds(Kill, st.floats(0, 1), st.integers(0, 1), st.booleans())
 
 ALL: dict[str, Any] = {"start": -4, "length": None, "newest_first": False, "limit": None}
 ALL |= {"lookback": 0, "interval": 0, "settle": 5}
@@ -96,6 +96,7 @@ class RequestClock(FakeClock):
     @override
     def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
         self.requested.append(self.now())
+        assert len(self.requested) < 1000, "the run does not end"
         return super().run_in_thread(task, timeout)
 
 
@@ -130,7 +131,8 @@ class TapLifecycle(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "pbx"):
             try:
-                self.read_everything()
+                if self.clock is None:  # otherwise a check failed in the last run
+                    self.read_everything()
             finally:
                 self.pbx.stop()
 
@@ -179,7 +181,7 @@ class TapLifecycle(RuleBasedStateMachine):
     def only_the_value_is_kept(self) -> None:
         del self.bookmark["hours_read"]
 
-    @precondition(lambda self: "hours_read" in self.bookmark)
+    @precondition(lambda self: {"hours_read", "replication_key_value"} <= self.bookmark.keys())
     @rule(number=st.integers(0, 10))
     def user_gives_up_on_an_hour(self, number: int) -> None:
         hour = self.hour_of(self.first + number * HOUR)
@@ -196,7 +198,7 @@ class TapLifecycle(RuleBasedStateMachine):
     def run_while_the_pbx_fails(
         self, config: dict[str, Any], kill: Kill, trouble: Trouble, number: int
     ) -> None:
-        """For one hour, or for any."""
+        """The PBX fails for one hour or, if `number` is negative, for any."""
         hour = self.hour_of(self.first + number * HOUR)
         at_hour = (f"{hour:%Y-%m-%d}", hour.hour) if number >= 0 else None
         failure = dataclasses.replace(trouble.failure, at=at_hour)
@@ -211,9 +213,9 @@ class TapLifecycle(RuleBasedStateMachine):
         messages = self.run(config, **others).messages
         messages = messages[: round(kill.at * len(messages))]
         places = [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
-        kept = [0, 0, *places, len(messages)][-kill.states_lost - 1]
-        late = [message for message in messages[kept:] if message["type"] == "RECORD"]
-        self.load(messages[:kept] + ([] if kill.records_lost else late))
+        kept = [0, 0, *places][-kill.lost_states - 1]
+        later_records = [message for message in messages[kept:] if message["type"] == "RECORD"]
+        self.load(messages[:kept] + ([] if kill.records_lost else later_records))
 
     # Checks
 
@@ -283,7 +285,7 @@ class TapLifecycle(RuleBasedStateMachine):
             else:
                 date = (now - self.ahead).replace(microsecond=0)
                 legs = [leg for leg in self.legs if self.hour_of(leg.callend) == hour]
-                model.answer(hour, legs, now, date)
+                model.succeed(hour, legs, now, date)
             attempts = 0
         assert not attempts, "the run gave up too early"
         self.hours_read |= {*model.hours}
@@ -308,7 +310,8 @@ class TapLifecycle(RuleBasedStateMachine):
                     frozenset(bookmark_hours(bookmark, self.clocks, min(self.clocks.hours)))
                 )
         # The SDK repeats the last STATE at the end.
-        assert written in (model.messages(), [*model.messages(), written[-1]])
+        expected = model.messages()
+        assert written in (expected, [*expected, expected[-1]])
 
     def load(self, messages: list[dict[str, Any]]) -> None:
         """Load messages as a target does; it must have all legs of the hours in each STATE."""

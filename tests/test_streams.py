@@ -273,7 +273,7 @@ class JumpingClock(FakeClock):
             self.instant = self.instant.subtract(hours=2)
 
 
-def test_clock_set_back_during_a_run_costs_no_hour(pbx: Simulator) -> None:
+def test_no_hour_is_lost_when_the_clock_is_set_back(pbx: Simulator) -> None:
     for order in ORDERS:
         for n in range(1, 6):
             config: dict[str, Any] = {"start_date": at(11), "backfill_order": order}

@@ -159,7 +159,7 @@ def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) 
 
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
-def test_quiet_hours_are_not_read_again(target: Target) -> None:
+def test_run_without_records_repeats_at_most_ten_hours(target: Target) -> None:
     """These targets keep the first STATE of a run without records."""
     with Simulator(volume=0, timezone="Australia/Perth") as pbx:
         days = {"start_date": "2021-06-05", "end_date": "2021-06-07T12:00"}
