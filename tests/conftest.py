@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -32,6 +33,21 @@ RAW_LEG: dict[str, Any] = {
 """A leg that the PBX could send, with all fields of the schema."""
 UNSENT = set(FIELDS) - SAMPLE[0].record(ZoneInfo("UTC")).keys()
 """New fields of the schema that the simulator does not send yet."""
+
+_LONGEST = ("test_own_project.py", "test_targets.py", "test_meltano.py", "test_analysis.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files that take longest first, then those with the most tests."""
+    sizes = Counter(item.path for item in items)
+    items.sort(
+        key=lambda item: (
+            _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST),
+            -sizes[item.path],
+            item.path,
+        )
+    )
+
 
 pytest.register_assert_rewrite("environments", "postgres", "projects", "views")
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -27,21 +26,6 @@ _STATE_ID = "dev:tap-noojee-to-target-postgres"
 
 _IGNORED = ("TAP_NOOJEE_", "TARGET_", "MELTANO_", "LOGLEVEL", "VIRTUAL_ENV", "UV_PROJECT", "PG")
 """Prefixes of variables that would change how the programs behave."""
-
-
-_LONGEST = ("test_own_project.py", "test_targets.py", "test_meltano.py", "test_analysis.py")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the files that take longest first, then those with the most tests."""
-    sizes = Counter(item.path for item in items)
-    items.sort(
-        key=lambda item: (
-            _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST),
-            -sizes[item.path],
-            item.path,
-        )
-    )
 
 
 @dataclasses.dataclass
@@ -175,7 +159,7 @@ def _environment(suffix: str = "") -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git clone with Meltano and all plugins, installed as the README's first command does."""
+    """Copy the working tree into a new git repository, and install Meltano and all plugins."""
 
     def make(folder: Path) -> None:
         root = folder / "tap-noojee"
@@ -224,7 +208,7 @@ class FirstSteps:
 
 @pytest.fixture(scope="session")
 def first_steps(clone: Path) -> FirstSteps:
-    """Run the README's commands for a new project, without a PBX and Meltano's Hub."""
+    """Run the README's commands for a new project, without a PBX and without the Hub."""
     folder, meltano = clone.parent, clone / ".venv" / "bin"
     run(meltano / "meltano", "init", "own", "--no-usage-stats", cwd=folder, env=_environment())
     own = Project(folder / "own", _environment(), meltano)

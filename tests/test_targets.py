@@ -17,6 +17,7 @@ from conftest import expected_legs
 from environments import Install
 from pages import ROOT
 from postgres import Postgres
+from processes import wait_until
 from targets import loader, pipe, query_duckdb, query_postgres, start
 
 from tap_noojee.simulator import Failure, Leg, Simulator
@@ -209,9 +210,7 @@ def test_jsonl_hands_over_state_only_at_the_end(
     target = [program(install, "target-jsonl")]
     with start(tmp_path, target, into_file(tmp_path), pbx, **MORNING) as (tap, process):
         assert process.stdout
-        while not path.exists() or path.read_text("utf-8").count("\n") < len(legs):
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_until(lambda: path.exists() and path.read_text("utf-8").count("\n") == len(legs))
         process.kill()
         assert process.stdout.read() == ""
         tap.kill()
