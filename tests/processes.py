@@ -123,13 +123,13 @@ def last_line(log: str) -> str:
     return log.splitlines()[-1].split(" | ", 3)[-1]
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait at most 20 seconds for a condition to hold."""
-    for _ in range(1000):
+def wait_until(condition: Callable[[], object], seconds: int = 20) -> None:
+    """Wait for a condition to hold, but not much longer than this."""
+    for _ in range(50 * seconds):
         if condition():
             return
         time.sleep(0.02)
-    raise AssertionError("the condition still does not hold after 20 seconds")
+    raise AssertionError(f"the condition still does not hold after {seconds} seconds")
 
 
 _FORKS = multiprocessing.get_context("forkserver")

@@ -1,18 +1,17 @@
 """Responses that no PBX should send, and how much memory they take.
 
-An oracle reads them a second time, with other code, so that a bug of the tap cannot hide behind
-the same bug in its tests.
+A second, simpler reader gives the expected records.
 """
 
 import gzip
 import json
-import re
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -66,11 +65,14 @@ DATE_FORMS = {
 
 
 def whole_number(text: str, least: int, most: int) -> int | None:
-    """The value of a whole number in any form, or None."""
-    if not re.fullmatch("[+-]?[0-9]{1,20}([.][0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text):
+    """Return the value of a whole number in any form, or None."""
+    digits = text.lower().partition("e")[0].lstrip("+-")
+    if not text.isascii() or "_" in text or digits != digits.strip("."):
         return None
-    number = Fraction(text)
-    return int(number) if number.denominator == 1 and least <= number <= most else None
+    with suppress(ArithmeticError):
+        number = Decimal(text)
+        return int(number) if least <= number <= most and number == int(number) else None
+    return None
 
 
 def expected_value(name: str, value: Any) -> Any:
@@ -78,7 +80,7 @@ def expected_value(name: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     text = value if isinstance(value, str) else json.dumps(value)
-    text = re.sub("[\0\ud800-\udfff]", "\ufffd", text)
+    text = "".join(c if c > "\0" and c.encode(errors="ignore") else "\ufffd" for c in text)
     if name in NUMBERS:
         return whole_number(text.strip(), *NUMBERS[name])
     if name in DATES:

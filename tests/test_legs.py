@@ -18,7 +18,7 @@ BIG = 2**63
 
 
 def read(*changes: dict[str, Any]) -> HourLegs:
-    """Read an hour of legs, each with these changes."""
+    """Read an hour with one leg for each set of changes."""
     legs = [RawLeg(**(RECORD | change)) for change in changes]
     return LegReader(ZONE, KEY).read(HOUR, legs)
 

@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import signal
-import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from conftest import as_rows, expected_legs, requested_hours
 from environments import run
 from pages import block
 from postgres import Postgres
+from processes import wait_until
 from projects import Project
 from targets import query_postgres
 from uv import find_uv_bin
@@ -124,9 +124,8 @@ def test_killed_run_loses_nothing(project: Project, pbx: Simulator, server: Post
     project.load_into(server)
     pbx.failures.append(Failure("stall", NOON))
     with project.start(*INTO_POSTGRES) as process:
-        while NOON not in requested_hours(pbx):
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_until(lambda: NOON in requested_hours(pbx) or process.poll() is not None, seconds=60)
+        assert process.poll() is None
         printed = project.meltano(*INTO_POSTGRES, status=1)
         assert f"Another '{project.state_id}' pipeline is already running" in printed
         os.killpg(process.pid, signal.SIGKILL)

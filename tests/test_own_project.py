@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +16,7 @@ from conftest import expected_legs, requested_hours, run_tap
 from environments import commit, run
 from pages import block, blocks
 from postgres import Postgres
+from processes import wait_until
 from projects import FirstSteps, Project
 
 from tap_noojee.simulator import Failure, Leg, Simulator
@@ -52,7 +52,7 @@ def tools(own: Project, tmp_path: Path) -> dict[str, str]:
 
 
 def test_readme_commands_make_one_successful_request(first_steps: FirstSteps) -> None:
-    """The simulator answers 401 to any key but the README's."""
+    """The simulator rejects every key but the README's with 403."""
     assert first_steps.statuses == [200], first_steps.printed
     content = (first_steps.project.root / "meltano.yml").read_text("utf-8")
     assert str(first_steps.project.root.parent) not in content
@@ -235,9 +235,8 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
         own.read(pbx, "2021-09-14T12:00:00", HOUR[1])
         pbx.failures.append(Failure("stall", ("2021-09-14", 15)))
         with own.start(*INTO_POSTGRES) as process:
-            while not own.hours_read():
-                assert process.poll() is None
-                time.sleep(0.2)
+            wait_until(lambda: own.hours_read() or process.poll() is not None, seconds=60)
+            assert process.poll() is None
             process.send_signal(signal.SIGTERM)
             process.communicate()
         assert process.returncode != 0

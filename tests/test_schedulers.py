@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from pages import block
+from processes import wait_until
 
 MELTANO = """#!/bin/sh
 echo "$PWD: meltano $*" >> "$CALLS"
@@ -56,9 +56,8 @@ def test_lock_stops_a_second_run(calls: Path) -> None:
         env=os.environ | {"SLEEP": "60"},
         start_new_session=True,
     ) as first:
-        while not calls.exists():
-            assert first.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: calls.exists() or first.poll() is not None)
+        assert first.poll() is None
         second = subprocess.run(["sh", "-c", command], check=False)
         os.killpg(first.pid, signal.SIGKILL)
     assert second.returncode == 1

@@ -164,7 +164,7 @@ def test_environment_variables_get_the_types_of_their_settings(pbx: Simulator) -
     assert "Username" not in done.records[0]
 
 
-def test_error_names_the_bad_variable(pbx: Simulator) -> None:
+def test_bad_variable_is_a_one_line_error(pbx: Simulator) -> None:
     bad = [
         ("request_interval", "--5", "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
         ("request_interval", API_KEY, "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),

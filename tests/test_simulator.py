@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import requests
 from click.testing import CliRunner
+from processes import wait_until
 from times import CHANGES, HOUR, MINUTE, clocks_around
 
 from tap_noojee.simulator import API_KEY, USER_KEY, Failure, Leg, Simulator, legs
@@ -142,8 +143,7 @@ def test_early_request_is_rejected_and_does_not_count() -> None:
     with Simulator(interval=0.5, rate_limit_status=400, failures=[Failure("status")]) as pbx:
         assert post(pbx).status_code == 503
         assert post(pbx).json() == {"Code": -1, "Message": "wait a bit and retry"}
-        while post(pbx).status_code != 200:
-            pass
+        wait_until(lambda: post(pbx).status_code == 200)
     first, *rejected, last = pbx.requests
     assert {request.status for request in rejected} == {400}
     assert last.time - first.time >= 0.5
@@ -155,8 +155,7 @@ def test_interval_counts_from_arrival_or_from_the_response(failures: list[Failur
         assert 429 not in [post(pbx).status_code for _ in range(2)]
     with Simulator(interval=0.2, latency=0.3, failures=failures, counts_from="response") as pbx:
         post(pbx)
-        while post(pbx).status_code == 429:
-            pass
+        wait_until(lambda: post(pbx).status_code != 429)
     assert pbx.requests[-1].time - pbx.requests[0].time >= 0.5
 
 
@@ -245,8 +244,7 @@ def test_stopping_ends_all_connections_and_threads(kind: Any) -> None:
         address = ("127.0.0.1", int(pbx.url.rsplit(":", 1)[1]))
         with socket.create_connection(address), socket.create_connection(address) as busy:
             busy.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            while not pbx.requests:
-                pass
+            wait_until(lambda: pbx.requests)
             pbx.stop()
     assert threading.active_count() == before
     with pytest.raises(ConnectionRefusedError):

@@ -64,7 +64,7 @@ def state(value: object) -> StateMessage:
 
 
 def record(size: int = 0) -> RecordMessage:
-    """A RECORD message whose line has this many bytes."""
+    """Build a RECORD message whose line has `size` bytes, or as few as possible."""
     overhead = len(LineWriter().format_message(RecordMessage("recordings", {"Tag": ""})))
     return RecordMessage("recordings", {"Tag": "x" * (size - overhead)})
 
