@@ -16,7 +16,7 @@ from conftest import Run, drop_missing, settings
 from tap_noojee.simulator import Simulator
 from tap_noojee.tap import main
 
-HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
+SAMPLE_HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
 """The documented hour, which has four legs."""
 
 
@@ -73,11 +73,11 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Comman
 def run_with(pbx: Simulator, tmp_path: Path, *options: object, **config: Any) -> CommandResult:
     """Run `tap-noojee` for the documented hour with these options and settings."""
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(settings(pbx, **HOUR | config)))
+    path.write_text(json.dumps(settings(pbx, **SAMPLE_HOUR | config)))
     return run_command("--config", path, *options)
 
 
 def variables(pbx: Simulator, **more: str) -> dict[str, str]:
     """Environment variables for the documented hour, with these settings."""
-    config = settings(pbx, **HOUR | more)
+    config = settings(pbx, **SAMPLE_HOUR | more)
     return {f"TAP_NOOJEE_{name.upper()}": str(value) for name, value in config.items()}

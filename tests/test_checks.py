@@ -130,7 +130,7 @@ def calls(*lags: float, name: str = "") -> list[dict[str, Any]]:
     ]
 
 
-def test_starts_far_from_the_time_in_unique_id_cast_doubt_on_the_zone() -> None:
+def test_starts_far_from_the_unique_id_cause_a_zone_warning() -> None:
     for lags, direction in [
         ((0, 0, 0), None),
         ((20, 20, 20), None),
@@ -151,7 +151,7 @@ def test_starts_far_from_the_time_in_unique_id_cast_doubt_on_the_zone() -> None:
             assert findings[0].topic == "zone"
 
 
-def test_zone_doubt_uses_only_first_legs_with_an_asterisk_id() -> None:
+def test_zone_warning_uses_only_first_legs_with_an_asterisk_id() -> None:
     good = calls(120, 120)
     third = good[0] | {"UniqueId": f"{CREATED - 7200}.9"}
     assert len(check(AFTERNOON, *good, third)) == 1
@@ -167,7 +167,7 @@ def test_zone_doubt_uses_only_first_legs_with_an_asterisk_id() -> None:
         assert check(AFTERNOON, *good, third | change) == []
 
 
-def test_dates_that_name_the_zone_leave_no_doubt() -> None:
+def test_dates_with_a_zone_cause_no_zone_warning() -> None:
     for name in ("AEST", "GMT+10:00"):
         assert check(AFTERNOON, *calls(120, 120, 120, name=name)) == []
     old_jvm, zone = check(AFTERNOON, *calls(120, 120, 120, name="EST"))
@@ -176,6 +176,6 @@ def test_dates_that_name_the_zone_leave_no_doubt() -> None:
     assert zone.topic == "zone"
 
 
-def test_repeated_hour_is_no_reason_to_doubt_the_zone() -> None:
+def test_repeated_hour_causes_no_zone_warning() -> None:
     legs = [leg | {"callend": "2021-04-04 02:30:00"} for leg in calls(120, 120, 120)]
     assert "assumes the first" in text(check(AUTUMN, *legs))

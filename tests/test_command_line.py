@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from commands import HOUR, run_command, run_with
+from commands import SAMPLE_HOUR, run_command, run_with
 from conftest import requested_hours, settings
 from singer_sdk.exceptions import SingerSDKError
 from singer_sdk.plugin_base import SingerCommand
@@ -53,7 +53,7 @@ def test_discover_about_version_and_help_need_no_settings(env: dict[str, str]) -
     assert "--discover" in run_command("--help", env=env).output
 
 
-def test_connection_test_makes_one_request(pbx: Simulator, tmp_path: Path) -> None:
+def test_connection_test_exits_1_without_a_retry(pbx: Simulator, tmp_path: Path) -> None:
     done = run_with(pbx, tmp_path, "--test")
     assert (done.code, len(requested_hours(pbx))) == (0, 1)
     for count, status in enumerate((401, 503, 429, 403), 2):
@@ -92,7 +92,7 @@ def test_later_files_and_then_the_environment_override_settings(
     pbx: Simulator, tmp_path: Path
 ) -> None:
     files = tmp_path / "first.json", tmp_path / "second.json"
-    files[0].write_text(json.dumps(settings(pbx, **HOUR, timezone="Mars")))
+    files[0].write_text(json.dumps(settings(pbx, **SAMPLE_HOUR, timezone="Mars")))
     files[1].write_text(json.dumps({"timezone": "Venus"}))
     options = ["--config", files[0], "--config", files[1]]
     assert "'Venus'" in run_command(*options).error_line

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import SAMPLE_HOUR
 from conftest import FIELDS, FakeClock, expected_legs, run_tap
 from pages import ROOT, block, blocks
 from postgres import Postgres
@@ -22,7 +23,6 @@ pytest_plugins = ["postgres"]
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 PRIVACY, OPERATION = "docs/privacy.md", "docs/operation.md"
-HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
 SALT = "sixteen are many"
 
 
@@ -80,7 +80,7 @@ def test_pages_agree_on_state_ids() -> None:
 
 
 def test_readme_shows_a_record_as_the_tap_writes_it(pbx: Simulator) -> None:
-    record = run_tap(pbx, **HOUR).records[-1]
+    record = run_tap(pbx, **SAMPLE_HOUR).records[-1]
     assert record | json.loads(block("README.md", '"callend"', "json")) == record
 
 
@@ -128,7 +128,7 @@ def test_lookback_costs_as_many_requests_as_documented(pbx: Simulator) -> None:
 
 def test_masked_numbers_keep_all_but_four_digits(pbx: Simulator) -> None:
     with_sources(pbx, "0412345678", None, "")
-    run = run_tap(pbx, **HOUR, stream_maps=stream_maps("xxxx"))
+    run = run_tap(pbx, **SAMPLE_HOUR, stream_maps=stream_maps("xxxx"))
     assert run.error is None
     assert [record["Source"] for record in run.records] == ["041234xxxx", None, ""]
     assert "Username" not in run.messages[0]["schema"]["properties"]
@@ -138,7 +138,7 @@ def test_masked_numbers_keep_all_but_four_digits(pbx: Simulator) -> None:
 def test_all_forms_of_a_number_have_the_same_hash(pbx: Simulator) -> None:
     with_sources(pbx, "0412345678", "+61412345678", "0412 345 678", "500", None)
     maps = stream_maps("sha256")
-    run = run_tap(pbx, **HOUR, stream_maps=maps, stream_map_config={"salt": SALT})
+    run = run_tap(pbx, **SAMPLE_HOUR, stream_maps=maps, stream_map_config={"salt": SALT})
     assert run.error is None
     hashed = [sha256(f"{SALT}{n}".encode()).hexdigest() for n in (*["412345678"] * 3, "500")]
     assert [record["Source"] for record in run.records] == [*hashed, None]
@@ -150,7 +150,7 @@ def test_all_forms_of_a_number_have_the_same_hash(pbx: Simulator) -> None:
 def test_hashing_without_a_long_salt_writes_nothing(
     pbx: Simulator, config: dict[str, str]
 ) -> None:
-    run = run_tap(pbx, **HOUR, stream_maps=stream_maps("sha256"), stream_map_config=config)
+    run = run_tap(pbx, **SAMPLE_HOUR, stream_maps=stream_maps("sha256"), stream_map_config=config)
     assert run.error is not None
     assert not run.records
 
@@ -160,7 +160,7 @@ def test_faker_settings_invent_the_same_names_in_each_run(pbx: Simulator) -> Non
         "stream_maps": {"recordings": {"Username": "fake.user_name()"}},
         "faker_config": {"seed": 7, "locale": "en_AU"},
     }
-    runs = [run_tap(pbx, **HOUR, **faker) for _ in range(2)]
+    runs = [run_tap(pbx, **SAMPLE_HOUR, **faker) for _ in range(2)]
     names = [[record["Username"] for record in run.records] for run in runs]
     assert names[0] == names[1]
     assert "NoojeeAdmin" not in names[0]

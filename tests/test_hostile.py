@@ -30,7 +30,7 @@ from tap_noojee.responses import Response, parse_response
 from tap_noojee.simulator import Failure, Simulator
 
 ZONE = ZoneInfo("Australia/Melbourne")
-HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
+WALL_HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 KEY = "k3y-wxyh-o0d-chqrs"
 GOOD = RAW_LEG | {
     "CallRecordId": "6468",
@@ -167,7 +167,7 @@ def read(
     try:
         _ = response.date
         decoded = parse_response(response, KEY, datetime(2022, 6, 1, tzinfo=UTC))
-        legs = LegReader(ZONE, KEY).read(HOUR, decoded.legs).legs
+        legs = LegReader(ZONE, KEY).read(WALL_HOUR, decoded.legs).legs
     except NoojeeError as error:
         text = str(error)
         assert text.isprintable()

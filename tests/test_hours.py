@@ -29,12 +29,12 @@ def check(clocks: Clocks) -> None:
     """Compare every function with the sampled clocks."""
     zone, existing = clocks.zone, clocks.whole_hours()
     for wall in clocks.walls():
-        exists = wall in clocks.hours
+        exists = wall in clocks.by_hour
         assert end_of(wall, zone) == (clocks.end(wall) if exists else None), (clocks, wall)
         assert is_repeated(wall, zone) == clocks.is_repeated(wall), (clocks, wall)
         minutes = [wall + k * MINUTE for k in range(60)]
         for minute in minutes:
-            assert resolve(minute, zone) == clocks.shown.get(minute, []), (clocks, minute)
+            assert resolve(minute, zone) == clocks.by_minute.get(minute, []), (clocks, minute)
     for before, after in itertools.pairwise(existing):
         assert next_hour(before, zone) == after, clocks
     for instant in clocks.instants[::5]:

@@ -20,8 +20,8 @@ from tap_noojee.tap import TapNoojee
 ROOT = Path(__file__).parent.parent
 (DEFINITION,) = (ROOT / "plugins" / "extractors").glob("tap-noojee--*.yml")
 HUB: dict[str, Any] = yaml.safe_load(DEFINITION.read_text("utf-8"))
-MELTANO: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
-(EXTRACTOR,) = MELTANO["plugins"]["extractors"]
+MELTANO_YML: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
+(EXTRACTOR,) = MELTANO_YML["plugins"]["extractors"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 TapNoojee.append_builtin_config(TapNoojee.config_jsonschema)

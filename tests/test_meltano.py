@@ -83,7 +83,7 @@ def test_readme_commands_load_a_day_and_chart_it(project: Project, pbx: Simulato
     assert file_rows(project) == as_rows(today + tomorrow + today)
 
 
-def test_bad_hour_costs_only_itself(project: Project, pbx: Simulator, server: Postgres) -> None:
+def test_bad_hour_affects_no_other(project: Project, pbx: Simulator, server: Postgres) -> None:
     """One hour has a NUL, one is unreadable, and one is in Latin-1."""
 
     def body(name: str, charset: str, leg: Leg) -> bytes:
@@ -190,22 +190,22 @@ def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) 
 
 
 def test_views_work_on_what_a_real_meltano_loads(project: Project, server: Postgres) -> None:
-    server = views.database(server, "reports")
+    server = views.create_database(server, "reports")
     run(find_uv_bin(), "pip", "install", "--python", project.bin / "python", "psycopg[binary]")
     project.load_into(server)
     login = f"{server.user}:{server.password}@{server.host}:{server.port}/{server.database}"
     project.environment["MELTANO_DATABASE_URI"] = f"postgresql+psycopg://{login}"
     began = datetime.now(UTC)
-    with Simulator(legs=views.ODD) as pbx:
+    with Simulator(legs=views.ODD_LEGS) as pbx:
         project.read(pbx, "2021-04-05", "2021-04-06")
         project.meltano(*INTO_POSTGRES)
         project.read(pbx, "2021-04-05", "2021-04-07", TAP_NOOJEE_API_KEY="wrong")
         project.meltano(*INTO_POSTGRES, status=1)
     views.run(server, views.RUN_FILE)
     db = views.Database("postgres", partial(query_postgres, server), print)
-    db.check(views.LEG, "legs", map(views.leg_row, views.ODD))
+    db.check(views.LEG, "legs", map(views.leg_row, views.ODD_LEGS))
     fresh = db.query("SELECT state_id, read_until, last_success, last_failure FROM freshness")
-    ((found, until, success, failure),) = views.plain(fresh)
+    ((found, until, success, failure),) = views.row_values(fresh)
     assert found.startswith("dev:tap-noojee-to-target-postgres")
     assert until == datetime(2021, 4, 5, 14, tzinfo=UTC)
     assert began < success < failure < datetime.now(UTC)

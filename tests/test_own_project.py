@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 pytest_plugins = ["projects"]
 
 RECIPES, OPERATION = "docs/recipes.md", "docs/operation.md"
-HOUR = ("2021-09-14T15:00:00", "2021-09-14T16:00:00")
+PERIOD = ("2021-09-14T15:00:00", "2021-09-14T16:00:00")
 INTO_POSTGRES = ("run", "tap-noojee", "target-postgres")
 
 
@@ -36,7 +36,7 @@ def ends(server: Postgres, table: str = "tap_noojee.recordings") -> list[datetim
     return [callend.replace(tzinfo=UTC) for (callend,) in rows]
 
 
-def expected_ends(pbx: Simulator, start: str = HOUR[0], end: str = HOUR[1]) -> list[datetime]:
+def expected_ends(pbx: Simulator, start: str = PERIOD[0], end: str = PERIOD[1]) -> list[datetime]:
     return [leg.callend for leg in expected_legs(pbx, start, end)]
 
 
@@ -62,7 +62,7 @@ def test_nightly_lookback_and_edited_state_read_hours_again(
     own: Project, pbx: Simulator, server: Postgres
 ) -> None:
     """After the README's run: the nightly run, then the recipe that edits the state."""
-    own.read(pbx, "2021-09-14", HOUR[1])
+    own.read(pbx, "2021-09-14", PERIOD[1])
     own.load_into(server)
     text = block("README.md", "meltano add target-postgres", "sh")
     own.shell(text[text.index("meltano run") :])
@@ -96,15 +96,15 @@ def test_rehearsal_does_not_spoil_the_real_load(
 ) -> None:
     own.load_into(server)
     own.load_into(server, "rehearsal")
-    own.environment |= {"TAP_NOOJEE_START_DATE": HOUR[0], "TAP_NOOJEE_END_DATE": HOUR[1]}
+    own.environment |= {"TAP_NOOJEE_START_DATE": PERIOD[0], "TAP_NOOJEE_END_DATE": PERIOD[1]}
     own.shell(block(OPERATION, "environment add rehearsal", "sh"), env=tools)
     assert ends(server, "rehearsal.recordings") == expected_ends(pbx)
-    own.read(pbx, *HOUR, TAP_NOOJEE_API_URL=pbx.url.replace("127.0.0.1", "localhost"))
+    own.read(pbx, *PERIOD, TAP_NOOJEE_API_URL=pbx.url.replace("127.0.0.1", "localhost"))
     own.meltano(*INTO_POSTGRES)
     assert ends(server) == expected_ends(pbx)
 
     # After a rehearsal in the same environment, by mistake.
-    own.read(pbx, *HOUR)
+    own.read(pbx, *PERIOD)
     printed = own.meltano(*INTO_POSTGRES, status=1)
     assert "state: written with pbx 'localhost', but this run uses '127.0.0.1'" in printed
     assert "Traceback" not in printed
@@ -117,7 +117,7 @@ def test_rehearsal_does_not_spoil_the_real_load(
 def test_scheduled_job_keeps_the_state_of_meltano_run(
     own: Project, pbx: Simulator, server: Postgres
 ) -> None:
-    own.read(pbx, *HOUR)
+    own.read(pbx, *PERIOD)
     own.load_into(server)
     own.shell(block(RECIPES, "schedule add", "sh"))
     own.meltano("schedule", "run", "hourly")
@@ -175,7 +175,7 @@ def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Po
 def test_job_loads_one_pbx_into_two_targets(own: Project, server: Postgres) -> None:
     own.load_into(server)
     with Simulator(interval=5) as pbx:
-        own.read(pbx, *HOUR, TAP_NOOJEE_REQUEST_INTERVAL="5")
+        own.read(pbx, *PERIOD, TAP_NOOJEE_REQUEST_INTERVAL="5")
         own.shell(block(RECIPES, "meltano job add both", "sh"))
         statuses = [request.status for request in pbx.requests]
         assert ends(server) == expected_ends(pbx)
@@ -189,7 +189,7 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_p
     own.shell(install)
     with (own.root / ".env").open("a", encoding="utf-8") as file:
         file.write(block(RECIPES, "MELTANO_MAP_TRANSFORMER", "sh"))
-    own.read(pbx, *HOUR)
+    own.read(pbx, *PERIOD)
     own.shell(pipeline.replace("postgres", "jsonl"))
     hashed = sha256(b"a-long-random-text500").hexdigest()
     assert [record["Source"] for record in own.records] == [hashed] * 4
@@ -203,7 +203,7 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_p
     )
     done = subprocess.run(
         [program, "--config", tmp_path / "config.json"],
-        input=run_tap(pbx, start_date=HOUR[0], end_date=HOUR[1]).output,
+        input=run_tap(pbx, start_date=PERIOD[0], end_date=PERIOD[1]).output,
         capture_output=True,
         text=True,
         check=False,
@@ -232,7 +232,7 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
     moments = [datetime(2021, 9, 14, hour, 30, tzinfo=UTC) for hour in range(2, 6)]
     legs = [Leg(moment, moment, str(moment.hour)) for moment in moments]
     with Simulator(legs=legs) as pbx:
-        own.read(pbx, "2021-09-14T12:00:00", HOUR[1])
+        own.read(pbx, "2021-09-14T12:00:00", PERIOD[1])
         pbx.failures.append(Failure("stall", ("2021-09-14", 15)))
         with own.start(*INTO_POSTGRES) as process:
             wait_until(lambda: own.hours_read() or process.poll() is not None, seconds=60)
@@ -275,7 +275,7 @@ def test_readme_commands_work_without_meltano(
     environment = own.environment | tools
     plain = dataclasses.replace(own, root=folder, environment=environment, bin=tmp_path / "bin")
     config = json.loads(block("README.md", '"api_key"', "json")) | {"api_url": pbx.url}
-    config |= {"start_date": HOUR[0], "end_date": "2021-09-14T17:00", "request_interval": 0}
+    config |= {"start_date": PERIOD[0], "end_date": "2021-09-14T17:00", "request_interval": 0}
     pbx.api_key = config["api_key"]
     pbx.failures.append(Failure("status", ("2021-09-14", 16), status=401))
     target = block("README.md", "destination_path", "json")

@@ -10,7 +10,7 @@ import pytest
 from pages import block
 from processes import wait_until
 
-MELTANO = """#!/bin/sh
+FAKE_MELTANO = """#!/bin/sh
 echo "$PWD: meltano $*" >> "$CALLS"
 sleep "${SLEEP:-0}"
 exit "${STATUS:-0}"
@@ -21,7 +21,7 @@ EVERY_HOUR = ["10", "*", "*", "*", "*"]
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file in which the stand-in lists its calls."""
-    (tmp_path / "meltano").write_text(MELTANO)
+    (tmp_path / "meltano").write_text(FAKE_MELTANO)
     (tmp_path / "meltano").chmod(0o755)
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")

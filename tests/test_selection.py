@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import HOUR, run_with
+from commands import SAMPLE_HOUR, run_with
 from conftest import Run, expected_legs, requested_hours, run_tap
 
 from tap_noojee.simulator import Simulator
@@ -90,14 +90,14 @@ CATALOGS: list[tuple[dict[str, Any], set[str]]] = [
 
 def test_catalog_selects_fields_and_changes_nothing_else(pbx: Simulator) -> None:
     for case, (content, missing) in enumerate(CATALOGS):
-        run = run_tap(pbx, catalog=content, **HOUR)
+        run = run_tap(pbx, catalog=content, **SAMPLE_HOUR)
         assert fields_of(run) == FIELDS - missing, case
         assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00", case
 
 
 def test_deselected_stream_is_skipped(pbx: Simulator) -> None:
     for off in ({"selected": False}, {"inclusion": "available"}):
-        run = run_tap(pbx, catalog=metadata(stream=off), **HOUR)
+        run = run_tap(pbx, catalog=metadata(stream=off), **SAMPLE_HOUR)
         assert (run.error, run.messages) == (None, [])
     assert requested_hours(pbx) == []
 
@@ -214,7 +214,7 @@ def test_stream_maps_apply(pbx: Simulator) -> None:
         ({"__else__": None, "recordings": {}}, {"recordings": "500"}),
     ]
     for maps, expected in cases:
-        run = run_tap(pbx, stream_maps=maps, **HOUR)
+        run = run_tap(pbx, stream_maps=maps, **SAMPLE_HOUR)
         found: dict[str, str | None] = {}
         for message in run.messages:
             if message["type"] == "RECORD":
@@ -228,7 +228,7 @@ def test_error_names_the_failing_expression_but_not_the_record(
 ) -> None:
     pbx.legs = [
         dataclasses.replace(leg, source=None, username="x0412345678")  # type: ignore[arg-type]
-        for leg in expected_legs(pbx, HOUR["start_date"], HOUR["end_date"])
+        for leg in expected_legs(pbx, SAMPLE_HOUR["start_date"], SAMPLE_HOUR["end_date"])
     ]
     causes = {
         "sha256(config['salt'] + Source)": "TypeError",

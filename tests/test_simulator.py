@@ -27,7 +27,7 @@ from tap_noojee.simulator.server import BASES
 MELBOURNE = ZoneInfo("Australia/Melbourne")
 SAMPLE = {"apiKey": API_KEY, "date": "2021/09/14", "hour": "15"}
 ENDPOINT = f"{BASES[0]}/retrieveMetaDataByHour"
-CODE = (sys.executable, "-m", "tap_noojee.simulator")
+COMMAND = (sys.executable, "-m", "tap_noojee.simulator")
 
 
 def post(pbx: Simulator, **params: str) -> requests.Response:
@@ -41,9 +41,9 @@ def read(pbx: Simulator, date: str, hour: int) -> Any:
 
 
 def simulate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    code = [*CODE, *arguments]
+    command = [*COMMAND, *arguments]
     return subprocess.run(
-        code, env=os.environ | env, capture_output=True, text=True, check=False, timeout=30
+        command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=30
     )
 
 
@@ -69,7 +69,7 @@ def test_hours_and_passes_match_sampled_clocks(fold: Any) -> None:
         calls = [Leg(end, end, end.isoformat()) for end in clocks.instants]
         with Simulator(timezone=key, fold=fold, legs=calls) as pbx:
             for hour in clocks.walls()[5:-5]:
-                minutes = [clocks.shown.get(hour + k * MINUTE, []) for k in range(60)]
+                minutes = [clocks.by_minute.get(hour + k * MINUTE, []) for k in range(60)]
                 expected = {end.isoformat() for both in minutes for end in both[passes[fold]]}
                 records = read(pbx, f"{hour:%Y/%m/%d}", hour.hour)
                 assert {record["CallRecordId"] for record in records} == expected, (clocks, hour)
@@ -319,12 +319,12 @@ COUNT_SIGNALS = """if True:
     print(*map(int, got))
     raise SystemExit(42)
 """
-COUNTER = (*CODE, "--", sys.executable, "-c", COUNT_SIGNALS)
+SIGNAL_COUNTER = (*COMMAND, "--", sys.executable, "-c", COUNT_SIGNALS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_is_forwarded_once(number: signal.Signals) -> None:
-    with start_without_terminal(*COUNTER) as running:
+    with start_without_terminal(*SIGNAL_COUNTER) as running:
         assert running.stdout.readline() == "ready\n"
         running.send_signal(number)
         out, _ = running.communicate(timeout=30)
@@ -333,7 +333,7 @@ def test_signal_is_forwarded_once(number: signal.Signals) -> None:
 
 def test_ctrl_c_in_a_terminal_is_not_forwarded() -> None:
     terminal = "import os, pty, sys\nsys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
-    with start_without_terminal(sys.executable, "-c", terminal, *COUNTER) as running:
+    with start_without_terminal(sys.executable, "-c", terminal, *SIGNAL_COUNTER) as running:
         assert ["ready" in running.stdout.readline() for _ in range(2)] == [False, True]
         running.stdin.write("\x03")
         running.stdin.flush()
@@ -345,7 +345,7 @@ def test_ctrl_c_in_a_terminal_is_not_forwarded() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_without_a_command_it_shows_keys_and_counts_statuses(number: signal.Signals) -> None:
     options = ("--api-key", "abc", "--user-key", "def", "--interval", "0")
-    with start_without_terminal(*CODE, *options, "--failure", "status=500") as running:
+    with start_without_terminal(*COMMAND, *options, "--failure", "status=500") as running:
         ready, user = (running.stderr.readline() for _ in range(2))
         assert "Global API key: abc;" in ready
         assert "User API key def " in user

@@ -67,7 +67,7 @@ Row = tuple[Leg, int]
 
 
 def wall(moment: datetime) -> datetime:
-    """The hour that the PBX's clock shows."""
+    """Return the wall-clock hour in the PBX's zone."""
     return moment.astimezone(ZONE).replace(minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
 
 
@@ -104,7 +104,7 @@ class Soak:
         for leg in legs(BEGIN, END, zone=ZONE):
             self.legs[leg, (leg.callend - leg.start).seconds] = wall(leg.callend)
         self.read: set[datetime] = set()
-        self.answered: set[tuple[str | None, int | None]] = set()
+        self.served: set[tuple[str | None, int | None]] = set()
         self.runs: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
 
@@ -185,16 +185,16 @@ class Soak:
 
     def check(self) -> None:
         """Compare this run's requests, the state and the table."""
-        answered = [r[1:3] for r in self.pbx.requests if r.status == 200 and not r.failure]
-        self.answered.update(answered)
+        served = [r[1:3] for r in self.pbx.requests if r.status == 200 and not r.failure]
+        self.served.update(served)
         earlier, self.read = self.read, self.hours_read()
         rows, asked = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}
         marked = {row for row, hour in self.legs.items() if hour in self.read}
         problems: dict[str, set[Any]] = {
-            "answered twice in one run": {hour for hour in answered if answered.count(hour) > 1},
+            "served twice in one run": {hour for hour in served if served.count(hour) > 1},
             "in the table, but not on the PBX": rows - self.legs.keys(),
             "read according to the state, but not in the table": marked - rows,
-            "read according to the state, but never answered": asked - self.answered,
+            "read according to the state, but never served": asked - self.served,
             "no longer in the state": earlier - self.read,
         }
         for problem, found in problems.items():

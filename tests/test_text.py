@@ -50,7 +50,7 @@ def test_plan_of_a_limited_run_names_its_hours() -> None:
     assert "in this run" not in describe_plan(4, 1, 5, 60)
 
 
-def test_outlook_estimates_the_end_by_the_pace() -> None:
+def test_progress_estimates_the_end_from_the_pace() -> None:
     for pace, done in ((60, "13:40 AEST"), (180, "17:00 AEST")):
         text = f"100 hours left, done at about 2021-09-20 {done}"
         assert describe_progress(100, inf, pace, NOON) == text
@@ -58,7 +58,7 @@ def test_outlook_estimates_the_end_by_the_pace() -> None:
     assert describe_progress(400, inf, 3600, NOON).endswith("2021-10-07 05:00 AEDT")
 
 
-def test_outlook_of_less_than_an_hour_is_a_duration() -> None:
+def test_progress_under_an_hour_is_a_duration() -> None:
     assert describe_progress(59, inf, 60, NOON) == "59 hours left, about 59 minutes"
     assert (
         describe_progress(60, inf, 60, NOON)
@@ -68,7 +68,7 @@ def test_outlook_of_less_than_an_hour_is_a_duration() -> None:
     assert describe_progress(1, inf, 0, NOON) == "1 hour left, less than a second"
 
 
-def test_outlook_of_a_limited_run_is_about_this_run() -> None:
+def test_progress_of_a_limited_run_covers_this_run() -> None:
     text = "100 hours left, 90 of them in this run, done at about 2021-09-20 13:30 AEST"
     assert describe_progress(100, 90, 60, NOON) == text
     assert "in this run" not in describe_progress(90, 90, 60, NOON)
@@ -77,7 +77,7 @@ def test_outlook_of_a_limited_run_is_about_this_run() -> None:
         assert describe_progress(0, allowed, 60, NOON) == "nothing left to read"
 
 
-def test_summary_has_the_counts_of_the_run() -> None:
+def test_result_counts_legs_hours_and_requests() -> None:
     assert describe_result(263, 24, 25, 0) == "263 legs in 24 hours, 25 requests"
     assert describe_result(263, 24, 25, 1) == (
         "263 legs in 24 hours, 25 requests; 1 hour left for later runs"

@@ -44,7 +44,7 @@ def local(text: str, zone: str) -> datetime:
 
 
 def wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
-    """The naive time that clocks in the zone show."""
+    """Return the naive local time in the zone."""
     return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
@@ -60,25 +60,25 @@ class Clocks:
     def __init__(self, zone: ZoneInfo, first: datetime, last: datetime) -> None:
         self.zone = zone
         self.instants = [first + k * MINUTE for k in range((last - first) // MINUTE)]
-        # The instants at which clocks show each minute and each hour.
-        self.shown: dict[datetime, list[datetime]] = {}
-        self.hours: dict[datetime, list[datetime]] = {}
+        # Map each wall-clock minute and hour to its instants.
+        self.by_minute: dict[datetime, list[datetime]] = {}
+        self.by_hour: dict[datetime, list[datetime]] = {}
         for instant in self.instants:
             minute = wall_time(instant, zone)
-            self.shown.setdefault(minute, []).append(instant)
-            self.hours.setdefault(minute.replace(minute=0), []).append(instant)
-        self.hours = dict(sorted(self.hours.items()))
+            self.by_minute.setdefault(minute, []).append(instant)
+            self.by_hour.setdefault(minute.replace(minute=0), []).append(instant)
+        self.by_hour = dict(sorted(self.by_hour.items()))
 
     def __repr__(self) -> str:
         return f"{self.zone.key} from {self.instants[0]:%Y-%m-%d %H:%M}Z"
 
     def end(self, hour: datetime) -> datetime:
         """The instant at which the hour is over for good."""
-        return self.hours[hour][-1] + MINUTE
+        return self.by_hour[hour][-1] + MINUTE
 
     def is_repeated(self, hour: datetime) -> bool:
-        """Whether clocks show any minute of the hour twice."""
-        return any(len(self.shown.get(hour + k * MINUTE, ())) > 1 for k in range(60))
+        """Whether any minute of the hour occurs twice."""
+        return any(len(self.by_minute.get(hour + k * MINUTE, ())) > 1 for k in range(60))
 
     def walls(self) -> list[datetime]:
         """The hours from the first whole one to the last, including skipped ones."""
@@ -87,7 +87,7 @@ class Clocks:
 
     def whole_hours(self) -> list[datetime]:
         """The hours that lie entirely within the sampled time, in order."""
-        found = list(self.hours)
+        found = list(self.by_hour)
         return found[
             found.index(wall_time(self.instants[0], self.zone).replace(minute=0)) + 1 : -1
         ]
