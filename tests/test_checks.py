@@ -104,10 +104,10 @@ def test_repeated_hour_with_legs_of_one_pass_causes_a_warning() -> None:
         ([], None),
     ]:
         findings = check(AUTUMN, *({"callend": end} for end in ends))
-        assert len(findings) == (part is not None)
+        assert len(findings) == (part is not None), ends
         if part:
-            assert part in findings[0].text
-            assert findings[0].text.startswith("2021-04-04 02:00: ")
+            assert part in findings[0].text, ends
+            assert findings[0].text.startswith("2021-04-04 02:00: "), ends
 
 
 def test_only_the_repeated_half_of_an_hour_has_passes() -> None:
@@ -146,9 +146,9 @@ def test_starts_far_from_the_unique_id_cause_a_zone_warning() -> None:
         findings = check(AFTERNOON, *calls(*lags))
         assert len(findings) == (direction is not None), lags
         if direction:
-            assert f" {direction} " in findings[0].text
-            assert "`timezone`" in findings[0].text
-            assert findings[0].topic == "zone"
+            assert f" {direction} " in findings[0].text, lags
+            assert "`timezone`" in findings[0].text, lags
+            assert findings[0].topic == "zone", lags
 
 
 def test_zone_warning_uses_only_first_legs_with_an_asterisk_id() -> None:
@@ -164,12 +164,12 @@ def test_zone_warning_uses_only_first_legs_with_an_asterisk_id() -> None:
         {"UniqueId": f"{CREATED - 7200}.9-pbx"},
         {"UniqueId": str(CREATED)},
     ):
-        assert check(AFTERNOON, *good, third | change) == []
+        assert check(AFTERNOON, *good, third | change) == [], change
 
 
 def test_dates_with_a_zone_cause_no_zone_warning() -> None:
     for name in ("AEST", "GMT+10:00"):
-        assert check(AFTERNOON, *calls(120, 120, 120, name=name)) == []
+        assert check(AFTERNOON, *calls(120, 120, 120, name=name)) == [], name
     old_jvm, zone = check(AFTERNOON, *calls(120, 120, 120, name="EST"))
     assert "EST" in old_jvm.text
     assert old_jvm.topic == "EST"

@@ -1,7 +1,6 @@
 """The pages: their links, and their facts and examples that need no Meltano."""
 
 import dataclasses
-import itertools
 import json
 import re
 from hashlib import sha256
@@ -12,7 +11,7 @@ import pytest
 import yaml
 from commands import SAMPLE_HOUR
 from conftest import FIELDS, FakeClock, expected_legs, run_tap
-from pages import ROOT, block, blocks
+from pages import ROOT, block, blocks, table
 from postgres import Postgres
 
 from tap_noojee.legs import SCHEMA
@@ -27,17 +26,9 @@ SALT = "sixteen are many"
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-
-
-def table(page: str, *head: str) -> dict[str, list[str]]:
-    """The rows of the table with this head, by their first cell."""
-    lines = (ROOT / page).read_text("utf-8").splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    body = rows[rows.index([*head]) + 2 :]
-    return {first: rest for first, *rest in itertools.takewhile(lambda row: len(row) > 1, body)}
 
 
 def stream_maps(containing: str) -> Any:
@@ -81,22 +72,22 @@ def test_pages_agree_on_state_ids() -> None:
 
 def test_readme_shows_a_record_as_the_tap_writes_it(pbx: Simulator) -> None:
     record = run_tap(pbx, **SAMPLE_HOUR).records[-1]
-    assert record | json.loads(block("README.md", '"callend"', "json")) == record
+    documented = json.loads(block("README.md", '"callend"', "json"))
+    assert documented.items() <= record.items()
 
 
 def test_pages_list_all_fields() -> None:
     assert tuple(json.loads(block("README.md", '"callend"', "json"))) == FIELDS
     columns = table("docs/data.md", "column", "type", "meaning", "source")
-    assert set(columns) == {f"`{name}`" for name in FIELDS}
+    assert set(columns) == set(FIELDS)
     for name, prop in SCHEMA["properties"].items():
-        kind = columns[f"`{name}`"][0].partition(",")[0]
+        kind = columns[name][0].partition(",")[0]
         assert kind == prop.get("format") or kind in prop["type"], name
 
 
 def test_pages_describe_the_stream_and_its_state(pbx: Simulator) -> None:
     glance = table("README.md", "", "")
-    keys = re.findall(r"`(\w+)`", glance["Primary key"][0])
-    assert tuple(keys) == RecordingsStream.primary_keys
+    assert tuple(glance["Primary key"][0].split("`, `")) == RecordingsStream.primary_keys
     assert "Incremental" in glance["Sync mode"][0]
     state = json.loads(block(OPERATION, "hours_read", "json"))
     run = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-14T16:00")
@@ -176,7 +167,10 @@ def test_erasure_and_retention_delete_the_right_rows(server: Postgres) -> None:
     numbers = ["0412345678", "+61412345678", "0412 345 678", "0412345679", "500", hashed, "", None]
 
     def left(delete: str, ages: tuple[int, ...] = (1,)) -> list[str | None]:
-        """The numbers in the rows that are left; each number was a source and a destination."""
+        """Run a DELETE, and return the sources that are left.
+
+        Each number starts as a source in one row and a destination in another.
+        """
         server.execute("DROP SCHEMA IF EXISTS tap_noojee CASCADE")
         server.execute("CREATE SCHEMA tap_noojee")
         server.execute(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 import tomllib
 from operator import itemgetter
@@ -12,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 from environments import run
+from pages import ROOT, copy_source, table
 from singer_sdk import Tap
 from uv import find_uv_bin
 
 from tap_noojee.tap import TapNoojee
 
-ROOT = Path(__file__).parent.parent
 (DEFINITION,) = (ROOT / "plugins" / "extractors").glob("tap-noojee--*.yml")
 HUB: dict[str, Any] = yaml.safe_load(DEFINITION.read_text("utf-8"))
 MELTANO_YML: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
@@ -87,14 +86,7 @@ def test_hub_and_meltano_yml_agree() -> None:
 
 def test_readme_lists_the_settings_of_the_tap() -> None:
     """Names in order, types and defaults."""
-    lines = iter((ROOT / "README.md").read_text("utf-8").splitlines())
-    rows: dict[str, list[str]] = {}
-    for line in lines:
-        if line.startswith("| setting "):
-            next(lines)
-            while (row := next(lines)).startswith("|"):
-                name, *cells = (cell.strip().strip("`") for cell in row.strip("| ").split("|"))
-                rows[name] = cells
+    rows = table("README.md", "setting", "type", "default", "meaning")
     assert [*rows] == own_settings()
     kinds = {"date_iso8601": "date-time", "options": "string"}
     for name, (type_, default, meaning) in rows.items():
@@ -113,7 +105,8 @@ def test_hub_describes_the_tap_and_its_package() -> None:
     assert "batch" not in capabilities
     versions = [line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if ":: 3." in line]
     assert HUB["supported_python_versions"] == versions
-    assert (HUB["pip_url"], HUB["executable"] in PROJECT["scripts"]) == (PROJECT["name"], True)
+    assert HUB["pip_url"] == PROJECT["name"]
+    assert HUB["executable"] in PROJECT["scripts"]
     assert HUB["namespace"] == HUB["name"].replace("-", "_")
     assert DEFINITION.stem == f"{HUB['name']}--{HUB['variant']}"
 
@@ -128,8 +121,7 @@ def meltano(project: Path, *arguments: str, **environment: str) -> str:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty project with the tap added by its definition, installed from a copy."""
     folder = tmp_path_factory.mktemp("hub")
-    unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "output")
-    shutil.copytree(ROOT, folder / "source", ignore=unwanted)
+    copy_source(folder / "source")
     run(find_uv_bin(), "venv", "--python", sys.executable, folder / "venv")
     install = (find_uv_bin(), "pip", "install", "--python", folder / "venv/bin/python")
     run(*install, "--group", f"{ROOT / 'pyproject.toml'}:meltano")

@@ -42,7 +42,7 @@ def test_excerpts_have_one_line_of_200_characters_without_the_key() -> None:
         "%2535%2566%2530c7a52": REDACTED,
         "%252535f0c7a5": "%252535f0c7a5",
     }.items():
-        assert safe_excerpt(text, UUID) == excerpt
+        assert safe_excerpt(text, UUID) == excerpt, text
 
 
 def test_short_key_is_found_only_as_a_whole() -> None:

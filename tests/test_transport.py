@@ -111,10 +111,10 @@ def test_connection_errors_name_the_cause_without_the_key(
                     patch.setenv(*setting.replace("SERVER", server).split("=", 1))
                 run = run_tap(Simulator(), api_url=url.replace("SERVER", server), **SAMPLE_HOUR)
             text = str(run.error)
-            assert detail in text
-            assert ("HTTPS_PROXY" in text) is ("PROXY" in setting)
-            assert text.endswith(f"({attempts} attempts)") is (attempts > 1), text
-            assert leaks(log_of(run, caplog), API_KEY) == []
+            assert detail in text, (url, setting)
+            assert ("HTTPS_PROXY" in text) is ("PROXY" in setting), (url, setting)
+            assert text.endswith(f"({attempts} attempts)") is (attempts > 1), (url, setting)
+            assert leaks(log_of(run, caplog), API_KEY) == [], (url, setting)
             caplog.clear()
 
 
@@ -214,10 +214,10 @@ def test_response_has_a_time_limit_however_slowly_it_arrives() -> None:
         with serving(endless(start, piece, pause=0.02)) as host:
             url, clock = f"http://{host}", VeryImpatientClock()
             run = run_tap(Simulator(), clock=clock, api_url=url, request_timeout=1, **SAMPLE_HOUR)
-        assert isinstance(run.error, RequestError)
-        assert f"no complete response from {host}" in str(run.error)
-        assert "`request_timeout`" in str(run.error)
-        assert str(run.error).endswith("(5 attempts)")
+        assert isinstance(run.error, RequestError), (start, piece)
+        assert f"no complete response from {host}" in str(run.error), (start, piece)
+        assert "`request_timeout`" in str(run.error), (start, piece)
+        assert str(run.error).endswith("(5 attempts)"), (start, piece)
 
 
 def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:

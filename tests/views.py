@@ -1,4 +1,4 @@
-"""Postgres and DuckDB with the views of docs/sql and the legs of eleven weeks."""
+"""Postgres and DuckDB with the views of docs/sql and eleven weeks of legs."""
 
 # ruff: noqa: S608 - the SQL has no input
 
@@ -34,7 +34,7 @@ RUN_FILE = "psql -q -v ON_ERROR_STOP=1 -f docs/sql/postgres.sql"
 MELBOURNE = "Australia/Melbourne"
 HOUR = timedelta(hours=1)
 PERIOD = ("2021-01-25", "2021-04-12")
-"""Daylight saving ends on its second last Sunday."""
+"""Daylight saving ends on its second-to-last Sunday."""
 MONDAY = datetime(2021, 4, 4, 20, tzinfo=UTC)
 ODD_LEGS = [
     # Recording was restarted during the call, so its legs overlap.
@@ -57,7 +57,7 @@ HOURS_READ = [
     {"from": "2021-01-25T00:00", "to": "2021-03-10T10:00"},
     {"from": "2021-03-10T14:00", "to": "2021-04-12T00:00"},
 ]
-# Of Meltano 4.4. A slow test runs Meltano itself.
+# The tables of Meltano 4.4. `test_views_work_on_what_a_real_meltano_loads` uses a real Meltano.
 MELTANO_TABLES = """
 CREATE TABLE state (state_id varchar(900) PRIMARY KEY, partial_state varchar,
     completed_state varchar, updated_at timestamp);
@@ -135,10 +135,10 @@ def legs() -> list[Leg]:
 
 def leg_row(leg: Leg) -> tuple[Any, ...]:
     return (
-        *(leg.call_record_id, leg.leg, leg.unique_id or None, leg.start, leg.callend),
-        *((leg.callend - leg.start).seconds, leg.direction, leg.source, leg.destination),
-        *(leg.did or None, leg.tag or None, leg.username or None),
-    )
+        leg.call_record_id, leg.leg, leg.unique_id or None, leg.start, leg.callend,
+        (leg.callend - leg.start).seconds, leg.direction, leg.source, leg.destination,
+        leg.did or None, leg.tag or None, leg.username or None,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
