@@ -118,6 +118,32 @@ def test_unusable_state_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> N
     assert requested_hours(pbx) == []
 
 
+@pytest.mark.parametrize("file", ["catalog", "state"])
+def test_unreadable_catalog_or_state_file_is_a_one_line_error(
+    pbx: Simulator, tmp_path: Path, file: str
+) -> None:
+    path = tmp_path / "file.json"
+    problems = {
+        "is empty": [b"", b" \n", b"\xef\xbb\xbf"],
+        "is not JSON": [b"{", b'{"a": "\xff"}', b'{"a":' * 100_000, "{}".encode("utf-16")],
+        "is not a JSON object": [b"[]", b"null"],
+    }
+    for problem, contents in problems.items():
+        for content in contents:
+            path.write_bytes(content)
+            line = run_with(pbx, tmp_path, f"--{file}", path).error_line
+            assert line == f"{file}: the file {problem}", content[:20]
+    assert requested_hours(pbx) == []
+
+
+def test_byte_order_mark_is_ignored(pbx: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    catalog = {"streams": [{"tap_stream_id": "recordings"}]}
+    for file, content in {"catalog": catalog, "state": {}}.items():
+        path.write_text(json.dumps(content), "utf-8-sig")
+        assert len(run_with(pbx, tmp_path, f"--{file}", path).records) == 4
+
+
 def test_known_error_is_logged_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for error, line in (
         (NoojeeError("what to do"), "what to do"),
