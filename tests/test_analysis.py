@@ -34,7 +34,6 @@ from views import (
 
 from tap_noojee.simulator import Leg, Simulator
 
-# Each database is filled once, by one worker.
 pytestmark = pytest.mark.slow
 
 pytest_plugins = ["environments", "views"]
@@ -277,7 +276,7 @@ def test_page_explains_each_view_and_its_queries_have_rows(db: Database) -> None
 
 @pytest.mark.parametrize("picture", ["volume", "weekdays", "lengths"])
 def test_picture_shows_its_query(db: Database, picture: str) -> None:
-    """Each row has a bar as high, or a square as dark, as the last column is large."""
+    """Bar heights and square opacities scale with the query's last column."""
     text = (ROOT / views.PAGE).read_text("utf-8")
     (sql,) = re.findall(rf"```sql\n([^`]*);\n```\n\n!\[.*\]\({picture}.svg", text)
     svg = (ROOT / "docs" / f"{picture}.svg").read_text("utf-8")

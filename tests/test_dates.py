@@ -35,12 +35,12 @@ LINES = (Path(__file__).parent / "jdk" / "zone_names.tsv").read_text("utf-8").sp
 PRINTED = [line.split("\t") for line in LINES]
 
 MISLEADING = {
-    *("AKST -0800", "AWST +1100", "BST +1000", "BST +1100", "CAT +0100", "CAT +0300"),
-    *("CDT -0600", "CST -0700", "EDT -0500", "EET +0300", "EGST -0100", "EGT -0200"),
-    *("EST -0400", "EST -0600", "GMT +0100", "GMT+04:00 +0300", "GMT+07:00 +0600"),
-    *("GMT-03:00 -0400", "MDT -0700", "MSK +0200", "MST -0600", "MST -0800", "TRT +0200"),
+    "AKST -0800", "AWST +1100", "BST +1000", "BST +1100", "CAT +0100", "CAT +0300",
+    "CDT -0600", "CST -0700", "EDT -0500", "EET +0300", "EGST -0100", "EGT -0200",
+    "EST -0400", "EST -0600", "GMT +0100", "GMT+04:00 +0300", "GMT+07:00 +0600",
+    "GMT-03:00 -0400", "MDT -0700", "MSK +0200", "MST -0600", "MST -0800", "TRT +0200",
     "WAT +0200",
-}
+}  # fmt: skip
 """Abbreviations that mean another offset elsewhere, or once did. Accepting them would hide a wrong
 `timezone`."""
 
@@ -83,6 +83,7 @@ def test_every_accepted_abbreviation_and_offset_is_printed_by_a_jdk() -> None:
 
 
 def test_abbreviation_of_another_offset_contradicts_the_setting() -> None:
+    # NPT is Kathmandu's own abbreviation.
     for name in sorted({text.split()[4] for _, _, text in PRINTED} - {"NPT"}):
         with pytest.raises(ZoneError, match=rf"{name.replace('+', '.')}, .*Kathmandu.*`timezone`"):
             parse_date(f"Fri Jul 15 12:00:00 {name} 2022", ZoneInfo("Asia/Kathmandu"))
@@ -182,20 +183,20 @@ def test_fraction_is_kept_to_the_microsecond() -> None:
 
 def test_other_formats_are_rejected() -> None:
     texts = [
-        *("", "null", "1631595787", "2021-09-14", "2021-09-14T15:03:34", "0000-00-00 00:00:00"),
-        *("2021-09-14 15:03:34.", "2021-09-14 15:03:34.1234567890", "2021-09-14 15:03:34+10:00"),
-        *("2021-09-14 15:03", "2021-9-14 15:03:34.0", "2021-02-30 15:03:34.0"),
-        *("2021-13-01 15:03:34.0", "2021-09-14 24:00:00.0", "2021-09-14 15:60:00.0"),
-        *("2021-09-14 15:03:60.0", "2021-09-14 15:03: 4.0", "2021-09-14 15:03:34.0 "),
-        *("2021-09-14 15:03:34.0\n", "\uff12021-09-14 15:03:34.0", "Tue Sep 14 15:03:34 2021"),
-        *("Tue Sep 14 15:03:34 AEST", "Tue Sep 14 15:03:34 AEST 21"),
-        *("Tue Sep 14 15:03 AEST 2021", "Tue Sep 14 24:00:00 AEST 2021"),
-        *("Tue Sep 14 15:60:34 AEST 2021", "Tue Sep 14 15:03:60 AEST 2021"),
-        *("Tue Sep 31 15:03:34 AEST 2021", "Tue Sep 00 15:03:34 AEST 2021"),
-        *("Tue sep 14 15:03:34 AEST 2021", "Die Sep 14 15:03:34 AEST 2021"),
-        *("Tue Sep  14 15:03:34 AEST 2021", " Tue Sep 14 15:03:34 AEST 2021"),
+        "", "null", "1631595787", "2021-09-14", "2021-09-14T15:03:34", "0000-00-00 00:00:00",
+        "2021-09-14 15:03:34.", "2021-09-14 15:03:34.1234567890", "2021-09-14 15:03:34+10:00",
+        "2021-09-14 15:03", "2021-9-14 15:03:34.0", "2021-02-30 15:03:34.0",
+        "2021-13-01 15:03:34.0", "2021-09-14 24:00:00.0", "2021-09-14 15:60:00.0",
+        "2021-09-14 15:03:60.0", "2021-09-14 15:03: 4.0", "2021-09-14 15:03:34.0 ",
+        "2021-09-14 15:03:34.0\n", "\uff12021-09-14 15:03:34.0", "Tue Sep 14 15:03:34 2021",
+        "Tue Sep 14 15:03:34 AEST", "Tue Sep 14 15:03:34 AEST 21",
+        "Tue Sep 14 15:03 AEST 2021", "Tue Sep 14 24:00:00 AEST 2021",
+        "Tue Sep 14 15:60:34 AEST 2021", "Tue Sep 14 15:03:60 AEST 2021",
+        "Tue Sep 31 15:03:34 AEST 2021", "Tue Sep 00 15:03:34 AEST 2021",
+        "Tue sep 14 15:03:34 AEST 2021", "Die Sep 14 15:03:34 AEST 2021",
+        "Tue Sep  14 15:03:34 AEST 2021", " Tue Sep 14 15:03:34 AEST 2021",
         "Tue Sep 14 15:03:34 AEST 2021\n",
-    ]
+    ]  # fmt: skip
     for text in texts:
         with pytest.raises(DateError, match=r"^is not a date$"):
             parse_date(text, MELBOURNE)

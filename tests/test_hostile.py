@@ -76,7 +76,7 @@ def whole_number(text: str, least: int, most: int) -> int | None:
 
 
 def expected_value(name: str, value: Any) -> Any:
-    """The value of a field in a record; None if it cannot be read."""
+    """Return the value of a field in a record, or None if it cannot be read."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     text = value if isinstance(value, str) else json.dumps(value)
@@ -90,7 +90,7 @@ def expected_value(name: str, value: Any) -> Any:
 
 
 def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """The records of these legs, or a part of the error."""
+    """Return the records of these legs, or a part of the error."""
     records = [{name: expected_value(name, leg.get(name)) for name in GOOD} for leg in legs]
     for number, record in enumerate(records, 1):
         for name, value in record.items():
@@ -140,10 +140,10 @@ BODIES = [
     b"[]",
 ]
 TOKENS = [
-    *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"1e5", b"-1", b"NaN"),
-    *(b"\\ud800", b"\\u0000", b"\x00", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\xed\xa0\x80"),
-    *(b'"Leg":"7",', b'"CALLEND":null,', b'"Duration":" +68 ",', b"[" * 2000, b'{"":' * 2000),
-]
+    b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"1e5", b"-1", b"NaN",
+    b"\\ud800", b"\\u0000", b"\x00", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\xed\xa0\x80",
+    b'"Leg":"7",', b'"CALLEND":null,', b'"Duration":" +68 ",', b"[" * 2000, b'{"":' * 2000,
+]  # fmt: skip
 
 
 @st.composite
@@ -162,7 +162,7 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
 def read(
     body: bytes, status: int = 200, headers: dict[str, str] | None = None
 ) -> tuple[list[dict[str, Any]], NoojeeError | None]:
-    """The records of a response, and its error."""
+    """Return the records of a response, and its error."""
     response = Response(status, headers or {}, bytearray(body))
     try:
         _ = response.date
@@ -250,7 +250,7 @@ includes the parent's size at that time."""
 
 
 def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
-    """Run the tap as a process: its exit status, its log, and its peak memory in MiB."""
+    """Run the tap as a process, and return its exit status, its log and its peak memory in MiB."""
     dates: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
     with serving(at_once(response)) as host, (tmp_path / "output").open("wb") as output:
         tap = command(tmp_path, Simulator(), api_url=f"http://{host}", **dates)

@@ -57,7 +57,7 @@ def test_hours_match_sampled_clocks_around_each_kind_of_change() -> None:
 
 @pytest.mark.slow
 def test_hours_match_sampled_clocks_around_every_change_since_2014() -> None:
-    """Up to 2030: one day for each sequence of offsets, which are compared every 15 minutes."""
+    """Check one day for each distinct sequence of quarter-hourly offsets, up to 2030."""
     first, last = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2014, 2031))
     kinds: dict[tuple[object, ...], Clocks] = {}
     # Casey's clocks changed at one minute past the hour.

@@ -129,6 +129,7 @@ def test_killed_run_loses_nothing(project: Project, pbx: Simulator, server: Post
         printed = project.meltano(*INTO_POSTGRES, status=1)
         assert f"Another '{project.state_id}' pipeline is already running" in printed
         os.killpg(process.pid, signal.SIGKILL)
+    # A killed Meltano leaves the tap's settings, with the key, in its run folder.
     left = files_with(pbx.api_key, project.root / ".meltano")
     assert left
     assert all(name.startswith("run/tap-noojee/") for name in left)
@@ -137,7 +138,7 @@ def test_killed_run_loses_nothing(project: Project, pbx: Simulator, server: Post
 
 
 def test_meltano_neither_prints_nor_stores_secrets(project: Project, pbx: Simulator) -> None:
-    """Not even after a failed run at debug level."""
+    """This includes a failed run at debug level."""
     pbx.api_key, salt = secrets.token_hex(), secrets.token_hex()
     pbx.failures.append(Failure("status", NOON, status=401))
     project.read(pbx, "2021-09-14T11:00:00", "2021-09-15")
@@ -182,6 +183,7 @@ def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) 
     days = {f"{datetime.now(UTC):%d}"}
     start, end = dates("01/07/2024", "2024-07")
     days.add(f"{datetime.now(UTC):%d}")
+    # Meltano reads 01/07 as January 7, and adds today's day of the month to 2024-07.
     assert start.isoformat() == "2024-01-07T00:00:00"
     assert end.isoformat() in {f"2024-07-{day}T00:00:00" for day in days}
     start, _ = dates(relative, "2024-07-01")

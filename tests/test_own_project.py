@@ -61,7 +61,7 @@ def test_readme_commands_make_one_successful_request(first_steps: FirstSteps) ->
 def test_nightly_lookback_and_edited_state_read_hours_again(
     own: Project, pbx: Simulator, server: Postgres
 ) -> None:
-    """After the README's run: the nightly run, then the recipe that edits the state."""
+    """Run the README's pipeline, the nightly lookback, and the recipe that edits the state."""
     own.read(pbx, "2021-09-14", PERIOD[1])
     own.load_into(server)
     text = block("README.md", "meltano add target-postgres", "sh")
@@ -103,7 +103,7 @@ def test_rehearsal_does_not_spoil_the_real_load(
     own.meltano(*INTO_POSTGRES)
     assert ends(server) == expected_ends(pbx)
 
-    # After a rehearsal in the same environment, by mistake.
+    # A state from another PBX, as after a rehearsal in the same environment, stops the run.
     own.read(pbx, *PERIOD)
     printed = own.meltano(*INTO_POSTGRES, status=1)
     assert "state: written with pbx 'localhost', but this run uses '127.0.0.1'" in printed

@@ -103,7 +103,7 @@ dagster.ScheduleDefinition = define_schedule
 def test_scheduler_runs_meltano_in_the_project(
     calls: Path, stand_in: str, containing: str, status: int
 ) -> None:
-    """With a stand-in for the scheduler that runs the task at once."""
+    """A stand-in for the scheduler runs the task immediately."""
     done = subprocess.run(
         [sys.executable, "-c", stand_in + snippet(calls, containing, "python")],
         env=os.environ | {"STATUS": str(status)},

@@ -93,11 +93,11 @@ def test_kills_and_failures_lose_no_leg(project: Project) -> None:
 
 
 class Soak:
-    """The runs so far, and what must be true after each."""
+    """Counts the runs, and checks the state and the table after each."""
 
     def __init__(self, project: Project, server: Postgres, pbx: Simulator) -> None:
         self.project, self.server, self.pbx = project, server, pbx
-        # When each hour is over: the second pass of a repeated hour replaces the first.
+        # Map each hour to its end. For a repeated hour, the second pass counts.
         moments = (BEGIN + number * HOUR for number in range(COUNT))
         self.ends = {wall(moment): moment + HOUR for moment in moments}
         self.legs: dict[Row, datetime] = {}
@@ -154,7 +154,7 @@ class Soak:
         )
 
     def run_meltano(self, kill: Kill | None, after: int, chance: float) -> tuple[str, int, bool]:
-        """Run until no process is left; return the output, the status, and whether it was hit."""
+        """Run Meltano, and return the output, the status, and whether the kill hit a process."""
         killed = False
         command = ("run", "--force", "tap-noojee", "target-postgres")
         with self.project.start(*command) as process, ThreadPoolExecutor(1) as pool:

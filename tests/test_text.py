@@ -4,13 +4,7 @@ from math import inf
 
 import pendulum
 
-from tap_noojee.text import (
-    describe_plan,
-    describe_progress,
-    describe_result,
-    humanize,
-    pluralize,
-)
+from tap_noojee.text import describe_plan, describe_progress, describe_result, humanize, pluralize
 
 NOON = pendulum.datetime(2021, 9, 20, 12, tz="Australia/Melbourne")
 
@@ -24,12 +18,12 @@ def test_pluralize() -> None:
 
 def test_humanize_uses_the_largest_units() -> None:
     cases = [
-        (1, "1 second"),
-        *((20.4, "20 seconds"), (59, "59 seconds"), (59.9, "1 minute"), (60, "1 minute")),
-        *((89, "1 minute"), (91, "2 minutes"), (3599, "1 hour"), (3660, "1 hour 1 minute")),
-        *((DAY - 60, "23 hours 59 minutes"), (DAY - 1, "1 day"), (DAY, "1 day")),
-        *((DAY + 1799, "1 day"), (DAY + 1801, "1 day 1 hour"), (8760 * 60, "6 days 2 hours")),
-    ]
+        (1, "1 second"), (20.4, "20 seconds"), (59, "59 seconds"), (59.9, "1 minute"),
+        (60, "1 minute"), (89, "1 minute"), (91, "2 minutes"), (3599, "1 hour"),
+        (3660, "1 hour 1 minute"), (DAY - 60, "23 hours 59 minutes"), (DAY - 1, "1 day"),
+        (DAY, "1 day"), (DAY + 1799, "1 day"), (DAY + 1801, "1 day 1 hour"),
+        (8760 * 60, "6 days 2 hours"),
+    ]  # fmt: skip
     for seconds, text in cases:
         assert humanize(seconds) == text, seconds
 
@@ -60,10 +54,8 @@ def test_progress_estimates_the_end_from_the_pace() -> None:
 
 def test_progress_under_an_hour_is_a_duration() -> None:
     assert describe_progress(59, inf, 60, NOON) == "59 hours left, about 59 minutes"
-    assert (
-        describe_progress(60, inf, 60, NOON)
-        == "60 hours left, done at about 2021-09-20 13:00 AEST"
-    )
+    text = "60 hours left, done at about 2021-09-20 13:00 AEST"
+    assert describe_progress(60, inf, 60, NOON) == text
     assert describe_progress(20, inf, 1, NOON) == "20 hours left, about 20 seconds"
     assert describe_progress(1, inf, 0, NOON) == "1 hour left, less than a second"
 
@@ -79,6 +71,5 @@ def test_progress_of_a_limited_run_covers_this_run() -> None:
 
 def test_result_counts_legs_hours_and_requests() -> None:
     assert describe_result(263, 24, 25, 0) == "263 legs in 24 hours, 25 requests"
-    assert describe_result(263, 24, 25, 1) == (
-        "263 legs in 24 hours, 25 requests; 1 hour left for later runs"
-    )
+    text = "263 legs in 24 hours, 25 requests; 1 hour left for later runs"
+    assert describe_result(263, 24, 25, 1) == text
