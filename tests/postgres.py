@@ -75,7 +75,7 @@ def server() -> Iterator[Postgres]:
 
 @contextmanager
 def serve(timezone: str) -> Iterator[Postgres]:
-    """A new, empty server on a loopback port, with this time zone for its sessions."""
+    """Start an empty server on a loopback port, with this time zone for its sessions."""
     # Not in pytest's directories: as root, we run the server as a user who cannot enter them.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
         home = Path(name)

@@ -86,7 +86,7 @@ class Process:
         os.kill(self.pid, signum)
 
     def poll(self) -> int | None:
-        """The exit code, or None while the run continues."""
+        """Return the exit code, or None while the run continues."""
         return self._process.exitcode
 
     returncode = property(poll)

@@ -284,7 +284,7 @@ def test_picture_shows_its_query(db: Database, picture: str) -> None:
     values = [[*row.values()][-1] for row in db.query(sql)]
 
     def shares(sizes: list[float]) -> list[float]:
-        """Sizes from 0, the smallest, to 1, the largest."""
+        """Scale sizes to 0 for the smallest and 1 for the largest."""
         least, most = min(sizes), max(sizes)
         return [(size - least) / (most - least) for size in sizes]
 

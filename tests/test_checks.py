@@ -23,7 +23,7 @@ AUTUMN = "2021-04-04T02:00"
 def check(
     hour: str, *legs: dict[str, Any], zone: ZoneInfo = ZONE, **response: Any
 ) -> list[Finding]:
-    """The findings about an hour of legs."""
+    """Return the findings about an hour of legs."""
     raw = [
         RawLeg(
             **dict.fromkeys(RawLeg.__struct_fields__)
@@ -38,7 +38,7 @@ def check(
 
 
 def text(findings: list[Finding]) -> str:
-    """The text of the only finding."""
+    """Return the text of the only finding."""
     (finding,) = findings
     return finding.text
 
@@ -122,7 +122,7 @@ CREATED = 1631595600
 
 
 def calls(*lags: float, name: str = "") -> list[dict[str, Any]]:
-    """Calls that start this many minutes after the time in their UniqueId."""
+    """Return calls that start this many minutes after the time in their UniqueId."""
     start = f"Tue Sep 14 15:00:00 {name} 2021" if name else "2021-09-14 15:00:00"
     return [
         {"Start": start, "callend": start, "UniqueId": f"{CREATED - int(lag * 60)}.{number}"}

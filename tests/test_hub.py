@@ -29,14 +29,14 @@ REQUIRED = TapNoojee.config_jsonschema["required"]
 
 
 def own_settings() -> list[str]:
-    """The settings that the tap declares itself. Those of the SDK depend on its version."""
+    """Return the tap's own settings. Those of the SDK depend on its version."""
     of_sdk: dict[str, Any] = {}
     Tap.append_builtin_config(of_sdk)
     return [name for name in PROPERTIES if PROPERTIES[name] != of_sdk["properties"].get(name)]
 
 
 def kind(prop: dict[str, Any]) -> str:
-    """The Hub's name for the type of a setting."""
+    """Return the Hub's name for the type of a setting."""
     if prop.get("format") == "date-time":
         return "date_iso8601"  # Meltano's relative dates need it.
     if "enum" in prop:
@@ -47,7 +47,7 @@ def kind(prop: dict[str, Any]) -> str:
 
 
 def own_definition(name: str) -> dict[str, Any]:
-    """A setting of the tap as the definitions must list it, without its label."""
+    """Return a setting as the definitions must list it, without its label."""
     prop = PROPERTIES[name]
     definition = {"name": name, "kind": kind(prop), "description": prop["description"]}
     if "default" in prop and name != "user_agent":  # Its default depends on the version.
@@ -112,7 +112,7 @@ def test_hub_describes_the_tap_and_its_package() -> None:
 
 
 def meltano(project: Path, *arguments: str, **environment: str) -> str:
-    """The output of the project's Meltano, which cannot reach the Hub."""
+    """Run the project's Meltano, which cannot reach the Hub, and return its output."""
     env = os.environ | environment | {"MELTANO_HUB_URL": "http://127.0.0.1:9", "NO_COLOR": "1"}
     return run(project.parent / "venv/bin/meltano", *arguments, cwd=project, env=env)
 

@@ -40,7 +40,7 @@ def file_rows(project: Project) -> list[tuple[str, int, str, str]]:
 
 
 def database_rows(server: Postgres) -> list[tuple[str, int, str, str]]:
-    """Key, end and start of each row; the timestamps are in UTC."""
+    """Return the key, end and start of each row. The timestamps are in UTC."""
     found = server.query(
         'SELECT "CallRecordId", "Leg", callend, "Start" FROM tap_noojee.recordings'
     )
@@ -51,7 +51,7 @@ def database_rows(server: Postgres) -> list[tuple[str, int, str, str]]:
 
 
 def files_with(text: str, root: Path) -> set[str]:
-    """The files of a project, without installed packages, that contain a text."""
+    """Return a project's files, without installed packages, that contain a text."""
     return {
         path.relative_to(root).as_posix()
         for path in root.rglob("*")

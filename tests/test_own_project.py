@@ -31,7 +31,7 @@ INTO_POSTGRES = ("run", "tap-noojee", "target-postgres")
 
 
 def ends(server: Postgres, table: str = "tap_noojee.recordings") -> list[datetime]:
-    """The `callend` of each row, in UTC."""
+    """Return the `callend` of each row, in UTC."""
     rows = server.query(f"SELECT callend FROM {table} ORDER BY callend")  # noqa: S608
     return [callend.replace(tzinfo=UTC) for (callend,) in rows]
 
@@ -139,7 +139,7 @@ def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Po
         own.load_into(server, schema)
 
     def legs(source: str) -> list[Leg]:
-        """Legs with the same ids on each PBX."""
+        """Return legs that have the same ids on each PBX."""
         return [Leg(end, end, "1", leg, source=source) for leg in (1, 2)]
 
     with (
@@ -198,9 +198,7 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_p
     (mapper,) = own.content["plugins"]["mappers"]
     config = mapper["mappings"][0]["config"] | {"stream_map_config": {"salt": "fifteen are few"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    program = (
-        own.root / ".meltano" / "mappers" / mapper["name"] / "venv/bin" / mapper["executable"]
-    )
+    program = own.root / ".meltano/mappers" / mapper["name"] / "venv/bin" / mapper["executable"]
     done = subprocess.run(
         [program, "--config", tmp_path / "config.json"],
         input=run_tap(pbx, start_date=PERIOD[0], end_date=PERIOD[1]).output,

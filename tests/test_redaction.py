@@ -78,7 +78,7 @@ def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
 
 
 def message(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
-    """A status object."""
+    """Return a response with a status object."""
     return http(json.dumps({"Code": code, "Message": text}), status)
 
 
@@ -87,7 +87,7 @@ GOOD = {"callend": JAVA.format("AEST"), "CallRecordId": "6468", "Leg": "1", "Uni
 
 
 def legs(**changes: Any) -> bytes:
-    """Two legs, the second with changes."""
+    """Return a response with two legs, the second with changes."""
     return http(json.dumps([GOOD, GOOD | {"Leg": "2"} | changes]))
 
 

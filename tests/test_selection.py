@@ -20,14 +20,14 @@ KEYS = {"CallRecordId", "Leg", "callend"}
 
 
 def catalog(**changes: Any) -> dict[str, Any]:
-    """The discovered catalog, with changes to its stream."""
+    """Return the discovered catalog, with changes to its stream."""
     changed = copy.deepcopy(DISCOVERED)
     changed["streams"][0] |= changes
     return changed
 
 
 def metadata(**fields: dict[str, Any]) -> dict[str, Any]:
-    """The discovered catalog, with other metadata for some fields or for the stream itself."""
+    """Return the discovered catalog, with other metadata for some fields or for the stream."""
     changed = copy.deepcopy(DISCOVERED)
     for item in changed["streams"][0]["metadata"]:
         name = item["breadcrumb"][1] if item["breadcrumb"] else "stream"
@@ -36,7 +36,7 @@ def metadata(**fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def fields_of(run: Run) -> set[str]:
-    """The fields of the documented hour's four records and of their schema."""
+    """Return the fields of the documented hour's four records and of their schema."""
     assert run.error is None
     schema = run.messages[0]
     assert (schema["stream"], schema["key_properties"]) == ("recordings", ["CallRecordId", "Leg"])

@@ -201,7 +201,7 @@ class Soak:
             assert not found, f"{problem}: {[*found][:3]}"
 
     def hours_read(self) -> set[datetime]:
-        """The hours in Meltano's state, without one that clocks skip."""
+        """Return the hours in Meltano's state, without one that clocks skip."""
         hours = set()
         for part in self.project.hours_read():
             hour, to = map(datetime.fromisoformat, part)
@@ -215,7 +215,7 @@ class Soak:
         return hours
 
     def rows(self) -> set[Row]:
-        """The table, whose times are in UTC."""
+        """Return the table, whose times are in UTC."""
         try:
             rows = [(Leg(*row[:-1]), row[-1]) for row in self.server.query(QUERY)]
         except psycopg.errors.UndefinedTable:
@@ -225,7 +225,7 @@ class Soak:
 
 
 def members(group: int) -> dict[int, str]:
-    """The command lines of a group's running processes, by process id."""
+    """Return the command lines of a group's running processes, by process id."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended

@@ -227,7 +227,7 @@ def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:
 
 
 def caused(error: Exception, cause: Exception, *, implicitly: bool = False) -> Exception:
-    """An exception with another as its cause or context."""
+    """Return the error, with another as its cause or context."""
     setattr(error, "__context__" if implicitly else "__cause__", cause)
     return error
 

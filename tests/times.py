@@ -34,12 +34,12 @@ CHANGES = [
 
 
 def at(text: str) -> datetime:
-    """The instant of a time with an offset, in UTC."""
+    """Return the instant of a time with an offset, in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def local(text: str, zone: str) -> datetime:
-    """The instant of a zone's wall-clock time, in UTC."""
+    """Return the instant of a zone's wall-clock time, in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
@@ -49,7 +49,7 @@ def wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
 
 
 def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
-    """Legs whose ends are one step apart."""
+    """Return legs whose ends are one step apart."""
     ends = [start + k * step for k in range((end - start) // step)]
     return [Leg(end - timedelta(seconds=40), end, str(k)) for k, end in enumerate(ends)]
 
@@ -73,7 +73,7 @@ class Clocks:
         return f"{self.zone.key} from {self.instants[0]:%Y-%m-%d %H:%M}Z"
 
     def end(self, hour: datetime) -> datetime:
-        """The instant at which the hour is over for good."""
+        """Return the instant at which the hour is over for good."""
         return self.by_hour[hour][-1] + MINUTE
 
     def is_repeated(self, hour: datetime) -> bool:
@@ -81,12 +81,12 @@ class Clocks:
         return any(len(self.by_minute.get(hour + k * MINUTE, ())) > 1 for k in range(60))
 
     def walls(self) -> list[datetime]:
-        """The hours from the first whole one to the last, including skipped ones."""
+        """Return the hours from the first whole one to the last, including skipped ones."""
         first, *_, last = self.whole_hours()
         return [first + k * HOUR for k in range((last - first) // HOUR + 1)]
 
     def whole_hours(self) -> list[datetime]:
-        """The hours that lie entirely within the sampled time, in order."""
+        """Return the hours that lie entirely within the sampled time, in order."""
         found = list(self.by_hour)
         return found[
             found.index(wall_time(self.instants[0], self.zone).replace(minute=0)) + 1 : -1
@@ -95,5 +95,5 @@ class Clocks:
 
 @lru_cache(maxsize=64)
 def clocks_around(key: str, change: str) -> Clocks:
-    """Clocks from ten hours before a change until ten hours after it."""
+    """Return clocks from ten hours before a change until ten hours after it."""
     return Clocks(ZoneInfo(key), at(change) - 10 * HOUR, at(change) + 10 * HOUR)

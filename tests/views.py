@@ -112,7 +112,7 @@ class Database:
 
 
 def row_values(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
-    """The values of rows; times become datetimes, those with an offset in UTC."""
+    """Return the values of rows. Times become datetimes, those with an offset in UTC."""
 
     def value(found: Any) -> Any:
         if not isinstance(found, str) or not re.match(r"\d{4}-\d\d-\d\d", found):
@@ -175,7 +175,7 @@ def create_database(server: Postgres, name: str) -> Postgres:
 
 
 def create_and_fill_sql(schema: str, name: Callable[[str], str], rows: str) -> str:
-    """SQL that creates a table in the form that a target gives it, and fills it."""
+    """Return SQL that creates a table in the form that a target gives it, and fills it."""
     kinds = {"callend": "timestamp", "Start": "timestamp", "Leg": "bigint", "Duration": "bigint"}
     fields = ODD_LEGS[0].record(ZoneInfo("UTC"))
     columns = ", ".join(f'"{name(field)}" {kinds.get(field, "varchar")}' for field in fields)
@@ -198,7 +198,7 @@ def bookmark(until: str, zone: str = MELBOURNE, hours_read: Any = HOURS_READ) ->
 
 
 def state(bookmark: Row) -> str:
-    """The state as Meltano keeps and prints it."""
+    """Return the state as Meltano keeps and prints it."""
     return json.dumps({"singer_state": {"bookmarks": {"recordings": bookmark}}})
 
 

@@ -84,14 +84,14 @@ def config(path: Path, **settings: Any) -> tuple[str, Path]:
 
 
 def noojee(folder: Path, url: str, hours: int, interval: int = 0) -> tuple[str, Path]:
-    """Settings of tap-noojee and of the hand-written tap."""
+    """Write the settings of tap-noojee and of the hand-written tap."""
     dates = {"start_date": START.isoformat(), "end_date": (START + hours * HOUR).isoformat()}
     pace = {"request_interval": interval}
     return config(folder / f"{hours}.json", api_url=url, api_key=API_KEY, **pace, **dates)
 
 
 def msdk(folder: Path, url: str) -> tuple[str, Path]:
-    """Settings of tap-rest-api-msdk: an hour is a page, and all pages are of one day.
+    """Write the settings of tap-rest-api-msdk: an hour is a page, and all pages are of one day.
 
     It cannot POST, does not limit its request rate, and leaves dates and numbers as text.
     """

@@ -32,7 +32,7 @@ def start(hours: int, legs: int) -> str:
 
 
 def _build_response(hour: datetime, count: int) -> bytes:
-    """Legs spread over an hour, three to a call, newest first."""
+    """Return legs spread over an hour, three to a call, newest first."""
     legs = []
     for number in range(count):
         call, leg = divmod(number, 3)
