@@ -16,7 +16,7 @@ from conftest import Run, drop_missing, settings
 from tap_noojee.simulator import Simulator
 from tap_noojee.tap import main
 
-HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
+SAMPLE_HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
 """The documented hour, which has four legs."""
 
 
@@ -28,7 +28,7 @@ class CommandResult(Run):
     log: str = ""
 
     def logged(self, *levels: str) -> list[str]:
-        """The log messages of these levels."""
+        """Return the log messages of these levels."""
         lines = [line.split(" | ", 3) for line in self.log.splitlines()]
         return drop_missing(
             line[-1] for line in lines if len(line) > 1 and line[1].strip() in levels
@@ -51,7 +51,7 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Comman
     with (
         mock.patch.object(logging.root, "handlers", logging.root.handlers[:]),
         mock.patch.object(sys, "argv", ["tap-noojee", *map(str, arguments)]),
-        mock.patch.object(sys, "excepthook"),
+        mock.patch.object(sys, "excepthook"),  # the SDK replaces it
         mock.patch.dict(os.environ, others | (env or {}), clear=True),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
@@ -64,6 +64,7 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Comman
         except SystemExit as end:
             code = end.code
     if isinstance(code, str):  # Python prints it and exits with 1
+        # Format it like a log line, so that `logged` finds it.
         stderr.write(f"now | ERROR | tap-noojee | {code}")
         code = 1
     stdout.seek(0)
@@ -71,13 +72,13 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Comman
 
 
 def run_with(pbx: Simulator, tmp_path: Path, *options: object, **config: Any) -> CommandResult:
-    """Run `tap-noojee` for the documented hour with these options and settings."""
+    """Run `tap-noojee` for the sample hour with these options and settings."""
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(settings(pbx, **HOUR | config)))
+    path.write_text(json.dumps(settings(pbx, **SAMPLE_HOUR | config)))
     return run_command("--config", path, *options)
 
 
 def variables(pbx: Simulator, **more: str) -> dict[str, str]:
-    """Environment variables for the documented hour, with these settings."""
-    config = settings(pbx, **HOUR | more)
+    """Return the variables that configure a run of the sample hour."""
+    config = settings(pbx, **SAMPLE_HOUR | more)
     return {f"TAP_NOOJEE_{name.upper()}": str(value) for name, value in config.items()}

@@ -28,7 +28,7 @@ def commit(repository: Path, message: str) -> None:
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that one worker fills and all workers share."""
+    """Return a folder that the first worker fills and all workers share."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent

@@ -27,7 +27,7 @@ def bookmark_hours(bookmark: dict[str, Any], clocks: Clocks, start: datetime) ->
     if not (value := bookmark.get("replication_key_value")):
         return set()
     until = datetime.fromisoformat(value)
-    over = {hour for hour in clocks.hours if clocks.end(hour) <= until}
+    over = {hour for hour in clocks.by_hour if clocks.end(hour) <= until}
     if "hours_read" not in bookmark:
         return {hour for hour in over if hour >= start}
     ranges = [
@@ -71,7 +71,7 @@ class RunModel:
         """The hours within start_date and end_date that are due."""
         limit = now - self.skew - self.settle
         limit = min(limit, self.end or limit)
-        found = (hour for hour in self.clocks.hours if self.clocks.end(hour) <= limit)
+        found = (hour for hour in self.clocks.by_hour if self.clocks.end(hour) <= limit)
         return {hour for hour in found if hour >= self.start}
 
     def unread(self, now: datetime) -> set[datetime]:

@@ -1,17 +1,33 @@
-"""Code blocks in the documentation."""
+"""The repository's files, and code blocks and tables in its pages."""
 
+import itertools
 import re
+import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The blocks of a page in this language."""
+    """Return the blocks of a page in this language."""
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
 
 
 def block(page: str, containing: str, language: str) -> str:
-    """The only block of a page in this language that contains a text."""
+    """Return the only block of a page in this language that contains a text."""
     (found,) = (one for one in blocks(page, language) if containing in one)
     return found
+
+
+def table(page: str, *head: str) -> dict[str, list[str]]:
+    """Return the rows of the table with this head, by their first cell."""
+    lines = (ROOT / page).read_text("utf-8").splitlines()
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+    body = rows[rows.index([*head]) + 2 :]
+    return {first: rest for first, *rest in itertools.takewhile(lambda row: len(row) > 1, body)}
+
+
+def copy_source(folder: Path) -> None:
+    """Copy the repository without the files of earlier builds."""
+    unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "output")
+    shutil.copytree(ROOT, folder, ignore=unwanted)

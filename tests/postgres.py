@@ -75,7 +75,7 @@ def server() -> Iterator[Postgres]:
 
 @contextmanager
 def serve(timezone: str) -> Iterator[Postgres]:
-    """A new, empty server on a loopback port, with this time zone for its sessions."""
+    """Start an empty server on a loopback port, with this time zone for its sessions."""
     # Not in pytest's directories: as root, we run the server as a user who cannot enter them.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
         home = Path(name)
@@ -93,22 +93,16 @@ def serve(timezone: str) -> Iterator[Postgres]:
         data, password, log = home / "data", home / "password", home / "log"
         password.write_text(server.password)
         password.chmod(0o644)
-        subprocess.run(
-            [
-                *(binaries / "initdb", f"--pgdata={data}", f"--username={server.user}"),
-                *("--auth=scram-sha-256", f"--pwfile={password}"),
-                *("--encoding=UTF8", "--no-locale", "--no-sync"),
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            **options,
-        )
+        command: list[str | Path] = [
+            binaries / "initdb", f"--pgdata={data}", f"--username={server.user}", "--no-sync",
+            f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale",
+        ]  # fmt: skip
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
         with (data / "postgresql.conf").open("a") as file:
             file.write(f"timezone = '{timezone}'\nfsync = off\n")
-        command: list[str | Path] = [
-            *(binaries / "postgres", "-D", data, "-k", home),
-            *("-h", server.host, "-p", str(server.port)),
-        ]
+        command = [
+            binaries / "postgres", "-D", data, "-k", home, "-h", server.host, f"-p{server.port}",
+        ]  # fmt: skip
         with (
             log.open("wb") as output,
             subprocess.Popen(command, stderr=output, stdout=output, **options) as process,

@@ -28,7 +28,7 @@ TIMEOUT = 30
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's environment without the tap's settings, plus these variables."""
+    """Return this process's environment without the tap's settings, plus these variables."""
     drop = ("TAP_NOOJEE_", "LOGLEVEL", "PYTHONUNBUFFERED")
     rest = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
     return rest | more
@@ -41,7 +41,7 @@ def arguments(
     state: dict[str, Any] | None = None,
     **config: Any,
 ) -> list[str]:
-    """The tap's arguments for these settings and this state."""
+    """Write the settings and state to files, and return the tap's arguments."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(settings(simulator, **config)))
     argv = ["--config", str(path), *options]
@@ -52,7 +52,7 @@ def arguments(
 
 
 def command(*args: Any, **config: Any) -> list[str]:
-    """The command that runs the tap in a new Python, with the arguments of `arguments`."""
+    """Return a command that runs the tap in a new interpreter. Parameters as for `arguments`."""
     return [sys.executable, "-m", "tap_noojee", *arguments(*args, **config)]
 
 
@@ -86,7 +86,7 @@ class Process:
         os.kill(self.pid, signum)
 
     def poll(self) -> int | None:
-        """The exit code, or None while the run continues."""
+        """Return the exit code, or None while the run continues."""
         return self._process.exitcode
 
     returncode = property(poll)
@@ -119,17 +119,17 @@ def run_to_end(argv: Iterable[str], **more: Any) -> tuple[Run, Process]:
 
 
 def last_line(log: str) -> str:
-    """The message of a log's last line."""
+    """Return the message of a log's last line."""
     return log.splitlines()[-1].split(" | ", 3)[-1]
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait at most 20 seconds for a condition to hold."""
-    for _ in range(1000):
+def wait_until(condition: Callable[[], object], seconds: int = 20) -> None:
+    """Wait for a condition to hold, but not much longer than this."""
+    for _ in range(50 * seconds):
         if condition():
             return
         time.sleep(0.02)
-    raise AssertionError("the condition still does not hold after 20 seconds")
+    raise AssertionError(f"the condition still does not hold after {seconds} seconds")
 
 
 _FORKS = multiprocessing.get_context("forkserver")

@@ -57,7 +57,7 @@ def serving(respond: Respond, context: ssl.SSLContext | None = None) -> Iterator
 
 
 def at_once(response: bytes, targets: list[str] | None = None) -> Respond:
-    """Send a whole response, and add the request's target to `targets`."""
+    """Return a responder that sends the whole response and adds the target to `targets`."""
 
     def respond(connection: socket.socket, target: str) -> None:
         if targets is not None:
@@ -68,7 +68,7 @@ def at_once(response: bytes, targets: list[str] | None = None) -> Respond:
 
 
 def endless(start: bytes, piece: bytes, pause: float = 0) -> Respond:
-    """Send the start, then the same piece forever."""
+    """Return a responder that sends `start`, then `piece` forever."""
 
     def respond(connection: socket.socket, _target: str) -> None:
         connection.sendall(start)
@@ -80,7 +80,7 @@ def endless(start: bytes, piece: bytes, pause: float = 0) -> Respond:
 
 
 def log_of(run: Run, caplog: pytest.LogCaptureFixture) -> str:
-    """The log in two formats, and the tracebacks of the run's error."""
+    """Return the log in two formats, and the tracebacks of the run's error."""
     structured = StructuredFormatter()
     lines = [caplog.text, *(structured.format(record) for record in caplog.records)]
     if run.error:
@@ -89,7 +89,7 @@ def log_of(run: Run, caplog: pytest.LogCaptureFixture) -> str:
 
 
 def leaks(text: str, key: str) -> list[str]:
-    """The lines with eight characters in a row of the key, plain or percent-encoded."""
+    """Return the lines with eight characters in a row of the key, plain or percent-encoded."""
     parts = {key[i : i + 8].lower() for i in range(len(key) - 7)}
     forms = ((line, f"{line}\n{unquote(line)}\n{unquote(unquote(line))}".lower())
              for line in text.splitlines())  # fmt: skip

@@ -18,7 +18,7 @@ from tap_noojee.simulator import Simulator
 
 
 def loader(heading: str) -> dict[str, Any]:
-    """The definition under a heading of the page."""
+    """Return the definition under a heading of the page."""
     text = (ROOT / "docs" / "targets.md").read_text("utf-8")
     (found,) = re.findall(
         rf"^## {re.escape(heading)}\n[^#]*?```yaml\n(.*?)```", text, re.MULTILINE | re.DOTALL

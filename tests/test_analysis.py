@@ -23,18 +23,17 @@ from views import (
     HOUR,
     LEG,
     MELBOURNE,
-    ODD,
+    ODD_LEGS,
     RUN_FILE,
     Call,
     Database,
     bookmark,
     leg_row,
-    plain,
+    row_values,
 )
 
 from tap_noojee.simulator import Leg, Simulator
 
-# Each database is filled once, by one worker.
 pytestmark = pytest.mark.slow
 
 pytest_plugins = ["environments", "views"]
@@ -88,7 +87,7 @@ def test_calls_are_counted_by_wall_clock_hour(db: Database, calls: list[Call], z
 
 def test_weekdays_add_up_hours(db: Database) -> None:
     calls, hours = Counter[Any](), Counter[Any]()
-    for hour, count in plain(db.query("SELECT local_hour, calls FROM calls_by_hour")):
+    for hour, count in row_values(db.query("SELECT local_hour, calls FROM calls_by_hour")):
         calls[hour.isoweekday(), hour.hour] += count
         hours[hour.isoweekday(), hour.hour] += 1
     assert len(hours) == 168
@@ -121,7 +120,7 @@ def test_lines_and_directions_are_counted_by_day(
 
 def test_lengths_are_counted_in_bands(db: Database, calls: list[Call]) -> None:
     lengths = [call.elapsed_seconds for call in calls]
-    bands = plain(db.query("SELECT from_seconds, below_seconds FROM call_lengths"))
+    bands = row_values(db.query("SELECT from_seconds, below_seconds FROM call_lengths"))
     rows = [
         (first, below, sum(first <= length < (below or 10**9) for length in lengths))
         for first, below in bands
@@ -158,7 +157,7 @@ def test_recordings_near_deletion_are_those_of_the_next_week(
     age = timedelta(days=(datetime.now(UTC) - views.MONDAY).days + 3)
     with db.changed("90 AS", f"{age.days} AS"):
         query = f"SELECT now(), deletion_at, {LEG} FROM recordings_near_deletion"
-        found = sorted(plain(db.query(query)), key=repr)
+        found = sorted(row_values(db.query(query)), key=repr)
     now = found[0][0]
     ends = [(leg.callend + age, leg) for leg in legs]
     rows = [(now, end, *leg_row(leg)) for end, leg in ends if now <= end <= now + WEEK]
@@ -215,7 +214,7 @@ def test_freshness_counts_the_hours_that_are_due_and_not_read(
     new = f"TIMESTAMP '{began}' AS missing_since" if earlier else default
     columns = "now(), read_until, hours_missing, days_left, last_leg_ended_at"
     with db.changed(default, new):
-        ((at, *found),) = plain(db.query(f"SELECT {columns} FROM freshness"))
+        ((at, *found),) = row_values(db.query(f"SELECT {columns} FROM freshness"))
     ends = {
         wall_hour(quarter): quarter + QUARTER for quarter in quarters(now - 300 * HOUR, at + HOUR)
     }
@@ -243,8 +242,8 @@ def test_freshness_has_the_last_success_and_failure(
 def test_saved_state_is_used_if_meltano_has_another_database(
     warehouse: Postgres, tmp_path: Path
 ) -> None:
-    elsewhere = views.database(warehouse, "elsewhere")
-    views.fill_postgres(elsewhere, ODD)
+    elsewhere = views.create_database(warehouse, "elsewhere")
+    views.fill_postgres(elsewhere, ODD_LEGS)
     (copy,) = re.findall(
         r"^psql .*saved_state.*$", block(views.PAGE, "saved_state", "sh"), re.MULTILINE
     )
@@ -256,7 +255,7 @@ def test_saved_state_is_used_if_meltano_has_another_database(
         "SELECT extract(hour FROM read_until AT TIME ZONE 'UTC') FROM freshness"
     ) == [(15,)]
     # Once Meltano's tables are there, they are read instead.
-    elsewhere.execute(views.MELTANO)
+    elsewhere.execute(views.MELTANO_TABLES)
     views.run(elsewhere, RUN_FILE)
     assert elsewhere.query("SELECT * FROM freshness") == []
 
@@ -277,7 +276,7 @@ def test_page_explains_each_view_and_its_queries_have_rows(db: Database) -> None
 
 @pytest.mark.parametrize("picture", ["volume", "weekdays", "lengths"])
 def test_picture_shows_its_query(db: Database, picture: str) -> None:
-    """Each row has a bar as high, or a square as dark, as the last column is large."""
+    """Bar heights and square opacities scale with the query's last column."""
     text = (ROOT / views.PAGE).read_text("utf-8")
     (sql,) = re.findall(rf"```sql\n([^`]*);\n```\n\n!\[.*\]\({picture}.svg", text)
     svg = (ROOT / "docs" / f"{picture}.svg").read_text("utf-8")
@@ -285,7 +284,7 @@ def test_picture_shows_its_query(db: Database, picture: str) -> None:
     values = [[*row.values()][-1] for row in db.query(sql)]
 
     def shares(sizes: list[float]) -> list[float]:
-        """Sizes from 0, the smallest, to 1, the largest."""
+        """Scale sizes to 0 for the smallest and 1 for the largest."""
         least, most = min(sizes), max(sizes)
         return [(size - least) / (most - least) for size in sizes]
 
@@ -295,10 +294,10 @@ def test_picture_shows_its_query(db: Database, picture: str) -> None:
 def test_views_work_on_what_target_duckdb_loads(install: Install, tmp_path: Path) -> None:
     plugin = loader("target-duckdb")
     program, config = install(plugin), plugin["config"]
-    with Simulator(legs=ODD) as pbx:
+    with Simulator(legs=ODD_LEGS) as pbx:
         dates: dict[str, Any] = {"start_date": "2021-04-05", "end_date": "2021-04-06"}
         pipe(tmp_path, program, config, pbx, **dates)
     query = partial(query_duckdb, program, tmp_path / config["path"])
     db = views.Database("duckdb", query, print)
     db.query(FILES["duckdb"], "SELECT 1")
-    db.check(LEG, "legs", map(leg_row, ODD))
+    db.check(LEG, "legs", map(leg_row, ODD_LEGS))

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 import pytest
-from commands import HOUR
+from commands import SAMPLE_HOUR
 from conftest import (
     FakeClock,
     ImpatientClock,
@@ -153,8 +153,8 @@ def test_attempts_count_across_kinds_of_failure(
     statuses: list[int], attempts: int, last: str
 ) -> None:
     with Simulator(failures=[status(number) for number in statuses]) as pbx:
-        run = run_tap(pbx, **HOUR)
-        expected = as_rows(expected_legs(pbx, HOUR["start_date"], HOUR["end_date"]))
+        run = run_tap(pbx, **SAMPLE_HOUR)
+        expected = as_rows(expected_legs(pbx, SAMPLE_HOUR["start_date"], SAMPLE_HOUR["end_date"]))
     assert len(pbx.requests) == attempts
     if last:
         assert last in str(run.error)
@@ -269,7 +269,7 @@ def test_retry_after_is_honoured_up_to_an_hour(requests_mock: Mocker) -> None:
         clock = FakeClock("2022-06-01T00:00:00+00:00")
         refused = {"status_code": number, "headers": {"Retry-After": text}}
         requests_mock.post(URL, [refused, {"json": []}])
-        run = run_tap(Simulator(), clock=clock, api_url=PBX, request_interval=60, **HOUR)
+        run = run_tap(Simulator(), clock=clock, api_url=PBX, request_interval=60, **SAMPLE_HOUR)
         assert run.error is None
         assert [sleep for sleep in clock.sleeps if sleep] == [seconds], (number, text)
 

@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from commands import HOUR, run_command, run_with
+from commands import SAMPLE_HOUR, run_command, run_with
 from conftest import requested_hours, settings
 from singer_sdk.exceptions import SingerSDKError
 from singer_sdk.plugin_base import SingerCommand
@@ -53,7 +53,7 @@ def test_discover_about_version_and_help_need_no_settings(env: dict[str, str]) -
     assert "--discover" in run_command("--help", env=env).output
 
 
-def test_connection_test_makes_one_request(pbx: Simulator, tmp_path: Path) -> None:
+def test_connection_test_exits_1_without_a_retry(pbx: Simulator, tmp_path: Path) -> None:
     done = run_with(pbx, tmp_path, "--test")
     assert (done.code, len(requested_hours(pbx))) == (0, 1)
     for count, status in enumerate((401, 503, 429, 403), 2):
@@ -92,7 +92,7 @@ def test_later_files_and_then_the_environment_override_settings(
     pbx: Simulator, tmp_path: Path
 ) -> None:
     files = tmp_path / "first.json", tmp_path / "second.json"
-    files[0].write_text(json.dumps(settings(pbx, **HOUR, timezone="Mars")))
+    files[0].write_text(json.dumps(settings(pbx, **SAMPLE_HOUR, timezone="Mars")))
     files[1].write_text(json.dumps({"timezone": "Venus"}))
     options = ["--config", files[0], "--config", files[1]]
     assert "'Venus'" in run_command(*options).error_line
@@ -116,6 +116,32 @@ def test_unusable_state_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> N
         assert line.startswith("state: "), state
         assert problem in line
     assert requested_hours(pbx) == []
+
+
+@pytest.mark.parametrize("file", ["catalog", "state"])
+def test_unreadable_catalog_or_state_file_is_a_one_line_error(
+    pbx: Simulator, tmp_path: Path, file: str
+) -> None:
+    path = tmp_path / "file.json"
+    problems = {
+        "is empty": [b"", b" \n", b"\xef\xbb\xbf"],
+        "is not JSON": [b"{", b'{"a": "\xff"}', b'{"a":' * 100_000, "{}".encode("utf-16")],
+        "is not a JSON object": [b"[]", b"null"],
+    }
+    for problem, contents in problems.items():
+        for content in contents:
+            path.write_bytes(content)
+            line = run_with(pbx, tmp_path, f"--{file}", path).error_line
+            assert line == f"{file}: the file {problem}", content[:20]
+    assert requested_hours(pbx) == []
+
+
+def test_byte_order_mark_is_ignored(pbx: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    catalog = {"streams": [{"tap_stream_id": "recordings"}]}
+    for file, content in {"catalog": catalog, "state": {}}.items():
+        path.write_text(json.dumps(content), "utf-8-sig")
+        assert len(run_with(pbx, tmp_path, f"--{file}", path).records) == 4
 
 
 def test_known_error_is_logged_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def busy_hour(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
 
 
 def waiting_bytes(process: Process) -> int:
-    """The number of unread bytes in the pipe."""
+    """Return the number of unread bytes in the pipe."""
     assert process.stdout
     (count,) = unpack("i", ioctl(process.stdout, FIONREAD, b"\0" * 4))
     return int(count)

@@ -1,18 +1,17 @@
 """Responses that no PBX should send, and how much memory they take.
 
-An oracle reads them a second time, with other code, so that a bug of the tap cannot hide behind
-the same bug in its tests.
+A second, simpler reader gives the expected records.
 """
 
 import gzip
 import json
-import re
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -31,7 +30,7 @@ from tap_noojee.responses import Response, parse_response
 from tap_noojee.simulator import Failure, Simulator
 
 ZONE = ZoneInfo("Australia/Melbourne")
-HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
+WALL_HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 KEY = "k3y-wxyh-o0d-chqrs"
 GOOD = RAW_LEG | {
     "CallRecordId": "6468",
@@ -66,19 +65,23 @@ DATE_FORMS = {
 
 
 def whole_number(text: str, least: int, most: int) -> int | None:
-    """The value of a whole number in any form, or None."""
-    if not re.fullmatch("[+-]?[0-9]{1,20}([.][0-9]{1,20})?([eE][+-]?[0-9]{1,2})?", text):
+    """Return the value of a whole number in any form, or None."""
+    digits = text.lower().partition("e")[0].lstrip("+-")
+    if not text.isascii() or "_" in text or digits != digits.strip("."):
         return None
-    number = Fraction(text)
-    return int(number) if number.denominator == 1 and least <= number <= most else None
+    with suppress(ArithmeticError):
+        number = Decimal(text)
+        return int(number) if least <= number <= most and number == int(number) else None
+    return None
 
 
 def expected_value(name: str, value: Any) -> Any:
-    """The value of a field in a record; None if it cannot be read."""
+    """Return the value of a field in a record, or None if it cannot be read."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     text = value if isinstance(value, str) else json.dumps(value)
-    text = re.sub("[\0\ud800-\udfff]", "\ufffd", text)
+    utf_16 = text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass")
+    text = utf_16.decode("utf-16", "replace")  # the halves of a character become one
     if name in NUMBERS:
         return whole_number(text.strip(), *NUMBERS[name])
     if name in DATES:
@@ -88,7 +91,7 @@ def expected_value(name: str, value: Any) -> Any:
 
 
 def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """The records of these legs, or a part of the error."""
+    """Return the records of these legs, or a part of the error."""
     records = [{name: expected_value(name, leg.get(name)) for name in GOOD} for leg in legs]
     for number, record in enumerate(records, 1):
         for name, value in record.items():
@@ -97,12 +100,13 @@ def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], 
     return sorted(records, key=lambda record: str(record["callend"])), ""
 
 
+texts = st.text("\0\t\ud7ff\ud800\udfff 7٣é☎", max_size=5)
 json_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(10**40), 10**40)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(categories=["Cc", "Cs", "Zs", "Nd", "L"]), max_size=5),
+    | texts,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
     max_leaves=3,
 )
@@ -112,7 +116,7 @@ number_texts = st.one_of(
     st.from_regex(r"\s?[+-]?[0-9_.]{0,20}(e-?[0-9])?\s?", fullmatch=True),
 )
 field_values = {
-    name: json_values | (number_texts if name in NUMBERS else st.text())
+    name: json_values | (number_texts if name in NUMBERS else texts)
     for name in GOOD
     if name not in DATES
 } | dict.fromkeys(DATES, json_values | st.sampled_from([*DATE_FORMS]))
@@ -138,10 +142,10 @@ BODIES = [
     b"[]",
 ]
 TOKENS = [
-    *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"1e5", b"-1", b"NaN"),
-    *(b"\\ud800", b"\\u0000", b"\x00", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\xed\xa0\x80"),
-    *(b'"Leg":"7",', b'"CALLEND":null,', b'"Duration":" +68 ",', b"[" * 2000, b'{"":' * 2000),
-]
+    b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"1e5", b"-1", b"NaN",
+    b"\\ud800", b"\\u0000", b"\x00", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\xed\xa0\x80",
+    b'"Leg":"7",', b'"CALLEND":null,', b'"Duration":" +68 ",', b"[" * 2000, b'{"":' * 2000,
+]  # fmt: skip
 
 
 @st.composite
@@ -160,12 +164,12 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
 def read(
     body: bytes, status: int = 200, headers: dict[str, str] | None = None
 ) -> tuple[list[dict[str, Any]], NoojeeError | None]:
-    """The records of a response, and its error."""
+    """Return the records of a response, and its error."""
     response = Response(status, headers or {}, bytearray(body))
     try:
         _ = response.date
         decoded = parse_response(response, KEY, datetime(2022, 6, 1, tzinfo=UTC))
-        legs = LegReader(ZONE, KEY).read(HOUR, decoded.legs).legs
+        legs = LegReader(ZONE, KEY).read(WALL_HOUR, decoded.legs).legs
     except NoojeeError as error:
         text = str(error)
         assert text.isprintable()
@@ -248,7 +252,7 @@ includes the parent's size at that time."""
 
 
 def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
-    """Run the tap as a process: its exit status, its log, and its peak memory in MiB."""
+    """Run the tap as a process, and return its exit status, its log and its peak memory in MiB."""
     dates: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
     with serving(at_once(response)) as host, (tmp_path / "output").open("wb") as output:
         tap = command(tmp_path, Simulator(), api_url=f"http://{host}", **dates)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 import tomllib
 from operator import itemgetter
@@ -12,16 +11,16 @@ from typing import Any
 import pytest
 import yaml
 from environments import run
+from pages import ROOT, copy_source, table
 from singer_sdk import Tap
 from uv import find_uv_bin
 
 from tap_noojee.tap import TapNoojee
 
-ROOT = Path(__file__).parent.parent
 (DEFINITION,) = (ROOT / "plugins" / "extractors").glob("tap-noojee--*.yml")
 HUB: dict[str, Any] = yaml.safe_load(DEFINITION.read_text("utf-8"))
-MELTANO: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
-(EXTRACTOR,) = MELTANO["plugins"]["extractors"]
+MELTANO_YML: dict[str, Any] = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))
+(EXTRACTOR,) = MELTANO_YML["plugins"]["extractors"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 TapNoojee.append_builtin_config(TapNoojee.config_jsonschema)
@@ -30,14 +29,14 @@ REQUIRED = TapNoojee.config_jsonschema["required"]
 
 
 def own_settings() -> list[str]:
-    """The settings that the tap declares itself. Those of the SDK depend on its version."""
+    """Return the tap's own settings. Those of the SDK depend on its version."""
     of_sdk: dict[str, Any] = {}
     Tap.append_builtin_config(of_sdk)
     return [name for name in PROPERTIES if PROPERTIES[name] != of_sdk["properties"].get(name)]
 
 
 def kind(prop: dict[str, Any]) -> str:
-    """The Hub's name for the type of a setting."""
+    """Return the Hub's name for the type of a setting."""
     if prop.get("format") == "date-time":
         return "date_iso8601"  # Meltano's relative dates need it.
     if "enum" in prop:
@@ -48,7 +47,7 @@ def kind(prop: dict[str, Any]) -> str:
 
 
 def own_definition(name: str) -> dict[str, Any]:
-    """A setting of the tap as the definitions must list it, without its label."""
+    """Return a setting as the definitions must list it, without its label."""
     prop = PROPERTIES[name]
     definition = {"name": name, "kind": kind(prop), "description": prop["description"]}
     if "default" in prop and name != "user_agent":  # Its default depends on the version.
@@ -87,14 +86,7 @@ def test_hub_and_meltano_yml_agree() -> None:
 
 def test_readme_lists_the_settings_of_the_tap() -> None:
     """Names in order, types and defaults."""
-    lines = iter((ROOT / "README.md").read_text("utf-8").splitlines())
-    rows: dict[str, list[str]] = {}
-    for line in lines:
-        if line.startswith("| setting "):
-            next(lines)
-            while (row := next(lines)).startswith("|"):
-                name, *cells = (cell.strip().strip("`") for cell in row.strip("| ").split("|"))
-                rows[name] = cells
+    rows = table("README.md", "setting", "type", "default", "meaning")
     assert [*rows] == own_settings()
     kinds = {"date_iso8601": "date-time", "options": "string"}
     for name, (type_, default, meaning) in rows.items():
@@ -113,13 +105,14 @@ def test_hub_describes_the_tap_and_its_package() -> None:
     assert "batch" not in capabilities
     versions = [line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if ":: 3." in line]
     assert HUB["supported_python_versions"] == versions
-    assert (HUB["pip_url"], HUB["executable"] in PROJECT["scripts"]) == (PROJECT["name"], True)
+    assert HUB["pip_url"] == PROJECT["name"]
+    assert HUB["executable"] in PROJECT["scripts"]
     assert HUB["namespace"] == HUB["name"].replace("-", "_")
     assert DEFINITION.stem == f"{HUB['name']}--{HUB['variant']}"
 
 
 def meltano(project: Path, *arguments: str, **environment: str) -> str:
-    """The output of the project's Meltano, which cannot reach the Hub."""
+    """Run the project's Meltano, which cannot reach the Hub, and return its output."""
     env = os.environ | environment | {"MELTANO_HUB_URL": "http://127.0.0.1:9", "NO_COLOR": "1"}
     return run(project.parent / "venv/bin/meltano", *arguments, cwd=project, env=env)
 
@@ -128,8 +121,7 @@ def meltano(project: Path, *arguments: str, **environment: str) -> str:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty project with the tap added by its definition, installed from a copy."""
     folder = tmp_path_factory.mktemp("hub")
-    unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "output")
-    shutil.copytree(ROOT, folder / "source", ignore=unwanted)
+    copy_source(folder / "source")
     run(find_uv_bin(), "venv", "--python", sys.executable, folder / "venv")
     install = (find_uv_bin(), "pip", "install", "--python", folder / "venv/bin/python")
     run(*install, "--group", f"{ROOT / 'pyproject.toml'}:meltano")

@@ -10,7 +10,7 @@ from conftest import RAW_LEG
 from tap_noojee.errors import HourError, ZoneError
 from tap_noojee.legs import REQUIRED, HourLegs, LegReader, RawLeg
 
-HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
+WALL_HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 ZONE = ZoneInfo("Australia/Melbourne")
 KEY = "5f0c7a52-1c1e"
 RECORD = RAW_LEG | {"Duration": "68", "Start": "Tue Sep 14 15:03:30 AEST 2021"}
@@ -18,9 +18,9 @@ BIG = 2**63
 
 
 def read(*changes: dict[str, Any]) -> HourLegs:
-    """Read an hour of legs, each with these changes."""
+    """Read an hour with one leg for each set of changes."""
     legs = [RawLeg(**(RECORD | change)) for change in changes]
-    return LegReader(ZONE, KEY).read(HOUR, legs)
+    return LegReader(ZONE, KEY).read(WALL_HOUR, legs)
 
 
 NUMBERS = {"68": 68, "3999": 3999, "4000": 4000, " 68 ": 68, "+68": 68, "-2": -2, "-0": 0}
@@ -133,7 +133,7 @@ def test_dates_are_ambiguous_or_confirm_the_zone() -> None:
 def test_one_hour_does_not_affect_the_next() -> None:
     reader = LegReader(ZONE, KEY)
     bad = RECORD | {"callend": "2021-04-04 02:30:00", "Duration": "x"}
-    first = reader.read(HOUR, [RawLeg(**bad)])
-    second = reader.read(HOUR, [RawLeg(**RECORD)])
+    first = reader.read(WALL_HOUR, [RawLeg(**bad)])
+    second = reader.read(WALL_HOUR, [RawLeg(**RECORD)])
     assert (first.ambiguous, first.zone_confirmed, len(first.warnings)) == (True, False, 1)
     assert (second.ambiguous, second.zone_confirmed, second.warnings) == (False, True, [])

@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import signal
-import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from conftest import as_rows, expected_legs, requested_hours
 from environments import run
 from pages import block
 from postgres import Postgres
+from processes import wait_until
 from projects import Project
 from targets import query_postgres
 from uv import find_uv_bin
@@ -40,7 +40,7 @@ def file_rows(project: Project) -> list[tuple[str, int, str, str]]:
 
 
 def database_rows(server: Postgres) -> list[tuple[str, int, str, str]]:
-    """Key, end and start of each row; the timestamps are in UTC."""
+    """Return the key, end and start of each row. The timestamps are in UTC."""
     found = server.query(
         'SELECT "CallRecordId", "Leg", callend, "Start" FROM tap_noojee.recordings'
     )
@@ -51,7 +51,7 @@ def database_rows(server: Postgres) -> list[tuple[str, int, str, str]]:
 
 
 def files_with(text: str, root: Path) -> set[str]:
-    """The files of a project, without installed packages, that contain a text."""
+    """Return a project's files, without installed packages, that contain a text."""
     return {
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
@@ -83,7 +83,7 @@ def test_readme_commands_load_a_day_and_chart_it(project: Project, pbx: Simulato
     assert file_rows(project) == as_rows(today + tomorrow + today)
 
 
-def test_bad_hour_costs_only_itself(project: Project, pbx: Simulator, server: Postgres) -> None:
+def test_bad_hour_affects_no_other(project: Project, pbx: Simulator, server: Postgres) -> None:
     """One hour has a NUL, one is unreadable, and one is in Latin-1."""
 
     def body(name: str, charset: str, leg: Leg) -> bytes:
@@ -124,12 +124,12 @@ def test_killed_run_loses_nothing(project: Project, pbx: Simulator, server: Post
     project.load_into(server)
     pbx.failures.append(Failure("stall", NOON))
     with project.start(*INTO_POSTGRES) as process:
-        while NOON not in requested_hours(pbx):
-            assert process.poll() is None
-            time.sleep(0.05)
+        wait_until(lambda: NOON in requested_hours(pbx) or process.poll() is not None, seconds=60)
+        assert process.poll() is None
         printed = project.meltano(*INTO_POSTGRES, status=1)
         assert f"Another '{project.state_id}' pipeline is already running" in printed
         os.killpg(process.pid, signal.SIGKILL)
+    # A killed Meltano leaves the tap's settings, with the key, in its run folder.
     left = files_with(pbx.api_key, project.root / ".meltano")
     assert left
     assert all(name.startswith("run/tap-noojee/") for name in left)
@@ -138,7 +138,7 @@ def test_killed_run_loses_nothing(project: Project, pbx: Simulator, server: Post
 
 
 def test_meltano_neither_prints_nor_stores_secrets(project: Project, pbx: Simulator) -> None:
-    """Not even after a failed run at debug level."""
+    """This includes a failed run at debug level."""
     pbx.api_key, salt = secrets.token_hex(), secrets.token_hex()
     pbx.failures.append(Failure("status", NOON, status=401))
     project.read(pbx, "2021-09-14T11:00:00", "2021-09-15")
@@ -183,6 +183,7 @@ def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) 
     days = {f"{datetime.now(UTC):%d}"}
     start, end = dates("01/07/2024", "2024-07")
     days.add(f"{datetime.now(UTC):%d}")
+    # Meltano reads 01/07 as January 7, and adds today's day of the month to 2024-07.
     assert start.isoformat() == "2024-01-07T00:00:00"
     assert end.isoformat() in {f"2024-07-{day}T00:00:00" for day in days}
     start, _ = dates(relative, "2024-07-01")
@@ -191,22 +192,22 @@ def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) 
 
 
 def test_views_work_on_what_a_real_meltano_loads(project: Project, server: Postgres) -> None:
-    server = views.database(server, "reports")
+    server = views.create_database(server, "reports")
     run(find_uv_bin(), "pip", "install", "--python", project.bin / "python", "psycopg[binary]")
     project.load_into(server)
     login = f"{server.user}:{server.password}@{server.host}:{server.port}/{server.database}"
     project.environment["MELTANO_DATABASE_URI"] = f"postgresql+psycopg://{login}"
     began = datetime.now(UTC)
-    with Simulator(legs=views.ODD) as pbx:
+    with Simulator(legs=views.ODD_LEGS) as pbx:
         project.read(pbx, "2021-04-05", "2021-04-06")
         project.meltano(*INTO_POSTGRES)
         project.read(pbx, "2021-04-05", "2021-04-07", TAP_NOOJEE_API_KEY="wrong")
         project.meltano(*INTO_POSTGRES, status=1)
     views.run(server, views.RUN_FILE)
     db = views.Database("postgres", partial(query_postgres, server), print)
-    db.check(views.LEG, "legs", map(views.leg_row, views.ODD))
+    db.check(views.LEG, "legs", map(views.leg_row, views.ODD_LEGS))
     fresh = db.query("SELECT state_id, read_until, last_success, last_failure FROM freshness")
-    ((found, until, success, failure),) = views.plain(fresh)
+    ((found, until, success, failure),) = views.row_values(fresh)
     assert found.startswith("dev:tap-noojee-to-target-postgres")
     assert until == datetime(2021, 4, 5, 14, tzinfo=UTC)
     assert began < success < failure < datetime.now(UTC)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +16,7 @@ from conftest import expected_legs, requested_hours, run_tap
 from environments import commit, run
 from pages import block, blocks
 from postgres import Postgres
+from processes import wait_until
 from projects import FirstSteps, Project
 
 from tap_noojee.simulator import Failure, Leg, Simulator
@@ -26,17 +26,17 @@ pytestmark = pytest.mark.slow
 pytest_plugins = ["projects"]
 
 RECIPES, OPERATION = "docs/recipes.md", "docs/operation.md"
-HOUR = ("2021-09-14T15:00:00", "2021-09-14T16:00:00")
+PERIOD = ("2021-09-14T15:00:00", "2021-09-14T16:00:00")
 INTO_POSTGRES = ("run", "tap-noojee", "target-postgres")
 
 
 def ends(server: Postgres, table: str = "tap_noojee.recordings") -> list[datetime]:
-    """The `callend` of each row, in UTC."""
+    """Return the `callend` of each row, in UTC."""
     rows = server.query(f"SELECT callend FROM {table} ORDER BY callend")  # noqa: S608
     return [callend.replace(tzinfo=UTC) for (callend,) in rows]
 
 
-def expected_ends(pbx: Simulator, start: str = HOUR[0], end: str = HOUR[1]) -> list[datetime]:
+def expected_ends(pbx: Simulator, start: str = PERIOD[0], end: str = PERIOD[1]) -> list[datetime]:
     return [leg.callend for leg in expected_legs(pbx, start, end)]
 
 
@@ -52,7 +52,7 @@ def tools(own: Project, tmp_path: Path) -> dict[str, str]:
 
 
 def test_readme_commands_make_one_successful_request(first_steps: FirstSteps) -> None:
-    """The simulator answers 401 to any key but the README's."""
+    """The simulator rejects every key but the README's with 403."""
     assert first_steps.statuses == [200], first_steps.printed
     content = (first_steps.project.root / "meltano.yml").read_text("utf-8")
     assert str(first_steps.project.root.parent) not in content
@@ -61,8 +61,8 @@ def test_readme_commands_make_one_successful_request(first_steps: FirstSteps) ->
 def test_nightly_lookback_and_edited_state_read_hours_again(
     own: Project, pbx: Simulator, server: Postgres
 ) -> None:
-    """After the README's run: the nightly run, then the recipe that edits the state."""
-    own.read(pbx, "2021-09-14", HOUR[1])
+    """Run the README's pipeline, the nightly lookback, and the recipe that edits the state."""
+    own.read(pbx, "2021-09-14", PERIOD[1])
     own.load_into(server)
     text = block("README.md", "meltano add target-postgres", "sh")
     own.shell(text[text.index("meltano run") :])
@@ -96,15 +96,15 @@ def test_rehearsal_does_not_spoil_the_real_load(
 ) -> None:
     own.load_into(server)
     own.load_into(server, "rehearsal")
-    own.environment |= {"TAP_NOOJEE_START_DATE": HOUR[0], "TAP_NOOJEE_END_DATE": HOUR[1]}
+    own.environment |= {"TAP_NOOJEE_START_DATE": PERIOD[0], "TAP_NOOJEE_END_DATE": PERIOD[1]}
     own.shell(block(OPERATION, "environment add rehearsal", "sh"), env=tools)
     assert ends(server, "rehearsal.recordings") == expected_ends(pbx)
-    own.read(pbx, *HOUR, TAP_NOOJEE_API_URL=pbx.url.replace("127.0.0.1", "localhost"))
+    own.read(pbx, *PERIOD, TAP_NOOJEE_API_URL=pbx.url.replace("127.0.0.1", "localhost"))
     own.meltano(*INTO_POSTGRES)
     assert ends(server) == expected_ends(pbx)
 
-    # After a rehearsal in the same environment, by mistake.
-    own.read(pbx, *HOUR)
+    # A state from another PBX, as after a rehearsal in the same environment, stops the run.
+    own.read(pbx, *PERIOD)
     printed = own.meltano(*INTO_POSTGRES, status=1)
     assert "state: written with pbx 'localhost', but this run uses '127.0.0.1'" in printed
     assert "Traceback" not in printed
@@ -117,7 +117,7 @@ def test_rehearsal_does_not_spoil_the_real_load(
 def test_scheduled_job_keeps_the_state_of_meltano_run(
     own: Project, pbx: Simulator, server: Postgres
 ) -> None:
-    own.read(pbx, *HOUR)
+    own.read(pbx, *PERIOD)
     own.load_into(server)
     own.shell(block(RECIPES, "schedule add", "sh"))
     own.meltano("schedule", "run", "hourly")
@@ -139,7 +139,7 @@ def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Po
         own.load_into(server, schema)
 
     def legs(source: str) -> list[Leg]:
-        """Legs with the same ids on each PBX."""
+        """Return legs that have the same ids on each PBX."""
         return [Leg(end, end, "1", leg, source=source) for leg in (1, 2)]
 
     with (
@@ -175,7 +175,7 @@ def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Po
 def test_job_loads_one_pbx_into_two_targets(own: Project, server: Postgres) -> None:
     own.load_into(server)
     with Simulator(interval=5) as pbx:
-        own.read(pbx, *HOUR, TAP_NOOJEE_REQUEST_INTERVAL="5")
+        own.read(pbx, *PERIOD, TAP_NOOJEE_REQUEST_INTERVAL="5")
         own.shell(block(RECIPES, "meltano job add both", "sh"))
         statuses = [request.status for request in pbx.requests]
         assert ends(server) == expected_ends(pbx)
@@ -189,7 +189,7 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_p
     own.shell(install)
     with (own.root / ".env").open("a", encoding="utf-8") as file:
         file.write(block(RECIPES, "MELTANO_MAP_TRANSFORMER", "sh"))
-    own.read(pbx, *HOUR)
+    own.read(pbx, *PERIOD)
     own.shell(pipeline.replace("postgres", "jsonl"))
     hashed = sha256(b"a-long-random-text500").hexdigest()
     assert [record["Source"] for record in own.records] == [hashed] * 4
@@ -198,12 +198,10 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_p
     (mapper,) = own.content["plugins"]["mappers"]
     config = mapper["mappings"][0]["config"] | {"stream_map_config": {"salt": "fifteen are few"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    program = (
-        own.root / ".meltano" / "mappers" / mapper["name"] / "venv/bin" / mapper["executable"]
-    )
+    program = own.root / ".meltano/mappers" / mapper["name"] / "venv/bin" / mapper["executable"]
     done = subprocess.run(
         [program, "--config", tmp_path / "config.json"],
-        input=run_tap(pbx, start_date=HOUR[0], end_date=HOUR[1]).output,
+        input=run_tap(pbx, start_date=PERIOD[0], end_date=PERIOD[1]).output,
         capture_output=True,
         text=True,
         check=False,
@@ -232,12 +230,11 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
     moments = [datetime(2021, 9, 14, hour, 30, tzinfo=UTC) for hour in range(2, 6)]
     legs = [Leg(moment, moment, str(moment.hour)) for moment in moments]
     with Simulator(legs=legs) as pbx:
-        own.read(pbx, "2021-09-14T12:00:00", HOUR[1])
+        own.read(pbx, "2021-09-14T12:00:00", PERIOD[1])
         pbx.failures.append(Failure("stall", ("2021-09-14", 15)))
         with own.start(*INTO_POSTGRES) as process:
-            while not own.hours_read():
-                assert process.poll() is None
-                time.sleep(0.2)
+            wait_until(lambda: own.hours_read() or process.poll() is not None, seconds=60)
+            assert process.poll() is None
             process.send_signal(signal.SIGTERM)
             process.communicate()
         assert process.returncode != 0
@@ -276,7 +273,7 @@ def test_readme_commands_work_without_meltano(
     environment = own.environment | tools
     plain = dataclasses.replace(own, root=folder, environment=environment, bin=tmp_path / "bin")
     config = json.loads(block("README.md", '"api_key"', "json")) | {"api_url": pbx.url}
-    config |= {"start_date": HOUR[0], "end_date": "2021-09-14T17:00", "request_interval": 0}
+    config |= {"start_date": PERIOD[0], "end_date": "2021-09-14T17:00", "request_interval": 0}
     pbx.api_key = config["api_key"]
     pbx.failures.append(Failure("status", ("2021-09-14", 16), status=401))
     target = block("README.md", "destination_path", "json")

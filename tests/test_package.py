@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from environments import run
+from pages import ROOT, copy_source
 from uv import find_uv_bin
 
 slow = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 
@@ -24,8 +23,7 @@ VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["proj
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the sdist, and the wheel from it, from a copy without earlier build files."""
     folder = tmp_path_factory.mktemp("package")
-    unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "output")
-    shutil.copytree(ROOT, folder / "source", ignore=unwanted)
+    copy_source(folder / "source")
     run(find_uv_bin(), "build", "--out-dir", folder / "dist", folder / "source")
     return folder / "dist"
 

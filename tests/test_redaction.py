@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from commands import HOUR
+from commands import SAMPLE_HOUR
 from conftest import run_tap
 from processes import arguments, environment, run_to_end
 from servers import OK, at_once, leaks, log_of, serving
@@ -42,7 +42,7 @@ def test_excerpts_have_one_line_of_200_characters_without_the_key() -> None:
         "%2535%2566%2530c7a52": REDACTED,
         "%252535f0c7a5": "%252535f0c7a5",
     }.items():
-        assert safe_excerpt(text, UUID) == excerpt
+        assert safe_excerpt(text, UUID) == excerpt, text
 
 
 def test_short_key_is_found_only_as_a_whole() -> None:
@@ -78,7 +78,7 @@ def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
 
 
 def message(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
-    """A status object."""
+    """Return a response with a status object."""
     return http(json.dumps({"Code": code, "Message": text}), status)
 
 
@@ -87,7 +87,7 @@ GOOD = {"callend": JAVA.format("AEST"), "CallRecordId": "6468", "Leg": "1", "Uni
 
 
 def legs(**changes: Any) -> bytes:
-    """Two legs, the second with changes."""
+    """Return a response with two legs, the second with changes."""
     return http(json.dumps([GOOD, GOOD | {"Leg": "2"} | changes]))
 
 
@@ -146,7 +146,7 @@ def test_no_response_makes_the_tap_log_the_key(
         connection.sendall(RESPONSES[expected](key, target))
 
     with serving(respond) as host:
-        run = run_tap(Simulator(api_key=key), api_url=f"http://{host}", **HOUR)
+        run = run_tap(Simulator(api_key=key), api_url=f"http://{host}", **SAMPLE_HOUR)
     log = log_of(run, caplog)
     assert expected in log
     assert leaks(log, key) == []
@@ -157,7 +157,8 @@ def test_no_response_makes_the_tap_log_the_key(
 def test_command_prints_no_key_at_debug(tmp_path: Path) -> None:
     env = environment(TAP_NOOJEE_LOGLEVEL="DEBUG", TAP_NOOJEE_API_KEY=UUID)
     with serving(at_once(message(f"rejected: {UUID}", "403 x"))) as host:
-        argv = arguments(tmp_path, Simulator(), "--config=ENV", api_url=f"http://{host}", **HOUR)
+        config = SAMPLE_HOUR | {"api_url": f"http://{host}"}
+        argv = arguments(tmp_path, Simulator(), "--config=ENV", **config)
         for options, status in (["--test"], 1), (["--about"], 0):
             run, done = run_to_end([*argv, *options], env=env)
             assert done.returncode == status, done.log

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from pages import block
+from processes import wait_until
 
-MELTANO = """#!/bin/sh
+FAKE_MELTANO = """#!/bin/sh
 echo "$PWD: meltano $*" >> "$CALLS"
 sleep "${SLEEP:-0}"
 exit "${STATUS:-0}"
@@ -21,7 +21,7 @@ EVERY_HOUR = ["10", "*", "*", "*", "*"]
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file in which the stand-in lists its calls."""
-    (tmp_path / "meltano").write_text(MELTANO)
+    (tmp_path / "meltano").write_text(FAKE_MELTANO)
     (tmp_path / "meltano").chmod(0o755)
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
@@ -29,7 +29,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snippet(calls: Path, containing: str, language: str) -> str:
-    """A block of the page, for a project in the test's folder."""
+    """Return a block of the page, for a project in the test's folder."""
     text = block("docs/recipes.md", containing, language)
     assert "/srv/calls" in text
     return text.replace("/.venv/bin", "").replace("/srv/calls", str(calls.parent))
@@ -56,9 +56,8 @@ def test_lock_stops_a_second_run(calls: Path) -> None:
         env=os.environ | {"SLEEP": "60"},
         start_new_session=True,
     ) as first:
-        while not calls.exists():
-            assert first.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: calls.exists() or first.poll() is not None)
+        assert first.poll() is None
         second = subprocess.run(["sh", "-c", command], check=False)
         os.killpg(first.pid, signal.SIGKILL)
     assert second.returncode == 1
@@ -104,7 +103,7 @@ dagster.ScheduleDefinition = define_schedule
 def test_scheduler_runs_meltano_in_the_project(
     calls: Path, stand_in: str, containing: str, status: int
 ) -> None:
-    """With a stand-in for the scheduler that runs the task at once."""
+    """A stand-in for the scheduler runs the task immediately."""
     done = subprocess.run(
         [sys.executable, "-c", stand_in + snippet(calls, containing, "python")],
         env=os.environ | {"STATUS": str(status)},

@@ -307,7 +307,7 @@ class TapLifecycle(RuleBasedStateMachine):
             elif message["type"] == "STATE":
                 bookmark = message["value"]["bookmarks"]["recordings"]
                 written.append(
-                    frozenset(bookmark_hours(bookmark, self.clocks, min(self.clocks.hours)))
+                    frozenset(bookmark_hours(bookmark, self.clocks, min(self.clocks.by_hour)))
                 )
         # The SDK repeats the last STATE at the end.
         expected = model.messages()
@@ -321,7 +321,7 @@ class TapLifecycle(RuleBasedStateMachine):
             elif message["type"] == "STATE":
                 self.bookmark = message["value"]["bookmarks"]["recordings"]
                 self.bookmarks.append(copy.deepcopy(self.bookmark))
-                marked = bookmark_hours(self.bookmark, self.clocks, min(self.clocks.hours))
+                marked = bookmark_hours(self.bookmark, self.clocks, min(self.clocks.by_hour))
                 legs = [x for x in self.legs if self.hour_of(x.callend) in marked - self.waived]
                 assert {leg.call_record_id for leg in legs} <= self.target.keys() | self.late
 
@@ -330,7 +330,7 @@ class TapLifecycle(RuleBasedStateMachine):
         self.time = max(self.time, self.first + LENGTH) + 3 * HOUR
         self.load(self.run(ALL).messages)
         due = {
-            hour for hour in self.clocks.hours if self.clocks.end(hour) <= self.time - 6 * MINUTE
+            hour for hour in self.clocks.by_hour if self.clocks.end(hour) <= self.time - 6 * MINUTE
         }
         start = self.hour_of(self.first - HOUR)
         marked = bookmark_hours(self.bookmark, self.clocks, start)

@@ -153,18 +153,14 @@ def test_unknown_setting_causes_a_warning_with_the_nearest_name(
 
 
 def test_environment_variables_get_the_types_of_their_settings(pbx: Simulator) -> None:
-    env = variables(
-        pbx,
-        user_agent="7",
-        settle_minutes="+5",
-        stream_maps='{"recordings": {"Username": null}}',
-    )
+    maps = '{"recordings": {"Username": null}}'
+    env = variables(pbx, user_agent="7", settle_minutes="+5", stream_maps=maps)
     done = run_command("--config", "ENV", env=env)
     assert (done.code, len(done.records), done.logged("WARNING")) == (0, 4, [])
     assert "Username" not in done.records[0]
 
 
-def test_error_names_the_bad_variable(pbx: Simulator) -> None:
+def test_bad_variable_is_a_one_line_error(pbx: Simulator) -> None:
     bad = [
         ("request_interval", "--5", "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
         ("request_interval", API_KEY, "TAP_NOOJEE_REQUEST_INTERVAL is not a whole number"),
@@ -177,12 +173,11 @@ def test_error_names_the_bad_variable(pbx: Simulator) -> None:
         ("api_key", "", "is missing"),
     ]
     for name, text, problem in bad:
-        done = run_command(
-            "--config", "ENV", env=variables(pbx) | {f"TAP_NOOJEE_{name.upper()}": text}
-        )
-        assert done.error_line.startswith(f"{name}: ")
-        assert problem in done.error_line
-        assert API_KEY[:8] not in done.log
+        env = variables(pbx) | {f"TAP_NOOJEE_{name.upper()}": text}
+        done = run_command("--config", "ENV", env=env)
+        assert done.error_line.startswith(f"{name}: "), text[:20]
+        assert problem in done.error_line, text[:20]
+        assert API_KEY[:8] not in done.log, text[:20]
     assert requested_hours(pbx) == []
 
 

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import requests
 from click.testing import CliRunner
+from processes import wait_until
 from times import CHANGES, HOUR, MINUTE, clocks_around
 
 from tap_noojee.simulator import API_KEY, USER_KEY, Failure, Leg, Simulator, legs
@@ -26,7 +27,7 @@ from tap_noojee.simulator.server import BASES
 MELBOURNE = ZoneInfo("Australia/Melbourne")
 SAMPLE = {"apiKey": API_KEY, "date": "2021/09/14", "hour": "15"}
 ENDPOINT = f"{BASES[0]}/retrieveMetaDataByHour"
-CODE = (sys.executable, "-m", "tap_noojee.simulator")
+COMMAND = (sys.executable, "-m", "tap_noojee.simulator")
 
 
 def post(pbx: Simulator, **params: str) -> requests.Response:
@@ -40,9 +41,9 @@ def read(pbx: Simulator, date: str, hour: int) -> Any:
 
 
 def simulate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    code = [*CODE, *arguments]
+    command = [*COMMAND, *arguments]
     return subprocess.run(
-        code, env=os.environ | env, capture_output=True, text=True, check=False, timeout=30
+        command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=30
     )
 
 
@@ -68,7 +69,7 @@ def test_hours_and_passes_match_sampled_clocks(fold: Any) -> None:
         calls = [Leg(end, end, end.isoformat()) for end in clocks.instants]
         with Simulator(timezone=key, fold=fold, legs=calls) as pbx:
             for hour in clocks.walls()[5:-5]:
-                minutes = [clocks.shown.get(hour + k * MINUTE, []) for k in range(60)]
+                minutes = [clocks.by_minute.get(hour + k * MINUTE, []) for k in range(60)]
                 expected = {end.isoformat() for both in minutes for end in both[passes[fold]]}
                 records = read(pbx, f"{hour:%Y/%m/%d}", hour.hour)
                 assert {record["CallRecordId"] for record in records} == expected, (clocks, hour)
@@ -142,8 +143,7 @@ def test_early_request_is_rejected_and_does_not_count() -> None:
     with Simulator(interval=0.5, rate_limit_status=400, failures=[Failure("status")]) as pbx:
         assert post(pbx).status_code == 503
         assert post(pbx).json() == {"Code": -1, "Message": "wait a bit and retry"}
-        while post(pbx).status_code != 200:
-            pass
+        wait_until(lambda: post(pbx).status_code == 200)
     first, *rejected, last = pbx.requests
     assert {request.status for request in rejected} == {400}
     assert last.time - first.time >= 0.5
@@ -155,8 +155,7 @@ def test_interval_counts_from_arrival_or_from_the_response(failures: list[Failur
         assert 429 not in [post(pbx).status_code for _ in range(2)]
     with Simulator(interval=0.2, latency=0.3, failures=failures, counts_from="response") as pbx:
         post(pbx)
-        while post(pbx).status_code == 429:
-            pass
+        wait_until(lambda: post(pbx).status_code != 429)
     assert pbx.requests[-1].time - pbx.requests[0].time >= 0.5
 
 
@@ -200,7 +199,8 @@ def test_failures_can_contain_the_url_with_the_key(pbx: Simulator) -> None:
     page, redirect = post(pbx), post(pbx)
     assert page.headers["Retry-After"] == "7"
     assert f"{pbx.url}{ENDPOINT}?apiKey={API_KEY}&" in page.text
-    assert (redirect.status_code, API_KEY in redirect.headers["Location"]) == (302, True)
+    assert redirect.status_code == 302
+    assert API_KEY in redirect.headers["Location"]
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,7 @@ def test_stopping_ends_all_connections_and_threads(kind: Any) -> None:
         address = ("127.0.0.1", int(pbx.url.rsplit(":", 1)[1]))
         with socket.create_connection(address), socket.create_connection(address) as busy:
             busy.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            while not pbx.requests:
-                pass
+            wait_until(lambda: pbx.requests)
             pbx.stop()
     assert threading.active_count() == before
     with pytest.raises(ConnectionRefusedError):
@@ -321,12 +320,12 @@ COUNT_SIGNALS = """if True:
     print(*map(int, got))
     raise SystemExit(42)
 """
-COUNTER = (*CODE, "--", sys.executable, "-c", COUNT_SIGNALS)
+SIGNAL_COUNTER = (*COMMAND, "--", sys.executable, "-c", COUNT_SIGNALS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_is_forwarded_once(number: signal.Signals) -> None:
-    with start_without_terminal(*COUNTER) as running:
+    with start_without_terminal(*SIGNAL_COUNTER) as running:
         assert running.stdout.readline() == "ready\n"
         running.send_signal(number)
         out, _ = running.communicate(timeout=30)
@@ -335,7 +334,7 @@ def test_signal_is_forwarded_once(number: signal.Signals) -> None:
 
 def test_ctrl_c_in_a_terminal_is_not_forwarded() -> None:
     terminal = "import os, pty, sys\nsys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
-    with start_without_terminal(sys.executable, "-c", terminal, *COUNTER) as running:
+    with start_without_terminal(sys.executable, "-c", terminal, *SIGNAL_COUNTER) as running:
         assert ["ready" in running.stdout.readline() for _ in range(2)] == [False, True]
         running.stdin.write("\x03")
         running.stdin.flush()
@@ -347,7 +346,7 @@ def test_ctrl_c_in_a_terminal_is_not_forwarded() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_without_a_command_it_shows_keys_and_counts_statuses(number: signal.Signals) -> None:
     options = ("--api-key", "abc", "--user-key", "def", "--interval", "0")
-    with start_without_terminal(*CODE, *options, "--failure", "status=500") as running:
+    with start_without_terminal(*COMMAND, *options, "--failure", "status=500") as running:
         ready, user = (running.stderr.readline() for _ in range(2))
         assert "Global API key: abc;" in ready
         assert "User API key def " in user

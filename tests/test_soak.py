@@ -67,7 +67,7 @@ Row = tuple[Leg, int]
 
 
 def wall(moment: datetime) -> datetime:
-    """The hour that the PBX's clock shows."""
+    """Return the wall-clock hour in the PBX's zone."""
     return moment.astimezone(ZONE).replace(minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
 
 
@@ -89,22 +89,22 @@ def test_kills_and_failures_lose_no_leg(project: Project) -> None:
             soak.run(END, None)
         assert soak.rows() == soak.legs.keys()
     click.echo(f"{soak.runs}\n{soak.failures}")
-    assert soak.runs.keys() > {"ended", "failed"}, "no kill hit a run"
+    assert soak.runs.keys() - {"ended", "failed"}, "no kill hit a run"
 
 
 class Soak:
-    """The runs so far, and what must be true after each."""
+    """Counts the runs, and checks the state and the table after each."""
 
     def __init__(self, project: Project, server: Postgres, pbx: Simulator) -> None:
         self.project, self.server, self.pbx = project, server, pbx
-        # When each hour is over: the second pass of a repeated hour replaces the first.
+        # Map each hour to its end. For a repeated hour, the second pass counts.
         moments = (BEGIN + number * HOUR for number in range(COUNT))
         self.ends = {wall(moment): moment + HOUR for moment in moments}
         self.legs: dict[Row, datetime] = {}
         for leg in legs(BEGIN, END, zone=ZONE):
             self.legs[leg, (leg.callend - leg.start).seconds] = wall(leg.callend)
         self.read: set[datetime] = set()
-        self.answered: set[tuple[str | None, int | None]] = set()
+        self.served: set[tuple[str | None, int | None]] = set()
         self.runs: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
 
@@ -154,7 +154,7 @@ class Soak:
         )
 
     def run_meltano(self, kill: Kill | None, after: int, chance: float) -> tuple[str, int, bool]:
-        """Run until no process is left; return the output, the status, and whether it was hit."""
+        """Run Meltano, and return the output, the status, and whether the kill hit a process."""
         killed = False
         command = ("run", "--force", "tap-noojee", "target-postgres")
         with self.project.start(*command) as process, ThreadPoolExecutor(1) as pool:
@@ -185,23 +185,23 @@ class Soak:
 
     def check(self) -> None:
         """Compare this run's requests, the state and the table."""
-        answered = [r[1:3] for r in self.pbx.requests if r.status == 200 and not r.failure]
-        self.answered.update(answered)
+        served = [r[1:3] for r in self.pbx.requests if r.status == 200 and not r.failure]
+        self.served.update(served)
         earlier, self.read = self.read, self.hours_read()
         rows, asked = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}
         marked = {row for row, hour in self.legs.items() if hour in self.read}
         problems: dict[str, set[Any]] = {
-            "answered twice in one run": {hour for hour in answered if answered.count(hour) > 1},
+            "served twice in one run": {hour for hour in served if served.count(hour) > 1},
             "in the table, but not on the PBX": rows - self.legs.keys(),
             "read according to the state, but not in the table": marked - rows,
-            "read according to the state, but never answered": asked - self.answered,
+            "read according to the state, but never served": asked - self.served,
             "no longer in the state": earlier - self.read,
         }
         for problem, found in problems.items():
             assert not found, f"{problem}: {[*found][:3]}"
 
     def hours_read(self) -> set[datetime]:
-        """The hours in Meltano's state, without one that clocks skip."""
+        """Return the hours in Meltano's state, without one that clocks skip."""
         hours = set()
         for part in self.project.hours_read():
             hour, to = map(datetime.fromisoformat, part)
@@ -215,7 +215,7 @@ class Soak:
         return hours
 
     def rows(self) -> set[Row]:
-        """The table, whose times are in UTC."""
+        """Return the table, whose times are in UTC."""
         try:
             rows = [(Leg(*row[:-1]), row[-1]) for row in self.server.query(QUERY)]
         except psycopg.errors.UndefinedTable:
@@ -225,7 +225,7 @@ class Soak:
 
 
 def members(group: int) -> dict[int, str]:
-    """The command lines of a group's running processes, by process id."""
+    """Return the command lines of a group's running processes, by process id."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended

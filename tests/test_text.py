@@ -4,13 +4,7 @@ from math import inf
 
 import pendulum
 
-from tap_noojee.text import (
-    describe_plan,
-    describe_progress,
-    describe_result,
-    humanize,
-    pluralize,
-)
+from tap_noojee.text import describe_plan, describe_progress, describe_result, humanize, pluralize
 
 NOON = pendulum.datetime(2021, 9, 20, 12, tz="Australia/Melbourne")
 
@@ -24,12 +18,12 @@ def test_pluralize() -> None:
 
 def test_humanize_uses_the_largest_units() -> None:
     cases = [
-        (1, "1 second"),
-        *((20.4, "20 seconds"), (59, "59 seconds"), (59.9, "1 minute"), (60, "1 minute")),
-        *((89, "1 minute"), (91, "2 minutes"), (3599, "1 hour"), (3660, "1 hour 1 minute")),
-        *((DAY - 60, "23 hours 59 minutes"), (DAY - 1, "1 day"), (DAY, "1 day")),
-        *((DAY + 1799, "1 day"), (DAY + 1801, "1 day 1 hour"), (8760 * 60, "6 days 2 hours")),
-    ]
+        (1, "1 second"), (20.4, "20 seconds"), (59, "59 seconds"), (59.9, "1 minute"),
+        (60, "1 minute"), (89, "1 minute"), (91, "2 minutes"), (3599, "1 hour"),
+        (3660, "1 hour 1 minute"), (DAY - 60, "23 hours 59 minutes"), (DAY - 1, "1 day"),
+        (DAY, "1 day"), (DAY + 1799, "1 day"), (DAY + 1801, "1 day 1 hour"),
+        (8760 * 60, "6 days 2 hours"),
+    ]  # fmt: skip
     for seconds, text in cases:
         assert humanize(seconds) == text, seconds
 
@@ -50,7 +44,7 @@ def test_plan_of_a_limited_run_names_its_hours() -> None:
     assert "in this run" not in describe_plan(4, 1, 5, 60)
 
 
-def test_outlook_estimates_the_end_by_the_pace() -> None:
+def test_progress_estimates_the_end_from_the_pace() -> None:
     for pace, done in ((60, "13:40 AEST"), (180, "17:00 AEST")):
         text = f"100 hours left, done at about 2021-09-20 {done}"
         assert describe_progress(100, inf, pace, NOON) == text
@@ -58,17 +52,15 @@ def test_outlook_estimates_the_end_by_the_pace() -> None:
     assert describe_progress(400, inf, 3600, NOON).endswith("2021-10-07 05:00 AEDT")
 
 
-def test_outlook_of_less_than_an_hour_is_a_duration() -> None:
+def test_progress_under_an_hour_is_a_duration() -> None:
     assert describe_progress(59, inf, 60, NOON) == "59 hours left, about 59 minutes"
-    assert (
-        describe_progress(60, inf, 60, NOON)
-        == "60 hours left, done at about 2021-09-20 13:00 AEST"
-    )
+    text = "60 hours left, done at about 2021-09-20 13:00 AEST"
+    assert describe_progress(60, inf, 60, NOON) == text
     assert describe_progress(20, inf, 1, NOON) == "20 hours left, about 20 seconds"
     assert describe_progress(1, inf, 0, NOON) == "1 hour left, less than a second"
 
 
-def test_outlook_of_a_limited_run_is_about_this_run() -> None:
+def test_progress_of_a_limited_run_covers_this_run() -> None:
     text = "100 hours left, 90 of them in this run, done at about 2021-09-20 13:30 AEST"
     assert describe_progress(100, 90, 60, NOON) == text
     assert "in this run" not in describe_progress(90, 90, 60, NOON)
@@ -77,8 +69,7 @@ def test_outlook_of_a_limited_run_is_about_this_run() -> None:
         assert describe_progress(0, allowed, 60, NOON) == "nothing left to read"
 
 
-def test_summary_has_the_counts_of_the_run() -> None:
+def test_result_counts_legs_hours_and_requests() -> None:
     assert describe_result(263, 24, 25, 0) == "263 legs in 24 hours, 25 requests"
-    assert describe_result(263, 24, 25, 1) == (
-        "263 legs in 24 hours, 25 requests; 1 hour left for later runs"
-    )
+    text = "263 legs in 24 hours, 25 requests; 1 hour left for later runs"
+    assert describe_result(263, 24, 25, 1) == text

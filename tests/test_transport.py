@@ -15,7 +15,7 @@ import requests
 import requests_mock
 import trustme
 import urllib3
-from commands import HOUR
+from commands import SAMPLE_HOUR
 from conftest import FakeClock, run_tap
 from servers import OK, at_once, endless, leaks, log_of, serving
 from typing_extensions import override
@@ -51,7 +51,7 @@ def test_only_a_server_with_a_valid_certificate_gets_the_key(
     targets: list[str] = []
     with serving(at_once(NO_CONTENT, targets), context) as address:
         host = address.replace("127.0.0.1", "localhost")
-        run = run_tap(Simulator(), api_url=f"https://{host}", **HOUR)
+        run = run_tap(Simulator(), api_url=f"https://{host}", **SAMPLE_HOUR)
     if flaw:
         assert f"certificate of {host}" in str(run.error)
         assert "REQUESTS_CA_BUNDLE" in str(run.error)
@@ -64,7 +64,7 @@ def test_only_a_server_with_a_valid_certificate_gets_the_key(
 
 
 PBX = "https://pbx.example.com"
-NO_PROXY = "the proxy did not connect to pbx.example.com:443 (Connection refused)"
+PROXY_UNREACHABLE = "the proxy did not connect to pbx.example.com:443 (Connection refused)"
 
 UNREACHABLE = [
     # The URL, an environment variable, a part of the error, and the number of attempts.
@@ -73,8 +73,8 @@ UNREACHABLE = [
     (PBX, "", "pbx.example.com:443: Name or service not known", 5),
     (f"{PBX}:8443/x", "", "pbx.example.com:8443: Name or service not known", 5),
     ("http://localhost", "", "localhost:80: Name or service not known", 5),
-    (PBX, "ALL_PROXY=http://127.0.0.1:9", NO_PROXY, 5),
-    (PBX, f"HTTPS_PROXY=http://me:{API_KEY}@127.0.0.1:9", NO_PROXY, 5),
+    (PBX, "ALL_PROXY=http://127.0.0.1:9", PROXY_UNREACHABLE, 5),
+    (PBX, f"HTTPS_PROXY=http://me:{API_KEY}@127.0.0.1:9", PROXY_UNREACHABLE, 5),
     ("https://407.example.com", f"HTTPS_PROXY=http://{API_KEY}@SERVER", "com:443 (407 x)", 1),
     ("https://403.example.com", "HTTPS_PROXY=http://SERVER", "com:443 (403 x)", 1),
     ("https://503.example.com", "HTTPS_PROXY=http://SERVER", "com:443 (503 x)", 5),
@@ -109,19 +109,19 @@ def test_connection_errors_name_the_cause_without_the_key(
             with monkeypatch.context() as patch:
                 if setting:
                     patch.setenv(*setting.replace("SERVER", server).split("=", 1))
-                run = run_tap(Simulator(), api_url=url.replace("SERVER", server), **HOUR)
+                run = run_tap(Simulator(), api_url=url.replace("SERVER", server), **SAMPLE_HOUR)
             text = str(run.error)
-            assert detail in text
-            assert ("HTTPS_PROXY" in text) is ("PROXY" in setting)
-            assert text.endswith(f"({attempts} attempts)") is (attempts > 1), text
-            assert leaks(log_of(run, caplog), API_KEY) == []
+            assert detail in text, (url, setting)
+            assert ("HTTPS_PROXY" in text) is ("PROXY" in setting), (url, setting)
+            assert text.endswith(f"({attempts} attempts)") is (attempts > 1), (url, setting)
+            assert leaks(log_of(run, caplog), API_KEY) == [], (url, setting)
             caplog.clear()
 
 
 def test_plain_http_never_uses_a_proxy(pbx: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    run = run_tap(pbx, **HOUR)
+    run = run_tap(pbx, **SAMPLE_HOUR)
     assert run.error is None
     assert len(run.records) == 4
 
@@ -131,7 +131,8 @@ def test_every_form_of_url_gets_the_key_once() -> None:
     targets: list[str] = []
     with serving(at_once(NO_CONTENT, targets)) as host:
         for path in paths:
-            assert run_tap(Simulator(), api_url=f"http://{host}{path}", **HOUR).error is None
+            run = run_tap(Simulator(), api_url=f"http://{host}{path}", **SAMPLE_HOUR)
+            assert run.error is None, path
     assert len(targets) == len(paths)
     for target in targets:
         assert target.count("/retrieveMetaDataByHour?") == 1
@@ -168,7 +169,7 @@ def test_broken_responses_are_retried(caplog: pytest.LogCaptureFixture) -> None:
     for response, detail in BROKEN:
         caplog.clear()
         with serving(at_once(response)) as host:
-            run = run_tap(Simulator(), api_url=f"http://{host}", **HOUR)
+            run = run_tap(Simulator(), api_url=f"http://{host}", **SAMPLE_HOUR)
         errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         error = errors[0] if detail == "truncated" else str(run.error)
         assert error.startswith("2021-09-14 15:00: "), detail
@@ -192,7 +193,7 @@ UNUSUAL = [
 def test_unusual_responses_are_read() -> None:
     for response in UNUSUAL:
         with serving(at_once(response)) as host:
-            run = run_tap(Simulator(), api_url=f"http://{host}", **HOUR)
+            run = run_tap(Simulator(), api_url=f"http://{host}", **SAMPLE_HOUR)
         assert run.error is None, response
         assert run.keys == [("6468", 1)]
 
@@ -212,11 +213,11 @@ def test_response_has_a_time_limit_however_slowly_it_arrives() -> None:
     for start, piece in ENDLESS:
         with serving(endless(start, piece, pause=0.02)) as host:
             url, clock = f"http://{host}", VeryImpatientClock()
-            run = run_tap(Simulator(), clock=clock, api_url=url, request_timeout=1, **HOUR)
-        assert isinstance(run.error, RequestError)
-        assert f"no complete response from {host}" in str(run.error)
-        assert "`request_timeout`" in str(run.error)
-        assert str(run.error).endswith("(5 attempts)")
+            run = run_tap(Simulator(), clock=clock, api_url=url, request_timeout=1, **SAMPLE_HOUR)
+        assert isinstance(run.error, RequestError), (start, piece)
+        assert f"no complete response from {host}" in str(run.error), (start, piece)
+        assert "`request_timeout`" in str(run.error), (start, piece)
+        assert str(run.error).endswith("(5 attempts)"), (start, piece)
 
 
 def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:
@@ -226,7 +227,7 @@ def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:
 
 
 def caused(error: Exception, cause: Exception, *, implicitly: bool = False) -> Exception:
-    """An exception with another as its cause or context."""
+    """Return the error, with another as its cause or context."""
     setattr(error, "__context__" if implicitly else "__cause__", cause)
     return error
 

@@ -64,7 +64,7 @@ def state(value: object) -> StateMessage:
 
 
 def record(size: int = 0) -> RecordMessage:
-    """A RECORD message whose line has this many bytes."""
+    """Build a RECORD message whose line has `size` bytes, or as few as possible."""
     overhead = len(LineWriter().format_message(RecordMessage("recordings", {"Tag": ""})))
     return RecordMessage("recordings", {"Tag": "x" * (size - overhead)})
 
@@ -210,7 +210,7 @@ def test_unwritable_output_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_grow_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
-    """A write may take only a part of its data."""
+    """The file accepts only part of the last write."""
     whole = run_tap(pbx, **DAY).output.encode()
     for missing in (1, 1000, 50_000):
         path = tmp_path / "out.jsonl"

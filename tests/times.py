@@ -34,22 +34,22 @@ CHANGES = [
 
 
 def at(text: str) -> datetime:
-    """The instant of a time with an offset, in UTC."""
+    """Return the instant of a time with an offset, in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def local(text: str, zone: str) -> datetime:
-    """The instant of a zone's wall-clock time, in UTC."""
+    """Return the instant of a zone's wall-clock time, in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
 def wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
-    """The naive time that clocks in the zone show."""
+    """Return the naive local time in the zone."""
     return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
-    """Legs whose ends are one step apart."""
+    """Return legs whose ends are one step apart."""
     ends = [start + k * step for k in range((end - start) // step)]
     return [Leg(end - timedelta(seconds=40), end, str(k)) for k, end in enumerate(ends)]
 
@@ -60,34 +60,34 @@ class Clocks:
     def __init__(self, zone: ZoneInfo, first: datetime, last: datetime) -> None:
         self.zone = zone
         self.instants = [first + k * MINUTE for k in range((last - first) // MINUTE)]
-        # The instants at which clocks show each minute and each hour.
-        self.shown: dict[datetime, list[datetime]] = {}
-        self.hours: dict[datetime, list[datetime]] = {}
+        # Map each wall-clock minute and hour to its instants.
+        self.by_minute: dict[datetime, list[datetime]] = {}
+        self.by_hour: dict[datetime, list[datetime]] = {}
         for instant in self.instants:
             minute = wall_time(instant, zone)
-            self.shown.setdefault(minute, []).append(instant)
-            self.hours.setdefault(minute.replace(minute=0), []).append(instant)
-        self.hours = dict(sorted(self.hours.items()))
+            self.by_minute.setdefault(minute, []).append(instant)
+            self.by_hour.setdefault(minute.replace(minute=0), []).append(instant)
+        self.by_hour = dict(sorted(self.by_hour.items()))
 
     def __repr__(self) -> str:
         return f"{self.zone.key} from {self.instants[0]:%Y-%m-%d %H:%M}Z"
 
     def end(self, hour: datetime) -> datetime:
-        """The instant at which the hour is over for good."""
-        return self.hours[hour][-1] + MINUTE
+        """Return the instant at which the hour is over for good."""
+        return self.by_hour[hour][-1] + MINUTE
 
     def is_repeated(self, hour: datetime) -> bool:
-        """Whether clocks show any minute of the hour twice."""
-        return any(len(self.shown.get(hour + k * MINUTE, ())) > 1 for k in range(60))
+        """Whether any minute of the hour occurs twice."""
+        return any(len(self.by_minute.get(hour + k * MINUTE, ())) > 1 for k in range(60))
 
     def walls(self) -> list[datetime]:
-        """The hours from the first whole one to the last, including skipped ones."""
+        """Return the hours from the first whole one to the last, including skipped ones."""
         first, *_, last = self.whole_hours()
         return [first + k * HOUR for k in range((last - first) // HOUR + 1)]
 
     def whole_hours(self) -> list[datetime]:
-        """The hours that lie entirely within the sampled time, in order."""
-        found = list(self.hours)
+        """Return the hours that lie entirely within the sampled time, in order."""
+        found = list(self.by_hour)
         return found[
             found.index(wall_time(self.instants[0], self.zone).replace(minute=0)) + 1 : -1
         ]
@@ -95,5 +95,5 @@ class Clocks:
 
 @lru_cache(maxsize=64)
 def clocks_around(key: str, change: str) -> Clocks:
-    """Clocks from ten hours before a change until ten hours after it."""
+    """Return clocks from ten hours before a change until ten hours after it."""
     return Clocks(ZoneInfo(key), at(change) - 10 * HOUR, at(change) + 10 * HOUR)

@@ -1,4 +1,4 @@
-"""Postgres and DuckDB with the views of docs/sql and the legs of eleven weeks."""
+"""Postgres and DuckDB with the views of docs/sql and eleven weeks of legs."""
 
 # ruff: noqa: S608 - the SQL has no input
 
@@ -34,9 +34,9 @@ RUN_FILE = "psql -q -v ON_ERROR_STOP=1 -f docs/sql/postgres.sql"
 MELBOURNE = "Australia/Melbourne"
 HOUR = timedelta(hours=1)
 PERIOD = ("2021-01-25", "2021-04-12")
-"""Daylight saving ends on its second last Sunday."""
+"""Daylight saving ends on its second-to-last Sunday."""
 MONDAY = datetime(2021, 4, 4, 20, tzinfo=UTC)
-ODD = [
+ODD_LEGS = [
     # Recording was restarted during the call, so its legs overlap.
     *(
         Leg(MONDAY + timedelta(minutes=n), MONDAY + timedelta(minutes=10), "a", n + 1, "1.1")
@@ -57,8 +57,8 @@ HOURS_READ = [
     {"from": "2021-01-25T00:00", "to": "2021-03-10T10:00"},
     {"from": "2021-03-10T14:00", "to": "2021-04-12T00:00"},
 ]
-# Of Meltano 4.4. A slow test runs Meltano itself.
-MELTANO = """
+# The tables of Meltano 4.4. `test_views_work_on_what_a_real_meltano_loads` uses a real Meltano.
+MELTANO_TABLES = """
 CREATE TABLE state (state_id varchar(900) PRIMARY KEY, partial_state varchar,
     completed_state varchar, updated_at timestamp);
 CREATE TABLE runs (id serial PRIMARY KEY, job_name varchar, state varchar, started_at timestamp,
@@ -108,11 +108,11 @@ class Database:
 
     def check(self, columns: str, view: str, expected: Iterable[tuple[Any, ...]]) -> None:
         rows = self.query(f"SELECT {columns} FROM {view}")
-        assert sorted(plain(rows), key=repr) == sorted(expected, key=repr)
+        assert sorted(row_values(rows), key=repr) == sorted(expected, key=repr)
 
 
-def plain(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
-    """The values of rows; times become datetimes, those with an offset in UTC."""
+def row_values(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
+    """Return the values of rows. Times become datetimes, those with an offset in UTC."""
 
     def value(found: Any) -> Any:
         if not isinstance(found, str) or not re.match(r"\d{4}-\d\d-\d\d", found):
@@ -128,17 +128,17 @@ def legs() -> list[Leg]:
     spans = [(start, start + hours * HOUR) for start, hours in OUTAGES.items()]
     return [
         leg
-        for leg in expected_legs(Simulator(), *PERIOD) + ODD
+        for leg in expected_legs(Simulator(), *PERIOD) + ODD_LEGS
         if not any(start <= leg.callend < end for start, end in spans)
     ]
 
 
 def leg_row(leg: Leg) -> tuple[Any, ...]:
     return (
-        *(leg.call_record_id, leg.leg, leg.unique_id or None, leg.start, leg.callend),
-        *((leg.callend - leg.start).seconds, leg.direction, leg.source, leg.destination),
-        *(leg.did or None, leg.tag or None, leg.username or None),
-    )
+        leg.call_record_id, leg.leg, leg.unique_id or None, leg.start, leg.callend,
+        (leg.callend - leg.start).seconds, leg.direction, leg.source, leg.destination,
+        leg.did or None, leg.tag or None, leg.username or None,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -169,15 +169,15 @@ def run(server: Postgres, command: str, cwd: Path = ROOT) -> None:
     environments.run("bash", "-ec", command, cwd=cwd, env=os.environ | server.environment)
 
 
-def database(server: Postgres, name: str) -> Postgres:
+def create_database(server: Postgres, name: str) -> Postgres:
     run(server, f"psql -q -c 'CREATE DATABASE {name}'")
     return dataclasses.replace(server, database=name)
 
 
-def fill(schema: str, name: Callable[[str], str], rows: str) -> str:
-    """SQL that creates a table in the form that a target gives it, and fills it."""
+def create_and_fill_sql(schema: str, name: Callable[[str], str], rows: str) -> str:
+    """Return SQL that creates a table in the form that a target gives it, and fills it."""
     kinds = {"callend": "timestamp", "Start": "timestamp", "Leg": "bigint", "Duration": "bigint"}
-    fields = ODD[0].record(ZoneInfo("UTC"))
+    fields = ODD_LEGS[0].record(ZoneInfo("UTC"))
     columns = ", ".join(f'"{name(field)}" {kinds.get(field, "varchar")}' for field in fields)
     return f"""
         CREATE SCHEMA {schema};
@@ -189,7 +189,7 @@ def fill(schema: str, name: Callable[[str], str], rows: str) -> str:
 def fill_postgres(server: Postgres, legs: Iterable[Leg]) -> None:
     rows = json.dumps([leg.record(ZoneInfo("UTC"), "timestamp") for leg in legs])
     populate = f"json_populate_recordset(NULL::tap_noojee.recordings, $rows${rows}$rows$)"
-    server.execute(fill("tap_noojee", str, f"SELECT * FROM {populate}"))
+    server.execute(create_and_fill_sql("tap_noojee", str, f"SELECT * FROM {populate}"))
 
 
 def bookmark(until: str, zone: str = MELBOURNE, hours_read: Any = HOURS_READ) -> Row:
@@ -198,7 +198,7 @@ def bookmark(until: str, zone: str = MELBOURNE, hours_read: Any = HOURS_READ) ->
 
 
 def state(bookmark: Row) -> str:
-    """The state as Meltano keeps and prints it."""
+    """Return the state as Meltano keeps and prints it."""
     return json.dumps({"singer_state": {"bookmarks": {"recordings": bookmark}}})
 
 
@@ -206,7 +206,7 @@ def state(bookmark: Row) -> str:
 def postgres(warehouse: Postgres, legs: list[Leg]) -> Database:
     """Postgres, with the state in Meltano's tables."""
     fill_postgres(warehouse, legs)
-    warehouse.execute(MELTANO)
+    warehouse.execute(MELTANO_TABLES)
     for _ in range(2):
         run(warehouse, RUN_FILE)
 
@@ -234,7 +234,7 @@ def duckdb(
     (folder / "rows.json").write_text(
         json.dumps([{name.lower(): text or None for name, text in row.items()} for row in rows])
     )
-    populate = fill("noojee", str.lower, "BY NAME FROM read_json('rows.json')")
+    populate = create_and_fill_sql("noojee", str.lower, "BY NAME FROM read_json('rows.json')")
     query(populate, *[FILES["duckdb"]] * 2, "SELECT 1")
 
     def save(bookmark: Row) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 PARTS = ("records", "start-up", "growth", "pace")
 SPAWN = multiprocessing.get_context("spawn")
 Command = tuple[str | Path, ...]
+Taps = dict[str, Path]
 
 
 def run(command: Command, lines: int = 1) -> tuple[float, float]:
@@ -82,16 +84,16 @@ def config(path: Path, **settings: Any) -> tuple[str, Path]:
 
 
 def noojee(folder: Path, url: str, hours: int, interval: int = 0) -> tuple[str, Path]:
-    """Settings of tap-noojee and of the hand-written tap."""
+    """Write the settings of tap-noojee and of the hand-written tap."""
     dates = {"start_date": START.isoformat(), "end_date": (START + hours * HOUR).isoformat()}
     pace = {"request_interval": interval}
     return config(folder / f"{hours}.json", api_url=url, api_key=API_KEY, **pace, **dates)
 
 
 def msdk(folder: Path, url: str) -> tuple[str, Path]:
-    """Settings of tap-rest-api-msdk: an hour is a page, and all pages are of one day.
+    """Write the settings of tap-rest-api-msdk: an hour is a page, and all pages are of one day.
 
-    It cannot POST, keeps no pace, and leaves dates and numbers as text.
+    It cannot POST, does not limit its request rate, and leaves dates and numbers as text.
     """
     fields = json.loads((ROOT / "schemas" / "recordings.json").read_text())["properties"]
     text = {"type": ["string", "null"]}
@@ -110,50 +112,67 @@ def msdk(folder: Path, url: str) -> tuple[str, Path]:
     )
 
 
+def compare_records(folder: Path, taps: Taps, peers: Command, times: int, legs: int) -> None:
+    # This peer imports pkg_resources.
+    other = install(folder / "msdk", "tap-rest-api-msdk", "setuptools<81")
+    with SPAWN.Pool(1) as server:
+        url = server.apply(start, (24, legs // 24))
+        settings = noojee(folder, url, 24)
+        commands: dict[str, Command] = {name: (tap, *settings) for name, tap in taps.items()}
+        commands["hand-written SDK tap"] = *peers, "written", *settings
+        commands["tap-rest-api-msdk"] = other / "tap-rest-api-msdk", *msdk(folder, url)
+        compare("records", commands, times, legs // 24 * 24)
+
+
+def compare_start_up(taps: Taps, peers: Command, times: int) -> None:
+    for option in ("--version", "--discover"):
+        commands: dict[str, Command] = {"empty SDK tap": (*peers, "empty", option)}
+        compare(option, commands | {name: (tap, option) for name, tap in taps.items()}, times)
+
+
+def compare_growth(folder: Path, taps: Taps, times: int) -> None:
+    with SPAWN.Pool(1) as server:
+        url = server.apply(start, (2400, 60))
+        few, many = (noojee(folder, url, 24 * days) for days in (10, 100))
+        commands: dict[str, Command] = {f"{n}, 10 days": (tap, *few) for n, tap in taps.items()}
+        commands |= {f"{n}, 100 days": (tap, *many) for n, tap in taps.items()}
+        compare("growth", commands, times)
+
+
+def measure_pace(folder: Path, taps: Taps, requests: int) -> None:
+    click.echo(f"\n{'pace':40}{'used':>8}{'rejected':>10}")
+    for latency, name in itertools.product((0, 0.3, 0.7), taps):
+        with Simulator(interval=1, latency=latency) as pbx:
+            run((taps[name], *noojee(folder, pbx.url, requests, interval=1)))
+            taken = [request.time for request in pbx.requests if request.status == 200]
+        used = (len(taken) - 1) / (taken[-1] - taken[0])
+        rejected = len(pbx.requests) - len(taken)
+        click.echo(f"{f'{name}, {latency} s a response':40}{used:8.1%}{rejected:10}")
+
+
 @click.command(context_settings={"show_default": True})
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
 @click.option("--against", type=click.Path(path_type=Path, exists=True), help="Another checkout.")
 @click.option("--legs", default=200_000, help="Total, in 24 responses.")
 @click.option("--times", default=3, help="Runs of each program; five times as many start-ups.")
 @click.option("--requests", default=60, help="For the pace, one a second.")
-def main(parts: list[str], against: Path | None, legs: int, times: int, requests: int) -> None:
+def main(parts: Sequence[str], against: Path | None, legs: int, times: int, requests: int) -> None:
     """Measure the tap, its peers and another checkout. Default: all parts."""
+    parts = parts or PARTS
     with tempfile.TemporaryDirectory() as path:
         folder = Path(path)
         taps = {"tap-noojee": install_tap(folder / "own", ROOT) / "tap-noojee"}
         if against:
             taps[str(against)] = install_tap(folder / "against", against) / "tap-noojee"
         peers = taps["tap-noojee"].with_name("python"), ROOT / "tests/benchmark/peers.py"
-        commands: dict[str, Command]
-        if "records" in (parts or PARTS):
-            # This peer imports pkg_resources.
-            other = install(folder / "msdk", "tap-rest-api-msdk", "setuptools<81")
-            with SPAWN.Pool(1) as server:
-                url = server.apply(start, (24, legs // 24))
-                settings = noojee(folder, url, 24)
-                commands = {name: (tap, *settings) for name, tap in taps.items()}
-                commands["hand-written SDK tap"] = *peers, "written", *settings
-                commands["tap-rest-api-msdk"] = other / "tap-rest-api-msdk", *msdk(folder, url)
-                compare("records", commands, times, legs // 24 * 24)
-        for option in ("--version", "--discover") if "start-up" in (parts or PARTS) else ():
-            commands = {"empty SDK tap": (*peers, "empty", option)}
-            compare(option, commands | {n: (tap, option) for n, tap in taps.items()}, 5 * times)
-        if "growth" in (parts or PARTS):
-            with SPAWN.Pool(1) as server:
-                url = server.apply(start, (2400, 60))
-                few, many = (noojee(folder, url, 24 * days) for days in (10, 100))
-                commands = {f"{name}, 10 days": (tap, *few) for name, tap in taps.items()}
-                commands |= {f"{name}, 100 days": (tap, *many) for name, tap in taps.items()}
-                compare("growth", commands, times)
-        if "pace" in (parts or PARTS):
-            click.echo(f"\n{'pace':40}{'used':>8}{'rejected':>10}")
-            for latency, name in itertools.product((0, 0.3, 0.7), taps):
-                with Simulator(interval=1, latency=latency) as pbx:
-                    run((taps[name], *noojee(folder, pbx.url, requests, interval=1)))
-                    taken = [request.time for request in pbx.requests if request.status == 200]
-                used = (len(taken) - 1) / (taken[-1] - taken[0])
-                rejected = len(pbx.requests) - len(taken)
-                click.echo(f"{f'{name}, {latency} s a response':40}{used:8.1%}{rejected:10}")
+        if "records" in parts:
+            compare_records(folder, taps, peers, times, legs)
+        if "start-up" in parts:
+            compare_start_up(taps, peers, 5 * times)
+        if "growth" in parts:
+            compare_growth(folder, taps, times)
+        if "pace" in parts:
+            measure_pace(folder, taps, requests)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ SAMPLE = json.loads((Path(__file__).parents[1] / "documented-answer.json").read_
 
 def start(hours: int, legs: int) -> str:
     """Serve this many legs an hour, by GET as well; return the URL of the API."""
-    answers = {}
+    responses = {}
     for hour in (START + number * HOUR for number in range(hours)):
-        answers[f"{hour:%Y/%m/%d}", str(hour.hour)] = _answer(hour, legs)
+        responses[f"{hour:%Y/%m/%d}", str(hour.hour)] = _build_response(hour, legs)
 
     @Request.application
     def pbx(request: Request) -> Response:
-        body = answers.get((request.args["date"], request.args["hour"]), b"[]")
+        body = responses.get((request.args["date"], request.args["hour"]), b"[]")
         return Response(body, content_type="application/json")
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
@@ -31,8 +31,8 @@ def start(hours: int, legs: int) -> str:
     return f"http://127.0.0.1:{server.port}/njadmin/rest/RecordingAPI"
 
 
-def _answer(hour: datetime, count: int) -> bytes:
-    """Legs spread over an hour, three to a call, newest first."""
+def _build_response(hour: datetime, count: int) -> bytes:
+    """Return legs spread over an hour, three to a call, newest first."""
     legs = []
     for number in range(count):
         call, leg = divmod(number, 3)
