@@ -15,7 +15,7 @@ Range: TypeAlias = tuple[datetime, datetime]
 """A range of hours, end exclusive. Both times are naive and on the full hour."""
 
 MAX_FAILURES = 5
-"""End the run after this many hours in a row fail: the rest would probably fail as well."""
+"""End the run when this many hours fail with no hour read between them: others would fail too."""
 
 MAX_AHEAD = timedelta(hours=1)
 """How far a state may be ahead of this machine's clock."""
@@ -199,7 +199,7 @@ class Backlog:
     zone: ZoneInfo
     newest_first: bool
     limit: int | None
-    """Maximum number of hours for this run."""
+    """Maximum number of hours for this run. Failures alone may exceed it: see `remaining`."""
     read_count: int = 0
     """Number of hours that this run has read."""
     reread: HourSet = HourSet()
@@ -256,7 +256,7 @@ class Backlog:
 
     @property
     def has_failure_streak(self) -> bool:
-        """Whether MAX_FAILURES hours failed with no hour read between them on the clock."""
+        """Whether MAX_FAILURES failed hours have no read hour between them."""
         # If a read hour did not count as a break, old hours that always fail, which come first in
         # every run, could block all others.
         streak: list[datetime] = []

@@ -69,7 +69,7 @@ class Client:
 
         Raises:
             HourError: The response cannot be read, or the PBX fails on this hour.
-            RequestError: No response arrived, or the response is an error.
+            RequestError: No complete response arrived, or the response is an error.
             TooEarlyError: By the PBX's clock, the hour is not due.
             NoojeeError: The PBX's clock is too far behind this machine's.
             Interrupted: A signal arrived first.
@@ -82,14 +82,14 @@ class Client:
             try:
                 return self._request(hour, due)
             except RequestError as error:
-                # It may have arrived at any time until now, so wait a full interval.
+                # The request may have arrived at any time until now, so wait a full interval.
                 wait = max(self._interval, error.retry_after)
                 self._next_slot = self._clock.monotonic() + wait
                 # A rejection may be the rate limit in disguise, so retry it, but only once.
                 is_rejection = isinstance(error, PossibleRateLimitError)
                 is_final = attempt >= max_attempts or (is_rejection and was_rejected)
                 if is_final or not isinstance(error, TransientError):
-                    # No TransientError: retrying is over.
+                    # Raise a plain error: a TransientError would suggest retrying.
                     kind = HourError if isinstance(error, HourError) else RequestError
                     attempts = f" ({attempt} attempts)" if attempt > 1 else ""
                     raise kind(f"{format_hour(hour)}: {error}{attempts}") from None

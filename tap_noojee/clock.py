@@ -64,13 +64,14 @@ class Clock:
         self.raise_if_stopped()
 
     def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
-        """Run a blocking task for at most `timeout` seconds, or raise Interrupted.
+        """Run a blocking task in a thread, and wait for it at most `timeout` seconds.
 
         Only a thread lets us abandon a DNS lookup. An abandoned thread runs on until its task or
         the process ends.
 
         Raises:
             TimeoutError: The task is still running.
+            Interrupted: A signal arrived first.
             Exception: Whatever the task raised.
         """
         inbox = self._inbox = queue.SimpleQueue()

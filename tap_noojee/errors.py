@@ -20,7 +20,7 @@ class DateError(ValueError):
 
 
 class NoojeeError(Exception):
-    """Base of the tap's errors. The command logs each argument as a line, without a traceback."""
+    """Base of the errors that the command logs, each argument as a line, without a traceback."""
 
 
 class SettingsError(NoojeeError):

@@ -29,9 +29,9 @@ RawLeg = msgspec.defstruct(
     "RawLeg",
     [(name, str | None) for name in SCHEMA["properties"]],
     forbid_unknown_fields=True,
-    gc=False,  # a leg holds no other container, so the garbage collector need not track it
+    gc=False,  # a leg cannot be part of a reference cycle
 )
-"""A leg: the schema's fields, which are strings or null until LegReader converts them in place.
+"""A leg: the schema's fields, usually strings. LegReader converts them in place.
 
 A struct takes less than half the memory of a dictionary.
 """

@@ -1,8 +1,8 @@
 """Keep the API key in the URL of each request, and nowhere else.
 
 requests keeps URLs in its objects, so an HTTP adapter adds the key only when it hands the URL to
-urllib3. Log filters remove it from urllib3's messages. Text from outside is quoted only if it
-contains no part of the key.
+urllib3. Log filters remove it from urllib3's messages. Text from the PBX is quoted only if it does
+not contain eight consecutive characters of the key.
 """
 
 import logging
@@ -48,10 +48,10 @@ def _hide_key(record: logging.LogRecord) -> bool:
     return True
 
 
-# urllib3 logs the URL of every request at DEBUG, and of a response with bad headers at WARNING.
+# At DEBUG, these loggers log the URL of every request. Earlier versions warn about bad headers.
 for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_hide_key)
-# At DEBUG, this logger quotes data that it cannot parse.
+# This logger warns about bad headers with the URL and the raw data, so drop its messages.
 logging.getLogger("urllib3.connection").addFilter(lambda _: False)
 
 

@@ -137,7 +137,7 @@ class RecordingsStream(Stream):
             )
             text += " The next run requests those that have never been read."
             if backlog.has_failure_streak:
-                text += f" The run ended early, because {MAX_FAILURES} hours in a row failed."
+                text += f" The run ended because {MAX_FAILURES} hours in a row failed."
             raise FailedHoursError(text)
 
     def _build_backlog(self) -> Backlog:

@@ -85,7 +85,8 @@ class Transport:
         """Send a request without a body.
 
         Raises:
-            RequestError: No response arrived. A TransientError if retrying may help.
+            RequestError: No complete response arrived, or it was too large. It is a
+                TransientError if retrying may help.
         """
         try:
             return self._post(path, self.monotonic() + self.time_limit)

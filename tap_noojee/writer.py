@@ -1,4 +1,4 @@
-"""Write Singer messages in whole lines, and STATE only when every target will keep it."""
+"""Write Singer messages in whole lines, and hold STATE back until the first RECORD."""
 
 import select
 import sys
@@ -85,7 +85,7 @@ class LineWriter(MsgSpecWriter):
 def _write(data: memoryview) -> None:
     """Write all data to standard output, bypassing Python's buffer.
 
-    With PYTHONUNBUFFERED, there is only the raw file, which may write part of the data.
+    The raw file may accept only part of it. With PYTHONUNBUFFERED, `buffer` is already that file.
     """
     output = sys.stdout.buffer
     raw = getattr(output, "raw", output)

@@ -278,7 +278,7 @@ def test_response_with_too_many_legs_is_rejected(monkeypatch: pytest.MonkeyPatch
     ):
         raised = error(body)
         assert type(raised) is HourError
-        assert "more than 100 legs" in str(raised)
+        assert "more values than 100 legs" in str(raised)
 
 
 # --- Statuses ---------------------------------------------------------------------------------

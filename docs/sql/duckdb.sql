@@ -1,4 +1,4 @@
--- Views for reports on call recordings, on the table that target-duckdb loads.
+-- Report views over the table that target-duckdb loads.
 -- To create the views:
 --
 --     duckdb calls.duckdb < docs/sql/duckdb.sql
@@ -247,7 +247,7 @@ SELECT
     coalesce(legs, 0) AS legs
 FROM local_hours
 LEFT JOIN ended USING (state_id, local_hour)
--- A skipped hour has neither a first nor a last quarter.
+-- Leave out skipped hours, which have neither a first nor a last quarter.
 WHERE (local_hour AT TIME ZONE zone) AT TIME ZONE zone = local_hour
     OR ((local_hour + INTERVAL '45 minutes') AT TIME ZONE zone) AT TIME ZONE zone
         = local_hour + INTERVAL '45 minutes';
