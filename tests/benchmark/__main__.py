@@ -65,8 +65,8 @@ def compare(title: str, commands: dict[str, Command], times: int, legs: int = 0)
 def install(venv: Path, *packages: str | Path) -> Path:
     """Install packages into a new virtual environment; return its folder of programs."""
     uv, into = os.environ.get("UV", "uv"), ("--compile-bytecode", "--python", venv)
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, venv], check=True)
-    subprocess.run([uv, "pip", "install", "--quiet", *into, *packages], check=True)
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)
+    subprocess.run([uv, "pip", "install", "-q", *into, *packages], check=True)
     return venv / "bin"
 
 
@@ -113,8 +113,7 @@ def msdk(folder: Path, url: str) -> tuple[str, Path]:
 
 
 def compare_records(folder: Path, taps: Taps, peers: Command, times: int, legs: int) -> None:
-    # This peer imports pkg_resources.
-    other = install(folder / "msdk", "tap-rest-api-msdk", "setuptools<81")
+    other = install(folder / "msdk", "tap-rest-api-msdk", "setuptools<81")  # for pkg_resources
     with SPAWN.Pool(1) as server:
         url = server.apply(start, (24, legs // 24))
         settings = noojee(folder, url, 24)
@@ -122,12 +121,6 @@ def compare_records(folder: Path, taps: Taps, peers: Command, times: int, legs: 
         commands["hand-written SDK tap"] = *peers, "written", *settings
         commands["tap-rest-api-msdk"] = other / "tap-rest-api-msdk", *msdk(folder, url)
         compare("records", commands, times, legs // 24 * 24)
-
-
-def compare_start_up(taps: Taps, peers: Command, times: int) -> None:
-    for option in ("--version", "--discover"):
-        commands: dict[str, Command] = {"empty SDK tap": (*peers, "empty", option)}
-        compare(option, commands | {name: (tap, option) for name, tap in taps.items()}, times)
 
 
 def compare_growth(folder: Path, taps: Taps, times: int) -> None:
@@ -145,9 +138,8 @@ def measure_pace(folder: Path, taps: Taps, requests: int) -> None:
         with Simulator(interval=1, latency=latency) as pbx:
             run((taps[name], *noojee(folder, pbx.url, requests, interval=1)))
             taken = [request.time for request in pbx.requests if request.status == 200]
-        used = (len(taken) - 1) / (taken[-1] - taken[0])
-        rejected = len(pbx.requests) - len(taken)
-        click.echo(f"{f'{name}, {latency} s a response':40}{used:8.1%}{rejected:10}")
+        used, title = (len(taken) - 1) / (taken[-1] - taken[0]), f"{name}, {latency} s a response"
+        click.echo(f"{title:40}{used:8.1%}{len(pbx.requests) - len(taken):10}")
 
 
 @click.command(context_settings={"show_default": True})
@@ -167,8 +159,10 @@ def main(parts: Sequence[str], against: Path | None, legs: int, times: int, requ
         peers = taps["tap-noojee"].with_name("python"), ROOT / "tests/benchmark/peers.py"
         if "records" in parts:
             compare_records(folder, taps, peers, times, legs)
-        if "start-up" in parts:
-            compare_start_up(taps, peers, 5 * times)
+        for option in ("--version", "--discover") if "start-up" in parts else ():
+            commands: dict[str, Command] = {"empty SDK tap": (*peers, "empty", option)}
+            commands |= {name: (tap, option) for name, tap in taps.items()}
+            compare(option, commands, 5 * times)
         if "growth" in parts:
             compare_growth(folder, taps, times)
         if "pace" in parts:

@@ -68,8 +68,6 @@ class RecordingsStream(RESTStream[datetime]):
 
 
 class TapPeer(Tap):
-    """A tap with either stream; it checks no settings."""
-
     name = "tap-peer"
     package_name = "singer-sdk"  # --version looks it up
     config_jsonschema = th.PropertiesList().to_dict()
