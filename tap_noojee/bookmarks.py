@@ -257,8 +257,8 @@ class Backlog:
     @property
     def has_failure_streak(self) -> bool:
         """Whether MAX_FAILURES failed hours have no read hour between them."""
-        # If a read hour did not count as a break, old hours that always fail, which come first in
-        # every run, could block all others.
+        # A read hour breaks the streak. Otherwise, old hours that always fail, which come first in
+        # every run, could block the rest.
         streak: list[datetime] = []
         for hour in self.failed:
             if streak and HourSet.merge([(streak[-1] + HOUR, hour)]) & self.hours_read:

@@ -43,8 +43,8 @@ class RecordingsStream(Stream):
 
     # The bookmark follows the hours, not the records, so we write each STATE ourselves.
     STATE_MSG_FREQUENCY = sys.maxsize
-    # The SDK adds progress markers to the bookmark of an unsorted stream. Skip its check, because
-    # records are sorted only within each hour.
+    # Declare the stream sorted, because the SDK adds progress markers to the bookmark of others.
+    # Turn off its check, because records are sorted only within each hour.
     is_sorted = True
     check_sorted = False
 
@@ -94,7 +94,9 @@ class RecordingsStream(Stream):
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
         if all(isinstance(stream_map, RemoveRecordTransform) for stream_map in self.stream_maps):
-            raise CatalogError(f"stream_maps: {self.name!r}, the only stream, is removed: keep it")
+            raise CatalogError(
+                f"stream_maps: {self.name!r} is removed, but it is the only stream: keep it"
+            )
         self._emit_state(self._hours_read)
         # `--test` sets ABORT_AT_RECORD_COUNT.
         yield from self._read_hours() if self.ABORT_AT_RECORD_COUNT is None else self._read_one()
