@@ -257,16 +257,17 @@ class Backlog:
     @property
     def has_failure_streak(self) -> bool:
         """Whether MAX_FAILURES failed hours have no read hour between them."""
+        if len(self.failed) < MAX_FAILURES:
+            return False
         # A read hour breaks the streak. Otherwise, old hours that always fail, which come first in
         # every run, could block the rest.
-        streak: list[datetime] = []
-        for hour in self.failed:
-            if streak and HourSet.merge([(streak[-1] + HOUR, hour)]) & self.hours_read:
-                streak = []
-            streak.append(hour)
-            if len(streak) == MAX_FAILURES:
-                return True
-        return False
+        span = HourSet(((self.failed.first, self.failed.last + HOUR),))
+        return any(
+            # Check the length first: if many hours fail here and there, the ranges are short.
+            end - start >= MAX_FAILURES * HOUR
+            and len(self.failed & HourSet(((start, end),))) >= MAX_FAILURES
+            for start, end in (span - (self.hours_read - self.failed)).ranges
+        )
 
     def _due(self, newest_due: datetime) -> HourSet:
         return hours_between(self.first, min(self.last, newest_due), self.zone)

@@ -37,6 +37,12 @@ def bookmark_hours(bookmark: dict[str, Any], clocks: Clocks, start: datetime) ->
     return {hour for hour in over if any(first <= hour < end for first, end in ranges)}
 
 
+def has_failure_streak(read: set[Any], failed: set[Any]) -> bool:
+    """Whether five hours failed with no hour read between them on the clock."""
+    marks = "".join("x" if hour in failed else "." for hour in sorted(read | failed))
+    return "x" * MAX_FAILURES in marks
+
+
 class Step(NamedTuple):
     """An hour that was read: its records, and all hours read so far."""
 
@@ -82,18 +88,12 @@ class RunModel:
         left = math.inf if self.limit is None else self.limit - len(self.hours) - len(self.failed)
         if not self.hours:  # however many hours fail, a run reads at least one
             left = max(left, 1)
-        if left <= 0 or self.has_failure_streak():
+        if left <= 0 or has_failure_streak(self.read, self.failed):
             return None
         wanted = self.unread(now)
         if left > 1 or not wanted:  # a limited run saves its last request for an unread hour
             wanted |= self.again & self.due(now)
         return (max if self.newest_first else min)(wanted, default=None)
-
-    def has_failure_streak(self) -> bool:
-        """Whether five hours failed with no hour read between them on the clock."""
-        hours = sorted(self.read | self.failed)
-        marks = "".join("x" if hour in self.failed else "." for hour in hours)
-        return "x" * MAX_FAILURES in marks
 
     def succeed(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
         """Record a response with the legs of an hour. `date` is the time on the PBX's clock."""

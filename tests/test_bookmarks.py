@@ -8,9 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model import has_failure_streak
 from times import CHANGES, HOUR, at, clocks_around
 
-from tap_noojee.bookmarks import MAX_FAILURES, Backlog, HourSet, Pbx, load_bookmark, make_bookmark
+from tap_noojee.bookmarks import Backlog, HourSet, Pbx, load_bookmark, make_bookmark
 from tap_noojee.errors import StateError
 
 quick = settings(deadline=None, derandomize=True, max_examples=100)
@@ -235,8 +236,7 @@ def test_run_requests_each_wanted_hour_once(data: st.DataObject) -> None:
         assert numbers(backlog.unread(hour(newest_due))) == unread
         assert numbers(backlog.pending(hour(newest_due))) == rest
         allowed = max(limit - len(done | failed), 0 if done else 1)
-        marks = ["x" if n in failed else "." for n in sorted(before | done | failed)]
-        is_over = "x" * MAX_FAILURES in "".join(marks) or not allowed
+        is_over = has_failure_streak(before | done, failed) or not allowed
         chosen = backlog.choose(hour(newest_due))
         if is_over or not rest:
             break
