@@ -15,7 +15,7 @@ Range: TypeAlias = tuple[datetime, datetime]
 """A range of hours, end exclusive. Both times are naive and on the full hour."""
 
 MAX_FAILURES = 5
-"""End the run when this many hours fail with no hour read between them: others would fail too."""
+"""End the run when this many hours fail with no read hour between: more would probably fail."""
 
 MAX_AHEAD = timedelta(hours=1)
 """How far a state may be ahead of this machine's clock."""
@@ -199,7 +199,8 @@ class Backlog:
     zone: ZoneInfo
     newest_first: bool
     limit: int | None
-    """Maximum number of hours for this run. Failures alone may exceed it: see `remaining`."""
+    """Maximum number of hours to request in this run. Until one hour is read, failed hours do not
+    use it up: see `remaining`."""
     read_count: int = 0
     """Number of hours that this run has read."""
     reread: HourSet = HourSet()
@@ -259,8 +260,8 @@ class Backlog:
         """Whether MAX_FAILURES failed hours have no read hour between them."""
         if len(self.failed) < MAX_FAILURES:
             return False
-        # A read hour breaks the streak. Otherwise, old hours that always fail, which come first in
-        # every run, could block the rest.
+        # A read hour breaks the streak. Otherwise, with `oldest_first`, old hours that always fail
+        # would come first in every run and could block the rest.
         span = HourSet(((self.failed.first, self.failed.last + HOUR),))
         return any(
             # Check the length first: if many hours fail here and there, the ranges are short.

@@ -64,7 +64,7 @@ class Clock:
         self.raise_if_stopped()
 
     def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
-        """Run a blocking task in a thread, and wait for it at most `timeout` seconds.
+        """Run a blocking task in a thread, and wait at most `timeout` seconds for it.
 
         Only a thread lets us abandon a DNS lookup. An abandoned thread runs on until its task or
         the process ends.

@@ -33,8 +33,8 @@ class ParsedDate(msgspec.Struct, frozen=True):  # faster to create than a named 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-# `parse_date` cuts out the seconds, which ISO 8601 has at the same position, so that
-# `_parse_minute` can cache each minute.
+# These patterns have no seconds: `parse_date` cuts them out first, so that `_parse_minute` can
+# cache each minute. They are at the same position in both formats and in ISO 8601.
 _JAVA = re.compile(
     rf"({'|'.join(_DAYS)}) ({'|'.join(_MONTHS)}) ([0-9]{{2}}) ([0-9]{{2}}:[0-9]{{2}})"
     r" ([A-Za-z0-9+:-]+) ([0-9]{4})"
@@ -59,8 +59,8 @@ def parse_date(text: str, zone: ZoneInfo) -> ParsedDate:
     """Parse a date printed by a PBX whose clock is in this zone.
 
     Raises:
-        DateError: It is not a usable date, or it has no abbreviation and clocks skip it.
-        ZoneError: Its abbreviation contradicts the zone, or it has one and clocks skip the time.
+        DateError: It is not a usable date, or it is a skipped time without an abbreviation.
+        ZoneError: Its abbreviation contradicts the zone, or it is a skipped time with one.
     """
     seconds = text[16:19]
     if seconds not in _VALID_SECONDS:

@@ -57,7 +57,9 @@ def decode_legs(body: bytearray, content_type: str, api_key: str) -> DecodedBody
     """
     # Each item and each field follows one of these, so their number limits the memory we need.
     if sum(map(body.count, (b",", b"{", b"["))) > MAX_LEGS * (len(_FIELDS) + 1):
-        raise HourError(f"the response is too large: it has more values than {MAX_LEGS:,} legs")
+        raise HourError(
+            f"the response is too large: it has more values than {MAX_LEGS:,} legs would have"
+        )
     if b"\\u0000" not in body:  # an escaped NUL has to be replaced
         try:
             # Fast path: each leg has exactly the schema's fields, all strings or null.
@@ -99,7 +101,7 @@ def _decode_tolerantly(body: bytearray, content_type: str, api_key: str) -> Deco
             object_pairs_hook=build_leg,
             parse_int=str,
             parse_float=str,
-            parse_constant=float,  # LegReader rejects NaN and Infinity: they are not strings
+            parse_constant=float,  # keep NaN and Infinity as floats, which LegReader rejects
         )
     except json.JSONDecodeError as error:
         raise _json_error(text, charset, size, error) from None

@@ -1,8 +1,8 @@
 """Keep the API key in the URL of each request, and nowhere else.
 
 requests keeps URLs in its objects, so an HTTP adapter adds the key only when it hands the URL to
-urllib3. Log filters remove it from urllib3's messages. Text from the PBX is quoted only if it does
-not contain eight consecutive characters of the key.
+urllib3. Log filters remove it from urllib3's messages. `safe_excerpt` withholds outside
+text, such as a response or a setting, if it contains eight consecutive characters of the key.
 """
 
 import logging
@@ -48,10 +48,11 @@ def _hide_key(record: logging.LogRecord) -> bool:
     return True
 
 
-# At DEBUG, these loggers log the URL of every request. Earlier versions warn about bad headers.
+# At DEBUG, these loggers log the URLs of requests and retries. Older versions of urllib3 also log
+# them in warnings about bad headers.
 for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_hide_key)
-# This logger warns about bad headers with the URL and the raw data, so drop its messages.
+# This logger's warnings about bad headers quote the URL and the raw data, so drop all of them.
 logging.getLogger("urllib3.connection").addFilter(lambda _: False)
 
 

@@ -40,7 +40,7 @@ def select_fields(catalog: Mapping[str, Any]) -> Catalog:
             field = breadcrumb[-1] if breadcrumb else name
             if choice.selected not in (True, False, None):
                 raise CatalogError(f"catalog: {field}: `selected` is not true or false")
-            # Otherwise the field that the user meant to deselect would be written.
+            # Ignoring a misspelt name would write the field that the user meant to deselect.
             if breadcrumb and choice.selected is False and field not in schema["properties"]:
                 raise CatalogError(f"catalog: there is no field {field!r}: {_HINT}")
         mask = user_metadata.resolve_selection()

@@ -241,7 +241,7 @@ def build_api_url(text: str) -> str:
         raise ValueError(
             f"does not start with https:// (every request contains the API key): {hint}"
         )
-    parts = {"user": "@" in url.netloc, "query": "?" in text, "fragment": "#" in text}
+    parts = {"user name": "@" in url.netloc, "query": "?" in text, "fragment": "#" in text}
     if found := [part for part, is_there in parts.items() if is_there]:
         raise ValueError(f"has a {found[0]}: {hint}")
     path = url.path.rstrip("/").removesuffix(f"/{ENDPOINT}")

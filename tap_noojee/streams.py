@@ -43,8 +43,8 @@ class RecordingsStream(Stream):
 
     # The bookmark follows the hours, not the records, so we write each STATE ourselves.
     STATE_MSG_FREQUENCY = sys.maxsize
-    # Declare the stream sorted, because the SDK adds progress markers to the bookmark of others.
-    # Turn off its check, because records are sorted only within each hour.
+    # Declare the stream sorted: the SDK adds progress markers to an unsorted stream's bookmark.
+    # Turn off the sort check, because records are sorted only within each hour.
     is_sorted = True
     check_sorted = False
 

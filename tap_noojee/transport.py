@@ -85,8 +85,8 @@ class Transport:
         """Send a request without a body.
 
         Raises:
-            RequestError: No complete response arrived, or it was too large. It is a
-                TransientError if retrying may help.
+            RequestError: No complete response arrived, or the response was too large. A
+                TransientError means that retrying may help.
         """
         try:
             return self._post(path, self.monotonic() + self.time_limit)

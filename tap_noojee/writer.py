@@ -1,4 +1,4 @@
-"""Write Singer messages in whole lines, and hold STATE back until the first RECORD."""
+"""Write Singer messages in whole lines, with few STATE messages before the first RECORD."""
 
 import select
 import sys
@@ -85,7 +85,8 @@ class LineWriter(MsgSpecWriter):
 def _write(data: memoryview) -> None:
     """Write all data to standard output, bypassing Python's buffer.
 
-    The raw file may accept only part of it. With PYTHONUNBUFFERED, `buffer` is already that file.
+    The raw file may accept only part of the data. With PYTHONUNBUFFERED, `sys.stdout.buffer` is
+    itself the raw file.
     """
     output = sys.stdout.buffer
     raw = getattr(output, "raw", output)

@@ -151,7 +151,7 @@ PLANS = {
         between(0, 17) | NEWEST | {"lookback_hours": 2, "max_hours_per_run": 3}, [16, 15, 3],
         [(3, 17)], [(4, 16)],
     ),
-    # Four in a row do not end it, and an hour that succeeds resets the count.
+    # Four in a row do not end the run, and a successful hour resets the count.
     "five bad hours in a row end the run": Plan(
         between(5, 20), range(5, 16), [(5, 6), (10, 11)], [],
         [6, 7, 8, 9, 11, 12, 13, 14, 15],

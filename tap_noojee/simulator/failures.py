@@ -9,9 +9,9 @@ from http.client import responses
 from threading import TIMEOUT_MAX
 from typing import Any, Literal, NamedTuple, Self, cast, get_args
 
-# "cut" stops halfway, short of the Content-Length; "cut-json" as well, but in valid HTTP. "stall"
-# never answers, and "trickle" sends a byte a second. "endless" is an array that never ends, and
-# "huge" one of `size` bytes. "code" is the vendor's status object.
+# "cut" sends half the body, less than its Content-Length. "cut-json" sends half without a
+# Content-Length, which is valid HTTP. "stall" never answers, and "trickle" sends a byte a second.
+# "endless" is an array that never ends, "huge" one of `size` bytes. "code" is a status object.
 Kind = Literal[
     "status", "cut", "cut-json", "reset", "slow", "stall", "trickle", "endless",
     "html", "code", "null", "empty", "redirect", "rate", "204", "body", "huge",
@@ -67,7 +67,7 @@ class Failure:
     """A failure of the next `times` requests, or of all if `times` is None.
 
     `at` limits it to one hour, for example `("2021-09-14", 15)`. `delay` is in seconds. With
-    "status", `echo` adds the URL, and so the key, to the body. A "huge" response is an array of
+    "status", `echo` adds the URL, including the key, to the body. A "huge" response is an array of
     `size` bytes that repeats `body`, which must end in a comma.
     """
 
@@ -107,7 +107,7 @@ class Failure:
         return cls(cast("Kind", kind), **fields)
 
     def response(self, url: str, rate_limit_status: int) -> Response | None:
-        """Build the failed response, or None if the normal one is sent, late or broken."""
+        """Build the response instead of the normal one; None if the transmission fails."""
         error = Response.page(self.status or 503, f"<p>{url}</p>" if self.echo else "")
         if self.body is not None:
             error = replace(error, body=self.body + (url.encode() if self.echo else b""))
