@@ -73,7 +73,7 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         "backfill_order",
         th.StringType(allowed_values=["oldest_first", "newest_first"]),
         default="oldest_first",
-        description="Read the oldest hour first, or the newest hour first and then back through "
+        description="Start with the oldest hour, or with the newest and work back through "
         "history.",
     ),
     th.Property(

@@ -137,7 +137,7 @@ class RecordingsStream(Stream):
             text = (
                 f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(format_hour, failed))}."
             )
-            text += " The next run requests those that have never been read."
+            text += " The next run requests them again, except any that an earlier run has read."
             if backlog.has_failure_streak:
                 text += f" The run ended because {MAX_FAILURES} hours in a row failed."
             raise FailedHoursError(text)

@@ -80,8 +80,8 @@ END $$;
 CREATE OR REPLACE VIEW hour_ranges AS
 SELECT
     state_id,
-    (hours ->> 'from')::timestamp AS first_hour,
-    (hours ->> 'to')::timestamp AS end_hour
+    (hours ->> 'from')::timestamp AS from_hour,
+    (hours ->> 'to')::timestamp AS to_hour
 FROM bookmarks, jsonb_array_elements(bookmark -> 'hours_read') AS hours;
 
 -- From here on, postgres.sql and duckdb.sql are the same.
@@ -232,9 +232,9 @@ FROM (
         bookmark ->> 'timezone' AS zone,
         (bookmark ->> 'replication_key_value')::timestamptz AS read_until
     FROM bookmarks
-) AS bookmark
+) AS parsed
 JOIN (
-    SELECT state_id, min(first_hour) AS first_read
+    SELECT state_id, min(from_hour) AS first_read
     FROM hour_ranges
     GROUP BY state_id
 ) AS ranges USING (state_id)
@@ -260,15 +260,15 @@ SELECT
         SELECT 1
         FROM hour_ranges
         WHERE hour_ranges.state_id = local_hours.state_id
-            AND local_hour >= first_hour
-            AND local_hour < end_hour
+            AND local_hour >= from_hour
+            AND local_hour < to_hour
             -- Hours that end after replication_key_value do not count as read.
             AND local_hour + INTERVAL '1 hour' <= read_until AT TIME ZONE zone
     ) AS is_read,
     coalesce(legs, 0) AS legs
 FROM local_hours
 LEFT JOIN ended USING (state_id, local_hour)
--- Leave out skipped hours, which have neither a first nor a last quarter.
+-- Leave out skipped hours: clocks show neither their first nor their last quarter.
 WHERE (local_hour AT TIME ZONE zone) AT TIME ZONE zone = local_hour
     OR ((local_hour + INTERVAL '45 minutes') AT TIME ZONE zone) AT TIME ZONE zone
         = local_hour + INTERVAL '45 minutes';
