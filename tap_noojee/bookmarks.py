@@ -15,7 +15,8 @@ Range: TypeAlias = tuple[datetime, datetime]
 """A range of hours, end exclusive. Both times are naive and on the full hour."""
 
 MAX_FAILURES = 5
-"""End the run when this many hours fail with no read hour between: more would probably fail."""
+"""End the run after this many failed hours without a read hour between them: more would probably
+fail."""
 
 MAX_AHEAD = timedelta(hours=1)
 """How far a state may be ahead of this machine's clock."""
@@ -123,8 +124,9 @@ def load_bookmark(
     for name, current in (("pbx", pbx.host), ("timezone", pbx.zone.key)):
         if (previous := bookmark.get(name, current)) != current:
             raise StateError(
-                f"state: written with {name} {previous!r}, but this run uses {current!r}: start "
-                f"over (`meltano state clear …`), or keep the state and correct its {name!r}"
+                f"state: written with {name} {previous!r}, but this run uses {current!r}: correct "
+                "the setting; or, if it is right, start over (`meltano state clear …`), or change "
+                f"{name!r} in the state"
             )
     if not (value := bookmark.get("replication_key_value")):
         if bookmark.get("hours_read"):
@@ -154,7 +156,7 @@ def make_bookmark(read: HourSet, pbx: Pbx, replication_key: str) -> dict[str, An
     bookmark: dict[str, Any] = {"replication_key": replication_key}
     if read:
         newest = read.last
-        # The newest may be a skipped hour, because `mark_read` adds those that follow.
+        # The newest may be a skipped hour: `mark_read` also adds skipped hours that follow.
         while (ended := end_of(newest, pbx.zone)) is None:
             newest -= HOUR
         bookmark["replication_key_value"] = ended.isoformat()
@@ -173,7 +175,7 @@ def _parse_range(item: Any) -> Range:  # noqa: ANN401 - any JSON value
     for hour in (start, end):
         if hour.tzinfo or hour != hour.replace(minute=0, second=0, microsecond=0):
             raise _unreadable(
-                f"hours_read: {hour.isoformat()} is not a full hour, or has an offset"
+                f"hours_read: {hour.isoformat()} must be a full hour without an offset"
             )
     if start >= end:
         raise _unreadable(f"hours_read: {end.isoformat()} is not after {start.isoformat()}")
@@ -224,7 +226,8 @@ class Backlog:
     def remaining(self) -> float:
         """How many more hours this run may request.
 
-        At least one until an hour has been read, so that failing hours cannot use up every run.
+        At least one until an hour has been read, so that failing hours cannot use up the limit of
+        every run.
         """
         if self.limit is None:
             return math.inf
@@ -236,7 +239,7 @@ class Backlog:
         if self.has_failure_streak or self.remaining <= 0:
             return None
         # Save the last request for an unread hour. Otherwise, hours to read again and an hour
-        # that always fails could use up every run.
+        # that always fails could use up the limit of every run.
         hours = self.pending(newest_due)
         if self.remaining == 1:
             hours = self.unread(newest_due) or hours
@@ -264,7 +267,7 @@ class Backlog:
         # would come first in every run and could block the rest.
         span = HourSet(((self.failed.first, self.failed.last + HOUR),))
         return any(
-            # Check the length first: if many hours fail here and there, the ranges are short.
+            # Check the length first, because it is cheap: scattered failures leave short ranges.
             end - start >= MAX_FAILURES * HOUR
             and len(self.failed & HourSet(((start, end),))) >= MAX_FAILURES
             for start, end in (span - (self.hours_read - self.failed)).ranges

@@ -35,11 +35,11 @@ def check_hour(
     """Yield the warnings about one hour. None quotes the API key."""
     yield from map(Finding, hour_legs.warnings)
     yield from _check_body(hour, decoded)
-    yield from _check_keys(hour, hour_legs, api_key)
+    yield from _check_primary_keys(hour, hour_legs, api_key)
     if name := hour_legs.ambiguous_abbreviation:
         yield Finding(
-            f"The PBX prints the time zone {name}, which JVMs older than 2014 use all year; the "
-            "tap ignores it and reads the wall-clock time in `timezone`",
+            f"The PBX prints the time zone {name}, which JVMs with time zone data older than "
+            "2014 use all year; the tap ignores it and reads the wall-clock time in `timezone`",
             name,
         )
     if is_repeated(hour, zone):
@@ -57,7 +57,8 @@ def _check_body(hour: datetime, decoded: DecodedBody) -> Iterator[Finding]:
         )
     if decoded.charset:
         yield Finding(
-            f"{format_hour(hour)}: the response is not UTF-8, so the tap reads {decoded.charset}",
+            f"{format_hour(hour)}: the response is not UTF-8; the tap decodes it as "
+            f"{decoded.charset}",
             "charset",
         )
     if decoded.replaced:
@@ -78,7 +79,7 @@ def _check_body(hour: datetime, decoded: DecodedBody) -> Iterator[Finding]:
         )
 
 
-def _check_keys(hour: datetime, hour_legs: HourLegs, api_key: str) -> Iterator[Finding]:
+def _check_primary_keys(hour: datetime, hour_legs: HourLegs, api_key: str) -> Iterator[Finding]:
     unique_ids: dict[tuple[str, int], str] = {}
     shared = set()
     for leg in hour_legs.legs:

@@ -25,7 +25,7 @@ from tap_noojee.transport import Transport
 MAX_ATTEMPTS = 5
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
-"""How far the `Date` header may be before the time when the hour is due."""
+"""How long before the hour is due the `Date` header may be."""
 
 MAX_CLOCK_SKEW = timedelta(hours=12)
 """How far the PBX's clock may be behind this machine's."""
@@ -117,7 +117,7 @@ class Client:
         self._on_response(response.status, self._clock.monotonic() - started)
         try:
             decoded = parse_response(response, self._api_key, self._clock.now())
-        except RateLimitError:
+        except (RateLimitError, PossibleRateLimitError):
             # We kept the interval, so the PBX may count from the end of its responses.
             self._counts_from_end = True
             raise

@@ -28,7 +28,7 @@ class Clock:
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._signum: int | None = None
-        self._stopped_at = 0.0
+        self._interrupted_at = 0.0
 
     def now(self) -> pendulum.DateTime:
         """Return the current time, in UTC."""
@@ -41,13 +41,13 @@ class Clock:
     def handle_signal(self, signum: int, _frame: FrameType | None = None) -> None:
         """Interrupt the run, or exit immediately on a later signal."""
         if self._signum is None:
-            self._signum, self._stopped_at = signum, self.monotonic()
+            self._signum, self._interrupted_at = signum, self.monotonic()
             self._inbox.put(None)
-        elif self.monotonic() - self._stopped_at >= REPEAT_WINDOW:
+        elif self.monotonic() - self._interrupted_at >= REPEAT_WINDOW:
             # The run may be stuck, for example in a write to a target that no longer reads.
             os._exit(128 + signum)
 
-    def raise_if_stopped(self) -> None:
+    def raise_if_interrupted(self) -> None:
         """Raise Interrupted if a signal has arrived."""
         if self._signum is not None:
             raise Interrupted(self._signum)
@@ -56,12 +56,12 @@ class Clock:
         """Wait, or raise Interrupted as soon as a signal arrives."""
         # Use a new queue for each wait, so that a late item from an earlier one cannot end it.
         self._inbox = queue.SimpleQueue()
-        self.raise_if_stopped()
+        self.raise_if_interrupted()
         try:
             self._inbox.get(timeout=max(0, seconds))
         except queue.Empty:
             return
-        self.raise_if_stopped()
+        self.raise_if_interrupted()
 
     def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
         """Run a blocking task in a thread, and wait at most `timeout` seconds for it.
@@ -75,7 +75,7 @@ class Clock:
             Exception: Whatever the task raised.
         """
         inbox = self._inbox = queue.SimpleQueue()
-        self.raise_if_stopped()
+        self.raise_if_interrupted()
 
         def work() -> None:
             try:
@@ -89,7 +89,7 @@ class Clock:
         except queue.Empty:
             raise TimeoutError from None
         if item is None:
-            self.raise_if_stopped()
+            self.raise_if_interrupted()
         result, error = item
         if error is not None:
             raise error

@@ -34,7 +34,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 # These patterns have no seconds: `parse_date` cuts them out first, so that `_parse_minute` can
-# cache each minute. They are at the same position in both formats and in ISO 8601.
+# cache each minute. The seconds are at the same position in both formats and in ISO 8601.
 _JAVA = re.compile(
     rf"({'|'.join(_DAYS)}) ({'|'.join(_MONTHS)}) ([0-9]{{2}}) ([0-9]{{2}}:[0-9]{{2}})"
     r" ([A-Za-z0-9+:-]+) ([0-9]{4})"
@@ -102,7 +102,7 @@ def _choose_pass(wall: datetime, abbreviation: str, zone: ZoneInfo) -> tuple[dat
     """Return the instant, whether it could be in either pass, and an ambiguous abbreviation."""
     passes = resolve(wall, zone)
     if not passes:
-        # Servers that print no abbreviation may print odd times, so reject only this value.
+        # A server that prints no abbreviation may print skipped times, so reject only this value.
         error_type = ZoneError if abbreviation else DateError
         raise error_type(f"is a time that clocks in {zone.key} skip: {_SET_ZONE}")
     named = [p for p in passes if not abbreviation or _matches(abbreviation, p.astimezone(zone))]

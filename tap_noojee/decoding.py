@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tap_noojee.errors import HourError, RequestError, TransientHourError
-from tap_noojee.legs import REQUIRED, RawLeg
+from tap_noojee.legs import REQUIRED, Leg
 from tap_noojee.redaction import safe_excerpt
 
 MAX_LEGS = 150_000
@@ -23,8 +23,8 @@ MAX_TEXT_BYTES = 80 * 2**20
 MAX_UNKNOWN = 20
 """Maximum number of unknown field names that we report for one response."""
 
-_DECODER = msgspec.json.Decoder(list[RawLeg])  # type: ignore[valid-type]
-_FIELDS = {name.lower(): name for name in RawLeg.__struct_fields__}
+_DECODER = msgspec.json.Decoder(list[Leg])  # type: ignore[valid-type]
+_FIELDS = {name.lower(): name for name in Leg.__struct_fields__}
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL cannot store a NUL, and no target can encode a lone surrogate."""
@@ -35,7 +35,7 @@ class DecodedBody:
     """The raw legs of a response, and anything unusual in them."""
 
     legs: list[Any]
-    """RawLeg objects, and any other JSON values in the array."""
+    """Leg objects, and any other JSON values in the array."""
     unknown: set[str] = dataclasses.field(default_factory=set)
     """Fields that are not in the schema."""
     missing: set[str] = dataclasses.field(default_factory=set)
@@ -55,7 +55,7 @@ def decode_legs(body: bytearray, content_type: str, api_key: str) -> DecodedBody
         TransientHourError: The body ends before the array does.
         HourError: The body is unreadable.
     """
-    # Each item and each field follows one of these, so their number limits the memory we need.
+    # Each item and each field follows one of these, so their count bounds the memory we need.
     if sum(map(body.count, (b",", b"{", b"["))) > MAX_LEGS * (len(_FIELDS) + 1):
         raise HourError(
             f"the response is too large: it has more values than {MAX_LEGS:,} legs would have"
@@ -79,7 +79,7 @@ def _decode_tolerantly(body: bytearray, content_type: str, api_key: str) -> Deco
     result = DecodedBody([], charset=charset)
     seen: set[str] = set()
 
-    def build_leg(pairs: list[tuple[str, Any]]) -> Any:  # noqa: ANN401 - RawLeg is made at run time
+    def build_leg(pairs: list[tuple[str, Any]]) -> Any:  # noqa: ANN401 - Leg is made at run time
         values = dict.fromkeys(_FIELDS.values())
         for name, value in pairs:
             field = _FIELDS.get(name.lower())
@@ -92,7 +92,7 @@ def _decode_tolerantly(body: bytearray, content_type: str, api_key: str) -> Deco
                 value = _UNSTORABLE.sub("\ufffd", value)  # noqa: PLW2901 - the same value, cleaned
                 result.replaced.add(field)
             values[field] = value
-        return RawLeg(**values)
+        return Leg(**values)
 
     try:
         result.legs = json.loads(

@@ -4,7 +4,7 @@ from datetime import datetime
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for it
-    """A signal asked the run to stop."""
+    """A signal interrupted the run."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -20,7 +20,7 @@ class DateError(ValueError):
 
 
 class NoojeeError(Exception):
-    """Base of the errors that the command logs, each argument as a line, without a traceback."""
+    """Base class of errors that the command logs without a traceback, one line per argument."""
 
 
 class SettingsError(NoojeeError):
@@ -70,7 +70,7 @@ class RateLimitError(TransientError):
     """The PBX rejected a request because of its rate limit."""
 
 
-class PossibleRateLimitError(RateLimitError):
+class PossibleRateLimitError(TransientError):
     """The PBX rejected a request, perhaps because of its undocumented rate limit."""
 
 

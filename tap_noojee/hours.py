@@ -14,8 +14,8 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 QUARTER = timedelta(minutes=15)
-"""Since 2014, every clock change has been by a multiple of 15 minutes and on a quarter-hour. The
-exception is Casey, Antarctica, at 00:01."""
+"""The step in which we look for clock changes. Since 2014, every change has been by a multiple of
+15 minutes and on a quarter-hour, except in Casey, Antarctica, at 00:01."""
 
 
 def format_hour(hour: datetime) -> str:

@@ -19,25 +19,26 @@ from tap_noojee.dates import ParsedDate, parse_date
 from tap_noojee.errors import HourError, ZoneError
 from tap_noojee.hours import format_hour
 from tap_noojee.redaction import safe_excerpt
+from tap_noojee.text import pluralize
 
 SCHEMA: dict[str, Any] = json.loads(
     files("tap_noojee.schemas").joinpath("recordings.json").read_text(encoding="utf-8")
 )
 REQUIRED = frozenset(SCHEMA["required"])
 
-RawLeg = msgspec.defstruct(
-    "RawLeg",
+Leg = msgspec.defstruct(
+    "Leg",
     [(name, str | None) for name in SCHEMA["properties"]],
     forbid_unknown_fields=True,
     gc=False,  # a leg cannot be part of a reference cycle
 )
-"""A leg: the schema's fields, usually strings. LegReader converts them in place.
+"""A leg with the schema's fields: first usually strings, then LegReader converts them in place.
 
 A struct takes less than half the memory of a dictionary.
 """
 
 MAX_WARNINGS = 10
-"""Maximum number of unreadable values logged one by one for one hour."""
+"""Maximum number of unreadable values logged individually per hour."""
 
 _SMALL_NUMBERS = {str(number): number for number in range(4000)}
 _NUMBER = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?")
@@ -82,7 +83,7 @@ class LegReader:
         dates: list[ParsedDate] = []
         unreadable = 0
         for number, leg in enumerate(raw_legs, 1):
-            if not isinstance(leg, RawLeg):
+            if not isinstance(leg, Leg):
                 raise HourError(f"{format_hour(hour)}: record {number} is not an object")
             for (name, is_plain, convert), value in zip(self._fields, astuple(leg), strict=True):
                 # Fast path: most fields are plain strings.
@@ -103,7 +104,8 @@ class LegReader:
                 setattr(leg, name, converted)
         if unreadable > MAX_WARNINGS:
             more = unreadable - MAX_WARNINGS
-            warnings.append(f"{format_hour(hour)}: {more:,} more values are written as null")
+            values = pluralize(more, "more value")
+            warnings.append(f"{format_hour(hour)}: {values} written as null")
         return HourLegs(
             sorted(raw_legs, key=attrgetter("callend")),
             warnings,

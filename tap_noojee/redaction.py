@@ -24,7 +24,7 @@ REDACTED = "(not shown: it contains part of the API key)"
 
 
 class KeyAdapter(HTTPAdapter):
-    """Adds the key to the URL on its way out, so that no request or response object holds it.
+    """Adds the key when the URL goes to urllib3, so that no URL that requests keeps contains it.
 
     The URL must have a query. The adapter must be the only one of its session: requests picks an
     adapter by the URL's prefix, so with a second one a request might leave without the key.
@@ -52,7 +52,7 @@ def _hide_key(record: logging.LogRecord) -> bool:
 # them in warnings about bad headers.
 for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_hide_key)
-# This logger's warnings about bad headers quote the URL and the raw data, so drop all of them.
+# This logger's warnings about bad headers quote the URL and the raw data, so drop all it logs.
 logging.getLogger("urllib3.connection").addFilter(lambda _: False)
 
 

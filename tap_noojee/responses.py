@@ -90,11 +90,11 @@ def parse_response(response: Response, api_key: str, now: datetime) -> DecodedBo
     if body.startswith(_BOM):
         del body[: len(_BOM)]
     if response.status != requests.codes.ok or not _ARRAY.match(body):
-        raise _error(response, bytes(body[:MAX_MESSAGE_BYTES]).strip(), api_key, now)
+        raise _build_error(response, bytes(body[:MAX_MESSAGE_BYTES]).strip(), api_key, now)
     return decode_legs(body, response.headers.get("Content-Type", ""), api_key)
 
 
-def _error(response: Response, body: bytes, api_key: str, now: datetime) -> RequestError:
+def _build_error(response: Response, body: bytes, api_key: str, now: datetime) -> RequestError:
     """Build the error for any response other than a 200 with an array."""
     status, wait = response.status, _retry_after(response, now)
     message = _status_message(body)

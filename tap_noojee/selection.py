@@ -34,7 +34,7 @@ def select_fields(catalog: Mapping[str, Any]) -> Catalog:
     try:
         streams = {entry.get("tap_stream_id"): entry for entry in catalog.get("streams", [])}
         if name not in streams:
-            raise CatalogError(f"catalog: has no stream {name!r}: {_HINT}")
+            raise CatalogError(f"catalog: there is no stream {name!r}: {_HINT}")
         user_metadata = CatalogEntry.from_dict(streams[name]).metadata
         for breadcrumb, choice in user_metadata.items():
             field = breadcrumb[-1] if breadcrumb else name
@@ -95,7 +95,7 @@ def _field_problem(field: str, expression: object) -> str | None:
     fields = RecordingsStream.schema["properties"]
     is_removed = expression in (None, NULL_STRING)
     if field == "__else__" and not is_removed:
-        return f"{field!r} can only be {NULL_STRING!r}"
+        return f"{field!r} can only be null or {NULL_STRING!r}"
     if field in fields or field in _OPERATORS:
         return None
     if field.startswith("__") and field.endswith("__"):

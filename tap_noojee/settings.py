@@ -56,7 +56,7 @@ SCHEMA: dict[str, Any] = th.PropertiesList(
         th.DateTimeType,
         required=True,
         description="First hour to read. You may change it at any time. Dates and times without "
-        "an offset are read in `timezone`.",
+        "an offset are interpreted in `timezone`.",
     ),
     th.Property(
         "end_date",
@@ -164,7 +164,7 @@ def validate(config: Mapping[str, Any]) -> None:
 def rewrite_schema_errors(
     schema_errors: Iterable[str], config: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Rewrite the SDK's validation errors with the setting's name first."""
+    """Rewrite the SDK's validation errors so that the setting's name comes first."""
     for error in schema_errors:
         match = re.fullmatch(r"(?s)(.*) in config\['(\w+)'\](.*)", error)
         prefix, problem = (f"{match[2]}{match[3]}: ", match[1]) if match else ("", error)
@@ -186,11 +186,11 @@ def unknown_setting_warnings(
 def _invalid_values(config: Mapping[str, Any]) -> Iterator[str]:
     for name in SCHEMA["required"]:
         if name not in config:
-            yield f"{name}: is missing: {SCHEMA['properties'][name]['description']}"
+            yield f"{name} is missing: {SCHEMA['properties'][name]['description']}"
     key = config.get("api_key", "")
     if not isinstance(key, str):
         # The SDK's validation would quote it, and we cannot look for it in the other values.
-        yield "api_key: is not a string: put it in quotes"
+        yield "api_key is not a string: put it in quotes"
         return
     for name, check in _CHECKS.items():
         if isinstance(value := config.get(name), str):
@@ -198,14 +198,14 @@ def _invalid_values(config: Mapping[str, Any]) -> Iterator[str]:
                 check(value)
             except ValueError as error:
                 is_secret = name in {"api_url", "api_key"}
-                quoted = "" if is_secret else f"{safe_excerpt(repr(value), key)} "
-                yield f"{name}: {quoted}{error}"
+                quoted = "" if is_secret else f": {safe_excerpt(repr(value), key)}"
+                yield f"{name}{quoted} {error}"
 
 
 def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     # The SDK logs stream map expressions.
     if config["api_key"] in str(config.get("stream_maps")):
-        yield "stream_maps: contains the API key: remove it"
+        yield "stream_maps contains the API key: remove it"
     # The SDK checks the types later.
     start, end = config["start_date"], config.get("end_date")
     zone_name = config.get("timezone", DEFAULT_ZONE)

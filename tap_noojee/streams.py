@@ -57,7 +57,7 @@ class RecordingsStream(Stream):
         self._write_message = tap.write_message
         self._clock = clock
         self._clock_skew = timedelta()
-        self._reported: set[str] = set()
+        self._reported_topics: set[str] = set()
         self._hours_read = HourSet()
 
     @override
@@ -83,7 +83,7 @@ class RecordingsStream(Stream):
             super().log(message, *args, level=level, **kwargs)
 
     def load_bookmark(self) -> None:
-        """Load the hours already read from the state.
+        """Restore the set of hours already read from the state.
 
         Raises:
             StateError: The state is unusable.
@@ -100,10 +100,10 @@ class RecordingsStream(Stream):
         self._emit_state(self._hours_read)
         # `--test` sets ABORT_AT_RECORD_COUNT.
         yield from self._read_hours() if self.ABORT_AT_RECORD_COUNT is None else self._read_one()
-        self._clock.raise_if_stopped()
+        self._clock.raise_if_interrupted()
 
     def _read_hours(self) -> Iterator[Record]:
-        """Request each wanted hour, and write STATE after each."""
+        """Request each pending hour, and write STATE after each one that is read."""
         if self._parse(self.config["start_date"]) > self._clock.now():
             self.logger.warning("start_date is in the future: there is nothing to read yet")
         started = self._clock.monotonic()
@@ -191,10 +191,10 @@ class RecordingsStream(Stream):
         hour_legs = self._leg_reader.read(hour, decoded.legs)
         key = self.config["api_key"]
         for finding in check_hour(hour, decoded, hour_legs, self._zone, key):
-            if finding.topic not in self._reported:
+            if finding.topic not in self._reported_topics:
                 self.logger.warning(finding.text)
             if finding.topic:
-                self._reported.add(finding.topic)
+                self._reported_topics.add(finding.topic)
         return hour_legs.legs
 
     def _use_pbx_clock(self, hour: datetime, error: TooEarlyError) -> None:

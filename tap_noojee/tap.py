@@ -139,7 +139,7 @@ class TapNoojee(Tap):
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, self._clock.handle_signal)
-        # However the command ends, write the latest STATE.
+        # Write the latest STATE even if the command fails.
         if context := click.get_current_context(silent=True):
             context.call_on_close(cast("LineWriter", self.message_writer).release_state)
 

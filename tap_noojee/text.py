@@ -28,7 +28,8 @@ def describe_plan(unread: int, reread: int, remaining: float, interval: int) -> 
     parts += [f"{pluralize(reread, 'hour')} to read again"] if reread else []
     if unread + reread > remaining:
         parts.append(f"{int(remaining):,} of them in this run")
-    return f"{', '.join(parts)}; {_estimate((unread + reread) * interval)} in all"
+    text = ", ".join(parts)
+    return f"{text}; about {humanize((unread + reread) * interval)} in all" if interval else text
 
 
 def describe_progress(left: int, remaining: float, pace: float, now: pendulum.DateTime) -> str:

@@ -25,12 +25,12 @@ MAX_RESPONSE_BYTES = 64 * 2**20
 """Largest response we read, in bytes: many times a large call centre's busiest hour."""
 
 
-_PROXY = "check HTTPS_PROXY and ALL_PROXY"
-_BAD_PROXY = f"the proxy's address is unusable: {_PROXY}"
+_CHECK_PROXY = "check HTTPS_PROXY and ALL_PROXY"
+_BAD_PROXY = f"the proxy's address is unusable: {_CHECK_PROXY}"
 _NO_SOCKS = f"{_BAD_PROXY}; for a SOCKS proxy, install PySocks in the tap's environment"
 _NO_CONNECTION = f"no connection to {{host}} within {CONNECT_TIMEOUT} s"
 _TIMEOUT = "no complete response from {host} in time: check the PBX, or raise `request_timeout`"
-_BROKEN = "the connection to {host} broke"
+_LOST = "the connection to {host} was lost"
 _TRUNCATED = "the response from {host} is truncated"
 _BAD_ENCODING = "the response from {host} does not match its Content-Encoding"
 _BAD_HTTP = "the response from {host} is not valid HTTP ({detail})"
@@ -49,9 +49,9 @@ _FAILURES: tuple[tuple[type[BaseException], type[RequestError], str], ...] = (
     (requests.ConnectTimeout, TransientError, _NO_CONNECTION),
     (requests.Timeout, TransientError, _TIMEOUT),
     (TimeoutError, TransientError, _TIMEOUT),
-    (ConnectionResetError, TransientError, _BROKEN),
-    (ConnectionAbortedError, TransientError, _BROKEN),
-    (BrokenPipeError, TransientError, _BROKEN),
+    (ConnectionResetError, TransientError, _LOST),
+    (ConnectionAbortedError, TransientError, _LOST),
+    (BrokenPipeError, TransientError, _LOST),
     (requests.exceptions.ContentDecodingError, TransientError, _BAD_ENCODING),
     (http.client.IncompleteRead, TransientHourError, _TRUNCATED),
     (http.client.HTTPException, TransientError, _BAD_HTTP),
@@ -93,7 +93,7 @@ class Transport:
         except RequestError:
             raise
         except Exception as error:  # noqa: BLE001 - none may leave this module
-            failure = self._failure(error)
+            failure = self._build_error(error)
         # Inside the handler, Python would attach the original error, which holds the URL.
         raise failure
 
@@ -138,7 +138,7 @@ class Transport:
         url = urlsplit(self.url)
         return f"{url.hostname}:{url.port or {'https': 443, 'http': 80}[url.scheme]}"
 
-    def _failure(self, error: Exception) -> RequestError:
+    def _build_error(self, error: Exception) -> RequestError:
         """Map an exception of the HTTP libraries to an error of the tap."""
         causes = list(_causes(error))
         os_errors = [c.strerror for c in causes if isinstance(c, OSError) and c.strerror]
@@ -147,7 +147,9 @@ class Transport:
             detail = safe_excerpt((refusals + os_errors + ["no reason given"])[0], self.api_key)
             # A refusal starts with the proxy's status. Retrying won't help after a 4xx.
             error_type = RequestError if detail.startswith("4") else TransientError
-            return error_type(f"the proxy did not connect to {self._host} ({detail}): {_PROXY}")
+            return error_type(
+                f"the proxy did not connect to {self._host} ({detail}): {_CHECK_PROXY}"
+            )
         for cause_type, error_type, reason in _FAILURES:
             for cause in causes:
                 if isinstance(cause, cause_type):
@@ -159,7 +161,7 @@ class Transport:
         if type(error) is OSError:  # requests raises it for a missing CA bundle
             return RequestError("REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: the file does not exist")
         if isinstance(error, requests.RequestException):
-            return TransientError(f"the connection to {self._host} broke")
+            return TransientError(_LOST.format(host=self._host))
         return TransientError(f"the request to {self._host} failed ({type(error).__name__})")
 
 

@@ -13,8 +13,8 @@ PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 """Largest write that a pipe accepts completely or not at all, in bytes. POSIX guarantees 512."""
 
 MAX_HELD_STATES = 52
-"""Without records, write every 52nd STATE: the first 52 are the one passed in, the run's own first
-one, and one for each of 50 hours."""
+"""Without records, write only every 52nd STATE: the SDK's copy of the state passed in, the one at
+the start of the sync, and one for each of 50 hours."""
 
 
 class LineWriter(MsgSpecWriter):
@@ -40,7 +40,7 @@ class LineWriter(MsgSpecWriter):
                 self._has_records = True
                 self.release_state()
             self._state_written = False
-            self._gather(self.format_message(message))
+            self._buffer(self.format_message(message))
         elif isinstance(message, StateMessage):
             # A copy: the next message overwrites the SDK's buffer.
             self._state = bytes(self.format_message(message))
@@ -49,7 +49,7 @@ class LineWriter(MsgSpecWriter):
             if self._has_records or self._held_count >= MAX_HELD_STATES:
                 self.release_state()
         else:
-            self._gather(self.format_message(message))
+            self._buffer(self.format_message(message))
             self._flush()
 
     def release_state(self) -> None:
@@ -61,10 +61,10 @@ class LineWriter(MsgSpecWriter):
         if not self._state_written:
             self._state_written = True
             self._held_count = 0
-            self._gather(self._state)
+            self._buffer(self._state)
             self._flush()
 
-    def _gather(self, line: bytes | bytearray) -> None:
+    def _buffer(self, line: bytes | bytearray) -> None:
         if len(self._lines) + len(line) > PIPE_BUF:
             self._flush()
         self._lines += line
@@ -74,7 +74,7 @@ class LineWriter(MsgSpecWriter):
         if not lines:
             return
         if sys.stdout is None:
-            raise NoojeeError("standard output is closed: the target has ended")
+            raise NoojeeError("cannot write messages: standard output is closed")
         try:
             _write(memoryview(lines))
         except OSError as error:

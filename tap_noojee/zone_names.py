@@ -48,9 +48,9 @@ NAMES_BY_OFFSET = {
 """The abbreviations that JDK 11 to 21 print, by minutes east of UTC.
 
 Python has no abbreviations for many of these zones. Source: the output of `Date.toString()` on JDK
-17 in all its zones, 2014 to 2026. An abbreviation with several meanings has only the offsets of
-its most populous places. WST is also listed at +08:00, because JVMs older than 2014 print it for
-Perth.
+17 in all its zones, 2014 to 2026. For an abbreviation with several meanings, only the offsets of
+the most populous places are listed. WST is also listed at +08:00, because JVMs with zone data
+older than 2014 print it for Perth.
 """
 
 OFFSETS: dict[str, set[timedelta]] = {}

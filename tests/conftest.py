@@ -74,7 +74,7 @@ class FakeClock(Clock):
 
     @override
     def sleep(self, seconds: float) -> None:
-        self.raise_if_stopped()
+        self.raise_if_interrupted()
         self.sleeps.append(max(0, seconds))
         self.instant = self.instant.add(seconds=self.sleeps[-1])
 

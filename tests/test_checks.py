@@ -10,7 +10,7 @@ from conftest import run_tap
 
 from tap_noojee.checks import Finding, check_hour
 from tap_noojee.decoding import DecodedBody
-from tap_noojee.legs import LegReader, RawLeg
+from tap_noojee.legs import Leg, LegReader
 from tap_noojee.simulator import Failure, Simulator
 
 ZONE = ZoneInfo("Australia/Melbourne")
@@ -25,8 +25,8 @@ def check(
 ) -> list[Finding]:
     """Return the findings about an hour of legs."""
     raw = [
-        RawLeg(
-            **dict.fromkeys(RawLeg.__struct_fields__)
+        Leg(
+            **dict.fromkeys(Leg.__struct_fields__)
             | {"callend": "2021-09-14 15:59:59", "CallRecordId": str(number), "Leg": "1"}
             | leg
         )

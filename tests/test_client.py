@@ -65,7 +65,7 @@ CASES = [
     Case(Failure("rate", status=404), RATE_LIMIT, 5),
     Case(status(502), "status 502", 5),
     Case(status(503, b'{"Code": 7, "Message": "no"}'), "status 503, Code 7: no", 5),
-    Case(Failure("reset"), "broke", 5),
+    Case(Failure("reset"), "was lost", 5),
     Case(Failure("stall"), "`request_timeout`", 5),
     # Retried, and then only the hour fails.
     Case(status(500), "status 500", 5, only_the_hour=True),

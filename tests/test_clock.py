@@ -45,11 +45,11 @@ def test_signal_interrupts_every_wait() -> None:
 
 def test_nothing_starts_after_a_signal() -> None:
     clock = Clock()
-    clock.raise_if_stopped()
+    clock.raise_if_interrupted()
     clock.handle_signal(signal.SIGINT)
     started = threading.Event()
     for action in (
-        clock.raise_if_stopped,
+        clock.raise_if_interrupted,
         lambda: clock.sleep(LONG),
         lambda: clock.sleep(-1),
         lambda: clock.run_in_thread(started.set, LONG),
@@ -76,7 +76,7 @@ def test_second_signal_exits_unless_within_a_second_of_the_first(
         clock.handle_signal(signal.SIGTERM)
         assert exits == expected
     with pytest.raises(Interrupted) as interrupted:
-        clock.raise_if_stopped()
+        clock.raise_if_interrupted()
     assert interrupted.value.signum == signal.SIGINT
 
 

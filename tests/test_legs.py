@@ -8,7 +8,7 @@ import pytest
 from conftest import RAW_LEG
 
 from tap_noojee.errors import HourError, ZoneError
-from tap_noojee.legs import REQUIRED, HourLegs, LegReader, RawLeg
+from tap_noojee.legs import REQUIRED, HourLegs, Leg, LegReader
 
 WALL_HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
 ZONE = ZoneInfo("Australia/Melbourne")
@@ -19,7 +19,7 @@ BIG = 2**63
 
 def read(*changes: dict[str, Any]) -> HourLegs:
     """Read an hour with one leg for each set of changes."""
-    legs = [RawLeg(**(RECORD | change)) for change in changes]
+    legs = [Leg(**(RECORD | change)) for change in changes]
     return LegReader(ZONE, KEY).read(WALL_HOUR, legs)
 
 
@@ -57,7 +57,7 @@ UNREADABLE: list[tuple[str, Any, str]] = [
     ("Duration", True, "is not a string"),
     ("Duration", float("nan"), "is not a string"),
     ("Username", ["a"], "is not a string"),
-    ("Tag", RawLeg(**RECORD), "is not a string"),
+    ("Tag", Leg(**RECORD), "is not a string"),
     ("Start", "yesterday", "'yesterday' is not a date"),
     ("Start", "1970-01-01 00:00:00.0", "is not a date"),
     ("Start", "Tue Sep 14 15:03:34 XYZT 2021", "unknown time zone"),
@@ -98,7 +98,7 @@ def test_date_that_contradicts_the_zone_ends_the_run() -> None:
 
 
 def test_warnings_about_values_stop_after_ten() -> None:
-    for count, more in ((10, []), (12, ["2021-09-14 15:00: 2 more values are written as null"])):
+    for count, more in ((10, []), (12, ["2021-09-14 15:00: 2 more values written as null"])):
         warnings = read(*({"Duration": f"x{number}"} for number in range(count))).warnings
         assert len(warnings) == 10 + len(more)
         assert "record 10" in warnings[9]
@@ -133,7 +133,7 @@ def test_dates_are_ambiguous_or_confirm_the_zone() -> None:
 def test_one_hour_does_not_affect_the_next() -> None:
     reader = LegReader(ZONE, KEY)
     bad = RECORD | {"callend": "2021-04-04 02:30:00", "Duration": "x"}
-    first = reader.read(WALL_HOUR, [RawLeg(**bad)])
-    second = reader.read(WALL_HOUR, [RawLeg(**RECORD)])
+    first = reader.read(WALL_HOUR, [Leg(**bad)])
+    second = reader.read(WALL_HOUR, [Leg(**RECORD)])
     assert (first.ambiguous, first.zone_confirmed, len(first.warnings)) == (True, False, 1)
     assert (second.ambiguous, second.zone_confirmed, second.warnings) == (False, True, [])

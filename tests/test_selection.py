@@ -103,7 +103,7 @@ def test_deselected_stream_is_skipped(pbx: Simulator) -> None:
 
 
 MISSPELT = {"breadcrumb": ["properties", "source"], "metadata": {"selected": False}}
-NO_STREAM, UNREADABLE = "has no stream 'recordings'", "unreadable"
+NO_STREAM, UNREADABLE = "there is no stream 'recordings'", "unreadable"
 
 BAD_CATALOGS: list[tuple[dict[str, Any], str]] = [
     ({"api_key": "k"}, NO_STREAM),  # the settings file as a catalog
@@ -147,8 +147,8 @@ def test_bad_catalog_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> None
         ({"recordings": {"Sources": None}}, "'Sources': use 'Source'"),
         ({"recordings": {"Phone": "__NULL__"}}, "'Phone': remove it"),
         ({"recordings": {"__Filter__": "Leg == 1"}}, "'__Filter__' is not one of"),
-        ({"recordings": {"__else__": "x"}}, "'__else__' can only be '__NULL__'"),
-        ({"__else__": "x"}, "'__else__' can only be '__NULL__'"),
+        ({"recordings": {"__else__": "x"}}, "'__else__' can only be null or '__NULL__'"),
+        ({"__else__": "x"}, "'__else__' can only be null or '__NULL__'"),
         ({"__alias__": "calls"}, "'__alias__': use 'recordings'"),
         ({"recordings": "x"}, "'x' is not valid"),
         ({"recordings": {"Source": 5}}, "is not valid"),

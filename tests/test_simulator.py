@@ -262,9 +262,10 @@ def test_failure_is_parsed_from_text() -> None:
 
 BAD_OPTIONS = """\
 --failure foo: the kinds are status, cut, cut-json,
---failure status=x: VALUE
+--failure status=x: status cannot have the value 'x'
 --failure slow=nan: delay
---failure cut@2021-02-29T1: HOUR
+--failure reset=1: reset cannot have the value
+--failure cut@2021-02-29T1: 2021-02-29T1 is not an hour
 --failure reset*0: TIMES
 --interval nan: finite
 --interval inf: finite

@@ -153,7 +153,7 @@ GOOD = json.dumps([LEG]).encode()
 
 
 BROKEN = [
-    (b"", "broke"),
+    (b"", "was lost"),
     (OK + b"Content-Length: 9\r\n\r\n[", "truncated"),
     (CHUNKED + b"xyz\r\n", "truncated"),
     (CHUNKED + b"5\r\n[", "truncated"),
@@ -161,7 +161,7 @@ BROKEN = [
     (OK + b"X: y\r\n" * 100 + b"\r\n[]", "not valid HTTP (got more than 100 headers)"),
     (OK + b"X: " + b"y" * 70_000 + b"\r\n\r\n[]", "not valid HTTP"),
     (OK + b"Content-Encoding: gzip\r\n\r\n" + GOOD, "Content-Encoding"),
-    (OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n[]", "broke"),
+    (OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n[]", "was lost"),
 ]
 
 
@@ -248,13 +248,13 @@ def test_errors_name_the_cause_and_do_not_keep_the_url() -> None:
         (requests.ConnectTimeout("KEY"), True, "no connection to pbx.example.com:443 within 10 s"),
         (requests.ReadTimeout("KEY"), True, "`request_timeout`"),
         (TimeoutError("KEY"), True, "`request_timeout`"),
-        (ConnectionAbortedError(103, "Abort"), True, "broke"),
-        (BrokenPipeError(32, "Pipe"), True, "broke"),
-        (requests.ConnectionError("KEY"), True, "broke"),
+        (ConnectionAbortedError(103, "Abort"), True, "was lost"),
+        (BrokenPipeError(32, "Pipe"), True, "was lost"),
+        (requests.ConnectionError("KEY"), True, "was lost"),
         (ValueError("KEY"), True, "(ValueError)"),
         (ConnectionError("KEY"), True, "(ConnectionError)"),
         (caused(ValueError("KEY"), caused(KeyError("KEY"), INVALID)), False, EXPIRED),
-        (LOOP, True, "broke"),
+        (LOOP, True, "was lost"),
     ]:
         with requests_mock.Mocker() as server:
             server.post(requests_mock.ANY, exc=error)

@@ -201,7 +201,7 @@ def test_unwritable_output_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         for stdout, reason in (
             (full.fileno(), "cannot write to the target: No space left on device"),
-            (None, "standard output is closed: the target has ended"),
+            (None, "cannot write messages: standard output is closed"),
         ):
             _, done = run_to_end(arguments(tmp_path, pbx, **DAY), stdout=stdout)
             assert done.returncode == 1

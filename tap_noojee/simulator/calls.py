@@ -114,8 +114,8 @@ _LONGEST_CALL = 2  # hours; every call below is shorter
 
 
 @lru_cache(maxsize=10_000)
-def _created(hour: int, zone: ZoneInfo, volume: float) -> tuple[Leg, ...]:
-    """Invent the calls created in one hour. `hour` counts hours since 1970 in UTC."""
+def _calls_created_in(hour: int, zone: ZoneInfo, volume: float) -> tuple[Leg, ...]:
+    """Invent the legs of the calls created in one hour. `hour` counts hours since 1970 in UTC."""
     # Each hour has its own seed. Only `random()` returns the same numbers in every version.
     draw = Random(f"noojee {hour}").random  # noqa: S311 - invented calls, not secrets
     local = datetime.fromtimestamp(hour * 3600, zone)
@@ -155,17 +155,17 @@ def _call(draw: Callable[[], float], moment: int, record_id: str, unique_id: str
         source, did = number, pick(_DIDS)
 
     end = datetime.fromtimestamp(moment + pick(range(25)), UTC)
-    for leg, (destination, name, note, seconds) in enumerate(parts, 1):
+    for leg, (destination, name, leg_tag, seconds) in enumerate(parts, 1):
         start, end = end, end + timedelta(seconds=seconds)
         ids = (record_id, leg, unique_id)
-        yield Leg(start, end, *ids, direction, source, destination, did, name, note)
+        yield Leg(start, end, *ids, direction, source, destination, did, name, leg_tag)
 
 
 def legs(start: datetime, end: datetime, *, zone: ZoneInfo, volume: float = 1.0) -> list[Leg]:
     """List the invented legs that end in [`start`, `end`), sorted by end."""
     first = int(start.timestamp() // 3600) - _LONGEST_CALL
     hours = range(first, math.ceil(end.timestamp() / 3600))
-    found = [leg for hour in hours for leg in _created(hour, zone, volume)]
+    found = [leg for hour in hours for leg in _calls_created_in(hour, zone, volume)]
     if zone.key == MELBOURNE and volume:
         found = [leg for leg in found if not _SAMPLE_HOUR <= leg.callend < _SAMPLE_HOUR + HOUR]
         found += SAMPLE

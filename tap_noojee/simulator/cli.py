@@ -103,7 +103,10 @@ def _read_failures(_: object, __: object, texts: tuple[str, ...]) -> list[Failur
 @click.option("--api-key", default=API_KEY, help="Global API key, required in each request.")
 @click.option("--user-key", default=USER_KEY, help="User API key, which the PBX rejects with 403.")
 @click.option(
-    "--dates", type=click.Choice(get_args(DateFormat)), default="java", help="Date format."
+    "--dates",
+    type=click.Choice(get_args(DateFormat)),
+    default="java",
+    help="Zone in dates: AEST (java), GMT+10:00 (gmt), none (timestamp), EST all year (old).",
 )
 @click.option(
     "--fold",

@@ -39,7 +39,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response of the server."""
+    """A response from the server."""
 
     status: int
     body: bytes = b""
@@ -91,23 +91,25 @@ class Failure:
             raise ValueError(f"{text!r} does not match {FORM}; the kinds are {KINDS}")
         kind, value, at, times = match.groups()
         fields: dict[str, Any] = {}
+        problem = f"{kind} cannot have the value {value!r}"
         try:
             if value is not None:
                 name, read = _VALUES[kind]
                 fields[name] = read(value)
             if at:
+                problem = f"{at} is not an hour"
                 hour = datetime.strptime(at, "%Y-%m-%dT%H")  # noqa: DTZ007 - a wall clock's hour
                 fields["at"] = f"{hour:%Y-%m-%d}", hour.hour
         except (KeyError, ValueError):
-            raise ValueError(f"{text!r} has a VALUE or HOUR that cannot be read") from None
+            raise ValueError(f"{text!r}: {problem}") from None
         if not 0 <= fields.get("delay", 0) <= TIMEOUT_MAX:
-            raise ValueError(f"{text!r} has a delay that is out of range")
+            raise ValueError(f"{text!r}: the delay is out of range")
         if times is not None:
             fields["times"] = int(times) if times else None
         return cls(cast("Kind", kind), **fields)
 
     def response(self, url: str, rate_limit_status: int) -> Response | None:
-        """Build the response instead of the normal one; None if the transmission fails."""
+        """Build a replacement for the normal response; None if only its transmission differs."""
         error = Response.page(self.status or 503, f"<p>{url}</p>" if self.echo else "")
         if self.body is not None:
             error = replace(error, body=self.body + (url.encode() if self.echo else b""))

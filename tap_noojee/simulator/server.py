@@ -135,7 +135,7 @@ class Simulator:
             self.requests.append(Request(now, hour[0], hour[1], status, kind))
         self._pause(self.latency + (failure.delay if failure and kind == "slow" else 0))
         if response is None:
-            ended = self._ended(cast("datetime", wall))
+            ended = self._legs_ended_in(cast("datetime", wall))
             records = [leg.record(self._zone, self.dates) for leg in ended]
             response = Response(200, json.dumps(records, ensure_ascii=False).encode())
         _break_connection(kind, environ["werkzeug.socket"], response.body)
@@ -173,7 +173,7 @@ class Simulator:
                 return failure
         return None
 
-    def _ended(self, wall: datetime) -> list[Leg]:
+    def _legs_ended_in(self, wall: datetime) -> list[Leg]:
         """List the legs that ended in an hour of the PBX's clock."""
         quarters = self._quarters(wall)
         found = self._legs(quarters[0], quarters[-1] + QUARTER) if quarters else []
