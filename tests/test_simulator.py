@@ -76,7 +76,7 @@ def test_hours_and_passes_match_sampled_clocks(fold: Any) -> None:
 
 
 def test_record_has_the_documented_fields_as_strings(pbx: Simulator) -> None:
-    documented = json.loads(Path(__file__).with_name("documented-answer.json").read_text())
+    documented = json.loads(Path(__file__).with_name("documented-response.json").read_text())
     assert post(pbx).json() == documented
     busy = post(pbx, hour="10")
     assert all(record.keys() == documented[0].keys() for record in busy.json())

@@ -11,7 +11,7 @@ from werkzeug.serving import make_server
 
 START = datetime.fromisoformat("2021-06-07T00:00+10:00")  # AEST until October
 HOUR = timedelta(hours=1)
-SAMPLE = json.loads((Path(__file__).parents[1] / "documented-answer.json").read_text())[0]
+SAMPLE = json.loads((Path(__file__).parents[1] / "documented-response.json").read_text())[0]
 
 
 def start(hours: int, legs: int) -> str:
