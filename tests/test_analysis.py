@@ -43,7 +43,7 @@ READ_UNTIL = "2021-04-11T14:00:00+00:00"
 WIDE_PERIOD = (datetime(2021, 1, 20, tzinfo=UTC), datetime(2021, 4, 20, tzinfo=UTC))
 """A period that includes `views.PERIOD` in every time zone."""
 OUTAGE = [f"2021-03-23T{hour:02}" for hour in range(9, 13)]
-# One hour at night, and two unread hours.
+# These are one hour at night and two unread hours.
 UNLISTED = ["2021-03-23T02", "2021-03-10T10", "2021-03-10T13"]
 
 
@@ -132,7 +132,7 @@ def test_call_lengths_are_counted_in_bands(db: Database, calls: list[Call]) -> N
     db.check(CALL, "long_calls", [tuple(call) for call in calls if call.elapsed_seconds >= 1800])
 
 
-def test_repeat_callers_have_several_inbound_calls(db: Database, calls: list[Call]) -> None:
+def test_repeat_callers_have_more_than_one_inbound_call(db: Database, calls: list[Call]) -> None:
     times = defaultdict(list)
     for call in sorted(calls, key=lambda call: call.started_at):
         if call.direction == "Inbound":
@@ -156,6 +156,7 @@ def test_calls_by_tag_has_a_row_for_each_tag_and_call(
 
 
 def test_recordings_near_deletion_are_deleted_within_a_week(db: Database, legs: list[Leg]) -> None:
+    # The legs of MONDAY are due for deletion in about three days.
     retention = timedelta(days=(datetime.now(UTC) - views.MONDAY).days + 3)
     with db.changed("90 AS", f"{retention.days} AS"):
         query = f"SELECT now(), deletion_at, {LEG} FROM recordings_near_deletion"
@@ -246,9 +247,8 @@ def test_saved_state_is_used_if_meltano_has_another_database(
 ) -> None:
     elsewhere = views.create_database(warehouse, "elsewhere")
     views.fill_postgres(elsewhere, ODD_LEGS)
-    (copy,) = re.findall(
-        r"^psql .*saved_state.*$", block(views.PAGE, "saved_state", "sh"), re.MULTILINE
-    )
+    commands = block(views.PAGE, "saved_state", "sh")
+    (copy,) = re.findall(r"^psql .*saved_state.*$", commands, re.MULTILINE)
     for until in (READ_UNTIL, "2021-04-11T15:00:00+00:00"):
         views.run(elsewhere, RUN_FILE)
         (tmp_path / "state.json").write_text(views.state(bookmark(until)) + "\n")

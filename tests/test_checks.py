@@ -82,8 +82,8 @@ def test_calls_that_share_a_key_cause_a_warning() -> None:
     assert finding.startswith("2021-09-14 15:00: ")
     assert "share 1 key " in finding
     assert "'7', 1" in finding
-    leaky = one | {"CallRecordId": f"id-{KEY}"}
-    assert KEY not in text(check(ORDINARY_HOUR, leaky, leaky | {"UniqueId": "2.1"}))
+    with_key = one | {"CallRecordId": f"id-{KEY}"}
+    assert KEY not in text(check(ORDINARY_HOUR, with_key, with_key | {"UniqueId": "2.1"}))
     two = [one | {"Leg": leg, "UniqueId": f"{n}.1"} for leg in "12" for n in "12"]
     assert "2 keys" in text(check(ORDINARY_HOUR, *two))
 
@@ -115,15 +115,15 @@ def test_only_the_repeated_part_of_an_hour_has_two_passes() -> None:
     assert "first pass" in text(check("2021-04-04T01:00", early, late, zone=lord_howe))
 
 
-CREATED = 1631595600
-"""When the calls were created: 15:00 in Melbourne, in epoch seconds."""
+START = 1631595600
+"""15:00 in Melbourne, in epoch seconds."""
 
 
 def calls(*lags: float, abbreviation: str = "") -> list[dict[str, Any]]:
-    """Return one raw leg for each lag: the minutes from the time in its UniqueId to its start."""
+    """Return calls that start at START, each `lag` minutes after the time in its UniqueId."""
     start = f"Tue Sep 14 15:00:00 {abbreviation} 2021" if abbreviation else "2021-09-14 15:00:00"
     return [
-        {"Start": start, "callend": start, "UniqueId": f"{CREATED - int(lag * 60)}.{number}"}
+        {"Start": start, "callend": start, "UniqueId": f"{START - int(lag * 60)}.{number}"}
         for number, lag in enumerate(lags)
     ]
 
@@ -150,19 +150,19 @@ def test_calls_that_start_far_from_their_creation_cause_a_zone_warning() -> None
 
 
 def test_zone_warning_uses_only_first_legs_with_an_asterisk_id() -> None:
-    good = calls(120, 120)
-    third = good[0] | {"UniqueId": f"{CREATED - 7200}.9"}
-    assert len(check(ORDINARY_HOUR, *good, third)) == 1
+    others = calls(120, 120)
+    third = others[0] | {"UniqueId": f"{START - 7200}.9"}
+    assert len(check(ORDINARY_HOUR, *others, third)) == 1
     for change in (
         {"Leg": "2"},
         {"Start": None},
         {"UniqueId": None},
         {"UniqueId": "pbx-1"},
-        {"UniqueId": f"pbx-{CREATED}.9"},
-        {"UniqueId": f"{CREATED - 7200}.9-pbx"},
-        {"UniqueId": str(CREATED)},
+        {"UniqueId": f"pbx-{START}.9"},
+        {"UniqueId": f"{START - 7200}.9-pbx"},
+        {"UniqueId": str(START)},
     ):
-        assert check(ORDINARY_HOUR, *good, third | change) == [], change
+        assert check(ORDINARY_HOUR, *others, third | change) == [], change
 
 
 def test_dates_that_confirm_the_zone_cause_no_zone_warning() -> None:

@@ -46,7 +46,7 @@ class Case:
     """A part of the error and of each retry's warning."""
     attempts: int = 1
     only_the_hour: bool = False
-    """Whether the run goes on with the next hour."""
+    """Whether the run continues with the next hour."""
 
 
 def status(number: int, body: bytes | None = None) -> Failure:
@@ -100,7 +100,7 @@ def case_id(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
-def test_failure_ends_the_run_or_only_its_hour_after_its_attempts(
+def test_failure_ends_the_run_or_only_its_hour_after_the_last_attempt(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = ImpatientClock() if case.failure.kind == "stall" else FakeClock()

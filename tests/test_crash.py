@@ -32,7 +32,7 @@ ALL_HOURS = {("2021-09-14", hour) for hour in range(6, 10)}
 
 
 def check_next_run(simulator: Simulator, first: Run, **config: Any) -> None:
-    """Run from the first run's last STATE, and check that this requests the unread hours only."""
+    """Continue a run from its last STATE, and check that this reads exactly the unread hours."""
     del simulator.requests[:]
     rest = run_tap(simulator, state=first.states[-1] if first.states else None, **config)
     assert rest.error is None
@@ -71,7 +71,7 @@ def test_signal_at_any_request_leaves_whole_lines(
     for n in range(1, 5):
         with Simulator(latency=0.1) as pbx, path.open("wb") as file:
             process = Process(arguments(tmp_path, pbx, **config), stdout=file.fileno())
-            wait_until(lambda: len(pbx.requests) >= n)  # noqa: B023 - not kept
+            wait_until(lambda: len(pbx.requests) >= n)  # noqa: B023 - called only here
             process.send_signal(signum)
             assert process.status == 128 + signum
             output = path.read_text()
@@ -83,10 +83,10 @@ def test_signal_at_any_request_leaves_whole_lines(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_any_wait_and_state_comes_last(
+def test_signal_ends_any_wait_and_the_last_message_is_state(
     pbx: Simulator, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    """Without the signal, each run would wait for minutes, for the pace or for the server."""
+    """Without the signal, the pace or the server would make each run take minutes."""
     kinds: tuple[Any, ...] = (None, "stall", "trickle", "slow")
     for kind in kinds:
         del pbx.requests[:]
@@ -94,7 +94,7 @@ def test_signal_ends_any_wait_and_state_comes_last(
         interval = 0 if kind else 600
         process = Process(arguments(tmp_path, pbx, **HOURS, request_interval=interval))
         last = ("2021-09-14", 8 if kind else 6)
-        wait_until(lambda: last in requested_hours(pbx))  # noqa: B023 - not kept
+        wait_until(lambda: last in requested_hours(pbx))  # noqa: B023 - called only here
         process.send_signal(signum)
         assert process.wait() == 128 + signum
         run, _ = process.end()

@@ -78,7 +78,7 @@ def test_every_accepted_abbreviation_and_offset_is_printed_by_a_jdk() -> None:
         for offset in offsets
     }
     printed = {abbreviation_and_offset(*line) for line in PRINTED}
-    # The only exception is the abbreviation of Perth that JVMs printed before 2014.
+    # The only exception is Perth's abbreviation in JVMs older than 2014.
     assert accepted - printed == {"WST +0800"}
 
 
@@ -135,7 +135,7 @@ def test_every_format_is_read_correctly_around_clock_changes() -> None:
     """A date without an offset means the first pass, and is ambiguous if there are two."""
     for key, change in CHANGES:
         clocks = clocks_around(key, change)
-        # From three hours before the change until three hours after it.
+        # Sample the three hours before the change and the three hours after it.
         for minute in clocks.instants[420:780:4]:
             instant = minute.replace(second=minute.minute)
             passes = clocks.by_minute[wall_time(minute, clocks.zone)]
@@ -170,7 +170,7 @@ def test_skipped_time_contradicts_timezone() -> None:
     for text in printed:
         with pytest.raises(ZoneError, match="Australia/Melbourne skip: set `timezone`"):
             parse_date(text, MELBOURNE)
-    # Without an abbreviation, the date is only unreadable.
+    # Without an abbreviation, only this value is rejected.
     with pytest.raises(DateError, match="Australia/Melbourne skip"):
         parse_date("2021-10-03 02:30:00.0", MELBOURNE)
 

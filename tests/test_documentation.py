@@ -1,4 +1,4 @@
-"""The pages: their links, facts and examples, except those that need Meltano."""
+"""The pages: their links, and the facts and examples that do not need Meltano."""
 
 import dataclasses
 import json

@@ -32,7 +32,7 @@ from tap_noojee.simulator import Failure, Simulator
 ZONE = ZoneInfo("Australia/Melbourne")
 WALL_HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - a wall-clock hour
 KEY = "k3y-wxyh-o0d-chqrs"
-GOOD = RAW_LEG | {
+LEG = RAW_LEG | {
     "CallRecordId": "6468",
     "DID": "7601",
     "Destination": "123",
@@ -65,7 +65,7 @@ DATE_FORMS = {
 
 
 def whole_number(text: str, least: int, most: int) -> int | None:
-    """Return the whole number that a text in any form represents, or None."""
+    """Return the whole number from `least` to `most` that the text represents, or None."""
     digits = text.lower().partition("e")[0].lstrip("+-")
     if not text.isascii() or "_" in text or digits != digits.strip("."):
         return None
@@ -92,7 +92,7 @@ def expected_value(name: str, value: Any) -> Any:
 
 def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
     """Return the expected records, and a part of the expected error or an empty string."""
-    records = [{name: expected_value(name, leg.get(name)) for name in GOOD} for leg in legs]
+    records = [{name: expected_value(name, leg.get(name)) for name in LEG} for leg in legs]
     for number, record in enumerate(records, 1):
         for name, value in record.items():
             if value is None and name in REQUIRED:
@@ -117,7 +117,7 @@ number_texts = st.one_of(
 )
 field_values = {
     name: json_values | (number_texts if name in NUMBERS else texts)
-    for name in GOOD
+    for name in LEG
     if name not in DATES
 } | dict.fromkeys(DATES, json_values | st.sampled_from([*DATE_FORMS]))
 
@@ -127,18 +127,18 @@ def odd_legs(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Generate legs that have odd values in some fields and may lack one."""
     legs = []
     for number in range(draw(st.integers(0, 4))):
-        leg = GOOD | {"CallRecordId": str(number)}
-        for name in draw(st.sets(st.sampled_from([*GOOD]), max_size=3)):
+        leg = LEG | {"CallRecordId": str(number)}
+        for name in draw(st.sets(st.sampled_from([*LEG]), max_size=3)):
             leg[name] = draw(field_values[name])
         if not draw(st.integers(0, 9)):
-            leg.pop(draw(st.sampled_from([*GOOD])))
+            leg.pop(draw(st.sampled_from([*LEG])))
         legs.append(leg)
     return legs
 
 
 BODIES = [
-    json.dumps([GOOD | {"Leg": str(n)} for n in range(3)], ensure_ascii=False).encode(),
-    json.dumps([GOOD], indent=1).encode(),
+    json.dumps([LEG | {"Leg": str(n)} for n in range(3)], ensure_ascii=False).encode(),
+    json.dumps([LEG], indent=1).encode(),
     b"[]",
 ]
 TOKENS = [
@@ -167,7 +167,7 @@ def read(
     """Return the records of a response, and the error if it cannot be read."""
     response = Response(status, headers or {}, bytearray(body))
     try:
-        _ = response.date
+        _ = response.date  # an unreadable header must not raise
         decoded = parse_response(response, KEY, datetime(2022, 6, 1, tzinfo=UTC))
         legs = LegReader(ZONE, KEY).read(WALL_HOUR, decoded.legs).legs
     except NoojeeError as error:
@@ -213,9 +213,9 @@ def test_any_response_is_read_or_rejected(
 ) -> None:
     records, error = read(body, status, headers)
     assert error or status in {200, 204}
-    json.dumps(records, ensure_ascii=False).encode()
+    json.dumps(records, ensure_ascii=False).encode()  # raises if a lone surrogate is left
     for record in records:
-        assert record.keys() == GOOD.keys()
+        assert record.keys() == LEG.keys()
         assert "\0" not in "".join(map(str, record.values()))
         for name, value in record.items():
             is_null = value is None and name not in REQUIRED
@@ -247,8 +247,8 @@ _, status, usage = os.wait4(pid, 0)
 print(usage.ru_maxrss, file=sys.stderr)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""Runs a command and prints its peak memory in KiB. A small process must do this, because the peak
-includes the size of the parent process."""
+"""A script that runs a command and prints its peak memory in KiB. Only a small process can measure
+this, because the peak includes the size of the parent process."""
 
 
 def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
@@ -283,9 +283,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
             WAVE, b"x" * 2 * MIB)
     ),
     "too many legs": lambda: b"[" + b"{}," * (21 * MIB) + b"{}]",
-    "long field": lambda: json.dumps([GOOD | {"Tag": "x" * (60 * MIB) + "\0"}]).encode(),
+    "long field": lambda: json.dumps([LEG | {"Tag": "x" * (60 * MIB) + "\0"}]).encode(),
     "wide field": lambda: json.dumps(
-        [GOOD | {"Tag": "\U0001f44b" + "x" * (19 * MIB) + "\n\0"}], ensure_ascii=False).encode(),
+        [LEG | {"Tag": "\U0001f44b" + "x" * (19 * MIB) + "\n\0"}], ensure_ascii=False).encode(),
     "wide field names": lambda: b"[{%b}]" % b",".join(
         b'"%b%07d":"%b"' % (WAVE, number, WAVE) for number in range(1_390_000)),
     "wide strings": lambda: b"[" + b'"%bx",' % WAVE * 1_940_000 + b"0]",
@@ -306,7 +306,7 @@ def test_no_response_takes_more_than_650_mib(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "limit"), [(5_000, 100), (150_000, 350)])
 def test_thousands_of_legs_take_little_memory(tmp_path: Path, count: int, limit: int) -> None:
-    leg = json.dumps(GOOD | {"CallRecordId": "%d"}, ensure_ascii=False)
+    leg = json.dumps(LEG | {"CallRecordId": "%d"}, ensure_ascii=False)
     body = f"[{','.join(leg % number for number in range(count))}]".encode()
     status, log, size = measure(tmp_path, build_response(body))
     assert status == 0, log

@@ -97,7 +97,7 @@ def test_readme_lists_the_settings_in_order_with_types_and_defaults() -> None:
         assert meaning, name
 
 
-def test_hub_describes_the_tap_and_its_package() -> None:
+def test_hub_definition_describes_the_tap_and_its_package() -> None:
     capabilities = {capability.value for capability in TapNoojee.capabilities}
     # Meltano runs discovery, and passes the catalog and the state, only if they are listed.
     assert {"catalog", "discover", "state"} <= set(HUB["capabilities"]) <= capabilities

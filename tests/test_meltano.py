@@ -1,4 +1,4 @@
-"""The project of this repository, in which a real Meltano runs the tap and real targets."""
+"""This repository's project, in which a real Meltano runs the tap and real targets."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def file_rows(project: Project) -> list[tuple[str, int, str, str]]:
 
 
 def database_rows(server: Postgres) -> list[tuple[str, int, str, str]]:
-    """Return the key, end and start of each row, sorted. The columns are UTC without offset."""
+    """Return each row's key, end and start, sorted. The columns hold UTC without an offset."""
     found = server.query(
         'SELECT "CallRecordId", "Leg", callend, "Start" FROM tap_noojee.recordings'
     )
