@@ -96,7 +96,8 @@ CASES = [
 
 def case_id(case: Case) -> str:
     failure = case.failure
-    return f"{failure.kind}-{failure.status or ''}-{(failure.body or b'')[:20].decode()}"
+    parts = failure.kind, failure.status, (failure.body or b"")[:20].decode()
+    return "-".join(str(part) for part in parts if part)
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)

@@ -45,9 +45,6 @@ def set_numbers(pbx: Simulator, *numbers: str | None) -> None:
     ]
 
 
-# All pages
-
-
 def test_links_resolve() -> None:
     for page in PAGES:
         for link in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
@@ -66,9 +63,6 @@ def test_pages_use_the_same_state_ids() -> None:
         for found in re.findall(r"\w+:tap-noojee-to-[\w-]+", page.read_text("utf-8"))
     }
     assert ids - {"dev:tap-noojee-to-target-duckdb"} == {"dev:tap-noojee-to-target-postgres"}
-
-
-# Facts about the stream
 
 
 def test_readme_shows_a_record_that_the_tap_writes(pbx: Simulator) -> None:
@@ -113,9 +107,6 @@ def test_lookback_costs_as_many_requests_as_documented(pbx: Simulator) -> None:
         counts.append(len(pbx.requests) - before)
     rows = table(OPERATION, "", "requests a day")
     assert [int(cells[0]) for cells in rows.values()] == counts
-
-
-# Personal data
 
 
 def test_masking_replaces_the_last_four_digits(pbx: Simulator) -> None:
