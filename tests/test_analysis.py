@@ -1,4 +1,4 @@
-"""The views in docs/sql return what Python computes from the same legs."""
+"""The views in docs/sql have the rows that Python computes, in Postgres and in DuckDB."""
 
 # ruff: noqa: S608 - the SQL contains no user input
 

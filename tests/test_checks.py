@@ -74,18 +74,18 @@ def test_findings_are_logged_once_a_run_or_once_an_hour(
 
 
 def test_calls_that_share_a_key_cause_a_warning() -> None:
-    one = {"CallRecordId": "7", "UniqueId": "1.1"}
-    assert check(ORDINARY_HOUR, one, one) == []
-    assert check(ORDINARY_HOUR, one, one | {"Leg": "2", "UniqueId": "2.1"}) == []
-    assert check(ORDINARY_HOUR, one, one | {"CallRecordId": "8", "UniqueId": "2.1"}) == []
-    finding = text(check(ORDINARY_HOUR, one, one | {"UniqueId": "2.1"}, one | {"UniqueId": "3.1"}))
+    leg = {"CallRecordId": "7", "UniqueId": "1.1"}
+    assert check(ORDINARY_HOUR, leg, leg) == []
+    assert check(ORDINARY_HOUR, leg, leg | {"Leg": "2", "UniqueId": "2.1"}) == []
+    assert check(ORDINARY_HOUR, leg, leg | {"CallRecordId": "8", "UniqueId": "2.1"}) == []
+    finding = text(check(ORDINARY_HOUR, leg, leg | {"UniqueId": "2.1"}, leg | {"UniqueId": "3.1"}))
     assert finding.startswith("2021-09-14 15:00: ")
     assert "share 1 key " in finding
     assert "'7', 1" in finding
-    with_key = one | {"CallRecordId": f"id-{KEY}"}
+    with_key = leg | {"CallRecordId": f"id-{KEY}"}
     assert KEY not in text(check(ORDINARY_HOUR, with_key, with_key | {"UniqueId": "2.1"}))
-    two = [one | {"Leg": leg, "UniqueId": f"{n}.1"} for leg in "12" for n in "12"]
-    assert "2 keys" in text(check(ORDINARY_HOUR, *two))
+    legs = [leg | {"Leg": number, "UniqueId": f"{n}.1"} for number in "12" for n in "12"]
+    assert "2 keys" in text(check(ORDINARY_HOUR, *legs))
 
 
 def test_repeated_hour_with_legs_of_one_pass_causes_a_warning() -> None:

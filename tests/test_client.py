@@ -205,7 +205,7 @@ def gaps(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
     """Return the seconds between the starts of the requests for eight hours."""
     clock = SlowClock(latency)
     # Only the first request for 04:00 fails.
-    at_four = [dataclasses.replace(one, at=("2021-09-14", 4)) for one in failures]
+    at_four = [dataclasses.replace(failure, at=("2021-09-14", 4)) for failure in failures]
     with Simulator(volume=0, failures=at_four) as pbx:
         run_tap(pbx, clock=clock, request_interval=interval, max_hours_per_run=8)
     return [later - earlier for earlier, later in pairwise(clock.starts)]
@@ -268,8 +268,8 @@ def test_retry_after_is_honoured_up_to_an_hour(requests_mock: Mocker) -> None:
     all_cases = [*((503, *case) for case in cases), (403, "61", 61), (429, "61", 61)]
     for number, text, seconds in all_cases:
         clock = FakeClock("2022-06-01T00:00:00+00:00")
-        refused = {"status_code": number, "headers": {"Retry-After": text}}
-        requests_mock.post(URL, [refused, {"json": []}])
+        rejection = {"status_code": number, "headers": {"Retry-After": text}}
+        requests_mock.post(URL, [rejection, {"json": []}])
         run = run_tap(Simulator(), clock=clock, api_url=PBX, request_interval=60, **SAMPLE_HOUR)
         assert run.error is None
         assert [sleep for sleep in clock.sleeps if sleep] == [seconds], (number, text)

@@ -42,7 +42,7 @@ def kind(prop: dict[str, Any]) -> str:
     if "enum" in prop:
         return "options"
     if "oneOf" in prop:
-        return "array" if any(one["type"] == "array" for one in prop["oneOf"]) else "string"
+        return "array" if any(choice["type"] == "array" for choice in prop["oneOf"]) else "string"
     return str(next(name for name in prop["type"] if name != "null"))
 
 

@@ -132,9 +132,9 @@ def test_killed_run_loses_no_leg(project: Project, pbx: Simulator, server: Postg
         assert f"Another '{project.state_id}' pipeline is already running" in printed
         os.killpg(process.pid, signal.SIGKILL)
     # A killed Meltano leaves the tap's settings, with the key, in its run folder.
-    left = files_with(pbx.api_key, project.root / ".meltano")
-    assert left
-    assert all(name.startswith("run/tap-noojee/") for name in left)
+    remaining = files_with(pbx.api_key, project.root / ".meltano")
+    assert remaining
+    assert all(name.startswith("run/tap-noojee/") for name in remaining)
     project.meltano(*INTO_POSTGRES, "--force")
     assert database_rows(server) == sorted(as_rows(expected_legs(pbx, *DAY)))
 
