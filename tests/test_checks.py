@@ -15,15 +15,13 @@ from tap_noojee.simulator import Failure, Simulator
 
 ZONE = ZoneInfo("Australia/Melbourne")
 KEY = "the-key-01"
-AFTERNOON = "2021-09-14T15:00"
-AUTUMN = "2021-04-04T02:00"
-"""A repeated hour in Melbourne."""
+ORDINARY_HOUR, REPEATED_HOUR = "2021-09-14T15:00", "2021-04-04T02:00"
 
 
 def check(
     hour: str, *legs: dict[str, Any], zone: ZoneInfo = ZONE, **response: Any
 ) -> list[Finding]:
-    """Return the findings about an hour of legs."""
+    """Return the findings about an hour. The legs need only the fields that matter."""
     raw = [
         Leg(
             **dict.fromkeys(Leg.__struct_fields__)
@@ -44,9 +42,9 @@ def text(findings: list[Finding]) -> str:
 
 
 def test_ordinary_hour_has_no_findings() -> None:
-    assert check(AFTERNOON) == []
+    assert check(ORDINARY_HOUR) == []
     leg = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "UniqueId": "1631595787.5"}
-    assert check(AFTERNOON, leg, leg | {"Leg": "2"}) == []
+    assert check(ORDINARY_HOUR, leg, leg | {"Leg": "2"}) == []
 
 
 def test_findings_are_logged_once_a_run_or_once_an_hour(
@@ -75,19 +73,19 @@ def test_findings_are_logged_once_a_run_or_once_an_hour(
         assert sum(part in line for line in warnings) == count, part
 
 
-def test_two_calls_with_one_key_cause_a_warning() -> None:
-    one = {"CallRecordId": "7", "UniqueId": "1.1"}
-    assert check(AFTERNOON, one, one) == []
-    assert check(AFTERNOON, one, one | {"Leg": "2", "UniqueId": "2.1"}) == []
-    assert check(AFTERNOON, one, one | {"CallRecordId": "8", "UniqueId": "2.1"}) == []
-    finding = text(check(AFTERNOON, one, one | {"UniqueId": "2.1"}, one | {"UniqueId": "3.1"}))
+def test_calls_that_share_a_key_cause_a_warning() -> None:
+    leg = {"CallRecordId": "7", "UniqueId": "1.1"}
+    assert check(ORDINARY_HOUR, leg, leg) == []
+    assert check(ORDINARY_HOUR, leg, leg | {"Leg": "2", "UniqueId": "2.1"}) == []
+    assert check(ORDINARY_HOUR, leg, leg | {"CallRecordId": "8", "UniqueId": "2.1"}) == []
+    finding = text(check(ORDINARY_HOUR, leg, leg | {"UniqueId": "2.1"}, leg | {"UniqueId": "3.1"}))
     assert finding.startswith("2021-09-14 15:00: ")
     assert "share 1 key " in finding
     assert "'7', 1" in finding
-    leaky = one | {"CallRecordId": f"id-{KEY}"}
-    assert KEY not in text(check(AFTERNOON, leaky, leaky | {"UniqueId": "2.1"}))
-    two = [one | {"Leg": leg, "UniqueId": f"{n}.1"} for leg in "12" for n in "12"]
-    assert "2 keys" in text(check(AFTERNOON, *two))
+    with_key = leg | {"CallRecordId": f"id-{KEY}"}
+    assert KEY not in text(check(ORDINARY_HOUR, with_key, with_key | {"UniqueId": "2.1"}))
+    legs = [leg | {"Leg": number, "UniqueId": f"{n}.1"} for number in "12" for n in "12"]
+    assert "2 keys" in text(check(ORDINARY_HOUR, *legs))
 
 
 def test_repeated_hour_with_legs_of_one_pass_causes_a_warning() -> None:
@@ -103,34 +101,34 @@ def test_repeated_hour_with_legs_of_one_pass_causes_a_warning() -> None:
         (["Sun Apr 04 03:30:00 AEST 2021"], None),
         ([], None),
     ]:
-        findings = check(AUTUMN, *({"callend": end} for end in ends))
+        findings = check(REPEATED_HOUR, *({"callend": end} for end in ends))
         assert len(findings) == (part is not None), ends
         if part:
             assert part in findings[0].text, ends
             assert findings[0].text.startswith("2021-04-04 02:00: "), ends
 
 
-def test_only_the_repeated_half_of_an_hour_has_passes() -> None:
+def test_only_the_repeated_part_of_an_hour_has_two_passes() -> None:
     lord_howe = ZoneInfo("Australia/Lord_Howe")  # clocks repeat 01:30 to 02:00
     early, late = ({"callend": f"Sun Apr 04 01:{m}:00 LHDT 2021"} for m in (15, 45))
     assert check("2021-04-04T01:00", early, zone=lord_howe) == []
     assert "first pass" in text(check("2021-04-04T01:00", early, late, zone=lord_howe))
 
 
-CREATED = 1631595600
+START = 1631595600
 """15:00 in Melbourne, in epoch seconds."""
 
 
-def calls(*lags: float, name: str = "") -> list[dict[str, Any]]:
-    """Return calls that start this many minutes after the time in their UniqueId."""
-    start = f"Tue Sep 14 15:00:00 {name} 2021" if name else "2021-09-14 15:00:00"
+def calls(*lags: float, abbreviation: str = "") -> list[dict[str, Any]]:
+    """Return calls that start at START, each `lag` minutes after the time in its UniqueId."""
+    start = f"Tue Sep 14 15:00:00 {abbreviation} 2021" if abbreviation else "2021-09-14 15:00:00"
     return [
-        {"Start": start, "callend": start, "UniqueId": f"{CREATED - int(lag * 60)}.{number}"}
+        {"Start": start, "callend": start, "UniqueId": f"{START - int(lag * 60)}.{number}"}
         for number, lag in enumerate(lags)
     ]
 
 
-def test_starts_far_from_the_unique_id_cause_a_zone_warning() -> None:
+def test_calls_that_start_far_from_their_creation_cause_a_zone_warning() -> None:
     for lags, direction in [
         ((0, 0, 0), None),
         ((20, 20, 20), None),
@@ -143,7 +141,7 @@ def test_starts_far_from_the_unique_id_cause_a_zone_warning() -> None:
         ((120, 120, 0, 0, 0), None),
         ((120, 0, -120), None),
     ]:
-        findings = check(AFTERNOON, *calls(*lags))
+        findings = check(ORDINARY_HOUR, *calls(*lags))
         assert len(findings) == (direction is not None), lags
         if direction:
             assert f" {direction} " in findings[0].text, lags
@@ -152,25 +150,25 @@ def test_starts_far_from_the_unique_id_cause_a_zone_warning() -> None:
 
 
 def test_zone_warning_uses_only_first_legs_with_an_asterisk_id() -> None:
-    good = calls(120, 120)
-    third = good[0] | {"UniqueId": f"{CREATED - 7200}.9"}
-    assert len(check(AFTERNOON, *good, third)) == 1
+    others = calls(120, 120)
+    third = others[0] | {"UniqueId": f"{START - 7200}.9"}
+    assert len(check(ORDINARY_HOUR, *others, third)) == 1
     for change in (
         {"Leg": "2"},
         {"Start": None},
         {"UniqueId": None},
         {"UniqueId": "pbx-1"},
-        {"UniqueId": f"pbx-{CREATED}.9"},
-        {"UniqueId": f"{CREATED - 7200}.9-pbx"},
-        {"UniqueId": str(CREATED)},
+        {"UniqueId": f"pbx-{START}.9"},
+        {"UniqueId": f"{START - 7200}.9-pbx"},
+        {"UniqueId": str(START)},
     ):
-        assert check(AFTERNOON, *good, third | change) == [], change
+        assert check(ORDINARY_HOUR, *others, third | change) == [], change
 
 
-def test_dates_with_a_zone_cause_no_zone_warning() -> None:
+def test_dates_that_confirm_the_zone_cause_no_zone_warning() -> None:
     for name in ("AEST", "GMT+10:00"):
-        assert check(AFTERNOON, *calls(120, 120, 120, name=name)) == [], name
-    old_jvm, zone = check(AFTERNOON, *calls(120, 120, 120, name="EST"))
+        assert check(ORDINARY_HOUR, *calls(120, 120, 120, abbreviation=name)) == [], name
+    old_jvm, zone = check(ORDINARY_HOUR, *calls(120, 120, 120, abbreviation="EST"))
     assert "EST" in old_jvm.text
     assert old_jvm.topic == "EST"
     assert zone.topic == "zone"
@@ -178,4 +176,4 @@ def test_dates_with_a_zone_cause_no_zone_warning() -> None:
 
 def test_repeated_hour_causes_no_zone_warning() -> None:
     legs = [leg | {"callend": "2021-04-04 02:30:00"} for leg in calls(120, 120, 120)]
-    assert "assumes the first" in text(check(AUTUMN, *legs))
+    assert "assumes the first" in text(check(REPEATED_HOUR, *legs))

@@ -1,4 +1,4 @@
-"""Requests: retries, pace, and the clocks of both sides."""
+"""Requests: their form, pace and retries, and the checks of the PBX's clock."""
 
 import dataclasses
 import logging
@@ -27,7 +27,7 @@ from tap_noojee.simulator import Failure, Simulator
 
 T = TypeVar("T")
 
-AT = ("2021-09-14", 15)
+FAILED_HOUR = ("2021-09-14", 15)
 HOURS: dict[str, Any] = {"start_date": "2021-09-14T14:00", "end_date": "2021-09-14T17:00"}
 PBX = "https://pbx.example.com"
 URL = f"{PBX}/njadmin/rest/RecordingAPI/retrieveMetaDataByHour"
@@ -39,11 +39,11 @@ CHECK_URL = "check `api_url`"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A failure of the middle one of three hours."""
+    """How the tap handles a failure of the second of three hours."""
 
     failure: Failure
     text: str
-    """A distinctive part of the message."""
+    """A part of the error and of each retry's warning."""
     attempts: int = 1
     only_the_hour: bool = False
     """Whether the run continues with the next hour."""
@@ -54,12 +54,12 @@ def status(number: int, body: bytes | None = None) -> Failure:
 
 
 def body(content: bytes) -> Failure:
-    """A body with status 200."""
+    """Return a failure that sends this body with status 200."""
     return Failure("body", body=content)
 
 
 CASES = [
-    # Retried.
+    # These are retried and then end the run.
     Case(status(429), RATE_LIMIT, 5),
     Case(Failure("rate", status=200), RATE_LIMIT, 5),
     Case(Failure("rate", status=404), RATE_LIMIT, 5),
@@ -67,27 +67,27 @@ CASES = [
     Case(status(503, b'{"Code": 7, "Message": "no"}'), "status 503, Code 7: no", 5),
     Case(Failure("reset"), "was lost", 5),
     Case(Failure("stall"), "`request_timeout`", 5),
-    # Retried, and then only the hour fails.
+    # These are retried and then fail only their hour.
     Case(status(500), "status 500", 5, only_the_hour=True),
     Case(Failure("cut"), "truncated", 5, only_the_hour=True),
     Case(Failure("cut-json"), "truncated", 5, only_the_hour=True),
     Case(Failure("empty"), "the response is empty", 5, only_the_hour=True),
     Case(body(b'[{"callend": "Tue Se'), "truncated after 20 bytes", 5, only_the_hour=True),
-    # Possibly the rate limit, so retried once.
+    # These may be the rate limit, so they are retried once.
     Case(status(201, b"[]"), CHECK_KEY, 2),
     Case(status(400), CHECK_KEY, 2),
     Case(status(403), CHECK_KEY, 2),
     Case(Failure("code"), CHECK_KEY, 2),
     Case(body(b'{"Code": 0, "Message": "success"}'), "Code 0: success", 2),
     Case(body(b'{"Message": "no"}'), "Code None: no", 2),
-    # Fatal.
+    # These end the run at once.
     Case(status(401), CHECK_KEY),
     Case(status(404), "/servicemanager/rest/RecordingAPI"),
     Case(status(304), "redirects to another page"),
     Case(Failure("html"), "a web page"),
     Case(Failure("null"), CHECK_URL),
     Case(body(b'{"error": "no"}'), CHECK_URL),
-    # Only the hour fails.
+    # These fail their hour at once.
     Case(body(b'["a"]'), "record 1 is not an object", only_the_hour=True),
     Case(body(b'[{"Leg": 1},]'), "not JSON at byte", only_the_hour=True),
     Case(Failure("huge", size=2**26 + 1), "larger than 64 MiB", only_the_hour=True),
@@ -96,15 +96,16 @@ CASES = [
 
 def case_id(case: Case) -> str:
     failure = case.failure
-    return f"{failure.kind}-{failure.status or ''}-{(failure.body or b'')[:20].decode()}"
+    parts = failure.kind, failure.status, (failure.body or b"")[:20].decode()
+    return "-".join(str(part) for part in parts if part)
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
-def test_each_failure_is_retried_ends_the_run_or_fails_its_hour(
+def test_failure_ends_the_run_or_only_its_hour_after_the_last_attempt(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = ImpatientClock() if case.failure.kind == "stall" else FakeClock()
-    failure = dataclasses.replace(case.failure, at=AT, times=None)
+    failure = dataclasses.replace(case.failure, at=FAILED_HOUR, times=None)
     with Simulator(failures=[failure]) as pbx:
         run = run_tap(pbx, **HOURS, clock=clock, request_interval=60)
         requests = [hour for _, hour in requested_hours(pbx)]
@@ -138,7 +139,7 @@ def test_each_failure_is_retried_ends_the_run_or_fails_its_hour(
 
 
 @pytest.mark.parametrize(
-    ("statuses", "attempts", "last"),
+    ("statuses", "attempts", "error"),
     [
         ([503, 403, 403], 3, "status 403"),
         ([500, 503, 503, 503, 403], 5, "status 403"),
@@ -149,22 +150,22 @@ def test_each_failure_is_retried_ends_the_run_or_fails_its_hour(
         ([403, 500, 429, 500], 5, ""),
     ],
 )
-def test_attempts_count_across_kinds_of_failure(
-    statuses: list[int], attempts: int, last: str
+def test_attempts_are_counted_across_kinds_of_failure(
+    statuses: list[int], attempts: int, error: str
 ) -> None:
     with Simulator(failures=[status(number) for number in statuses]) as pbx:
         run = run_tap(pbx, **SAMPLE_HOUR)
         expected = as_rows(expected_legs(pbx, SAMPLE_HOUR["start_date"], SAMPLE_HOUR["end_date"]))
     assert len(pbx.requests) == attempts
-    if last:
-        assert last in str(run.error)
+    if error:
+        assert error in str(run.error)
         assert f"({attempts} attempts)" in str(run.error)
     else:
         assert run.error is None
         assert written_rows(run) == expected
 
 
-def test_request_is_as_documented(requests_mock: Mocker) -> None:
+def test_request_has_the_documented_form(requests_mock: Mocker) -> None:
     requests_mock.post(URL, json=[])
     run = run_tap(
         Simulator(),
@@ -201,37 +202,37 @@ class SlowClock(FakeClock):
 
 
 def gaps(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
-    """The seconds between the starts of the requests for eight hours."""
+    """Return the seconds between the starts of the requests for eight hours."""
     clock = SlowClock(latency)
-    # Only the request for 04:00 fails, once.
-    at_four = [dataclasses.replace(one, at=("2021-09-14", 4)) for one in failures]
+    # Only the first request for 04:00 fails.
+    at_four = [dataclasses.replace(failure, at=("2021-09-14", 4)) for failure in failures]
     with Simulator(volume=0, failures=at_four) as pbx:
         run_tap(pbx, clock=clock, request_interval=interval, max_hours_per_run=8)
     return [later - earlier for earlier, later in pairwise(clock.starts)]
 
 
-def test_next_request_starts_an_interval_and_a_margin_after_the_last() -> None:
+def test_requests_start_at_least_an_interval_and_a_margin_apart() -> None:
     cases = [(60, 0, 60.5), (60, 59, 60.5), (60, 60.5, 60.5), (60, 90, 90)]
     for interval, latency, gap in [*cases, (1, 0.3, 1.015), (33, 0, 33.495), (0, 0.3, 0.3)]:
         assert gaps(latency, interval=interval) == pytest.approx([gap] * 7), (interval, latency)
 
 
-def test_after_a_failure_the_interval_counts_from_its_end() -> None:
-    once, to_the_end = [80, 60.5, 60.5, 60.5], [80.0] * 4
+def test_interval_counts_from_the_end_of_a_failed_attempt() -> None:
+    once, always = [80, 60.5, 60.5, 60.5], [80.0] * 4
     cases: list[tuple[Failure, list[float]]] = [
         (status(500), once),
         (Failure("reset"), once),
         (Failure("empty"), once),
         (Failure("cut"), once),
         (body(b"[1,]"), once[:3]),
-        # The response is good, but one of its legs is not.
+        # The response is valid JSON, so the request has not failed.
         (body(b"[1]"), [60.5] * 3),
-        # Rejected although the tap keeps the interval.
-        (Failure("rate"), to_the_end),
-        (status(429), to_the_end),
-        (status(403), to_the_end),
-        (status(400), to_the_end),
-        (Failure("code"), to_the_end),
+        # A rejection despite the interval makes the rest of the run count from the end.
+        (Failure("rate"), always),
+        (status(429), always),
+        (status(403), always),
+        (status(400), always),
+        (Failure("code"), always),
     ]
     for failure, later in cases:
         assert gaps(20, failure) == pytest.approx([60.5] * 4 + later), failure
@@ -239,7 +240,7 @@ def test_after_a_failure_the_interval_counts_from_its_end() -> None:
 
 @pytest.fixture
 def _far_local_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Set this machine's zone far from UTC."""
+    """Set this machine's time zone to one far from UTC."""
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     yield
@@ -267,8 +268,8 @@ def test_retry_after_is_honoured_up_to_an_hour(requests_mock: Mocker) -> None:
     all_cases = [*((503, *case) for case in cases), (403, "61", 61), (429, "61", 61)]
     for number, text, seconds in all_cases:
         clock = FakeClock("2022-06-01T00:00:00+00:00")
-        refused = {"status_code": number, "headers": {"Retry-After": text}}
-        requests_mock.post(URL, [refused, {"json": []}])
+        rejection = {"status_code": number, "headers": {"Retry-After": text}}
+        requests_mock.post(URL, [rejection, {"json": []}])
         run = run_tap(Simulator(), clock=clock, api_url=PBX, request_interval=60, **SAMPLE_HOUR)
         assert run.error is None
         assert [sleep for sleep in clock.sleeps if sleep] == [seconds], (number, text)
@@ -276,11 +277,11 @@ def test_retry_after_is_honoured_up_to_an_hour(requests_mock: Mocker) -> None:
 
 LEG = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "1", "Leg": "1"}
 NOW = "2021-09-14T06:06:00+00:00"
-"""16:06 in Melbourne: the hour 15:00 has been due since 16:05."""
+"""16:06 in Melbourne. The hour 15:00 has been due since 16:05."""
 
 
 def run_with_date(requests_mock: Mocker, date: str, **config: Any) -> Any:
-    """At 16:06, read the hours from 14:00 from a PBX that sends this Date header."""
+    """Run the tap at NOW, from 14:00, with a PBX that sends this `Date` header."""
     headers = {"Date": date} if date else {}
     requests_mock.post(URL, json=[LEG] * 2, headers=headers)
     config = {"api_url": PBX, "start_date": "2021-09-14T14:00"} | config

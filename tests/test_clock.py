@@ -1,4 +1,4 @@
-"""The clock: its time, its waits, and what interrupts them."""
+"""The clock: the time, and waits that a signal interrupts."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ LONG = 60
 """Longer than any test takes, in seconds."""
 
 
-def test_now_is_the_present_in_utc() -> None:
+def test_now_is_the_current_time_in_utc() -> None:
     now = Clock().now()
     assert now.utcoffset() == timedelta()
     assert abs(now.timestamp() - time.time()) < LONG
@@ -43,7 +43,7 @@ def test_signal_interrupts_every_wait() -> None:
         assert interrupted.value.signum == signal.SIGTERM
 
 
-def test_nothing_starts_after_a_signal() -> None:
+def test_no_wait_or_task_starts_after_a_signal() -> None:
     clock = Clock()
     clock.raise_if_interrupted()
     clock.handle_signal(signal.SIGINT)
@@ -91,27 +91,27 @@ def test_task_returns_its_result_or_raises_its_error() -> None:
         clock.run_in_thread(fail, LONG)
 
 
-def test_abandoned_task_affects_no_later_wait() -> None:
+def test_abandoned_task_does_not_affect_later_waits() -> None:
     clock = Clock()
     late, finished = threading.Event(), threading.Event()
 
-    def be_late() -> str:
+    def late_task() -> str:
         late.wait()
         finished.set()
         return "late"
 
-    def come_after() -> str:
+    def next_task() -> str:
         late.set()
         finished.wait()
-        time.sleep(0.1)  # time for the late result to arrive
+        time.sleep(0.1)  # give the late result time to arrive
         return "in time"
 
     with pytest.raises(TimeoutError):
-        clock.run_in_thread(be_late, 0.05)
-    assert clock.run_in_thread(come_after, LONG) == "in time"
+        clock.run_in_thread(late_task, 0.05)
+    assert clock.run_in_thread(next_task, LONG) == "in time"
     late.clear()
     with pytest.raises(TimeoutError):
-        clock.run_in_thread(be_late, 0.05)
+        clock.run_in_thread(late_task, 0.05)
     threading.Timer(0.05, late.set).start()
     began = time.monotonic()
     clock.sleep(0.3)

@@ -23,7 +23,7 @@ def test_successful_run_exits_0_and_ends_with_state(pbx: Simulator, tmp_path: Pa
     assert API_KEY[:8] not in done.log + done.output
 
 
-def test_state_file_continues_the_run(pbx: Simulator, tmp_path: Path) -> None:
+def test_run_continues_from_a_state_file(pbx: Simulator, tmp_path: Path) -> None:
     state = tmp_path / "state.json"
     state.write_text(json.dumps(run_with(pbx, tmp_path).states[-1]))
     done = run_with(pbx, tmp_path, "--state", state, end_date="2021-09-14T17:00")
@@ -53,7 +53,7 @@ def test_discover_about_version_and_help_need_no_settings(env: dict[str, str]) -
     assert "--discover" in run_command("--help", env=env).output
 
 
-def test_connection_test_exits_1_without_a_retry(pbx: Simulator, tmp_path: Path) -> None:
+def test_failed_connection_test_exits_1_and_is_not_retried(pbx: Simulator, tmp_path: Path) -> None:
     done = run_with(pbx, tmp_path, "--test")
     assert (done.code, len(requested_hours(pbx))) == (0, 1)
     for count, status in enumerate((401, 503, 429, 403), 2):
@@ -80,7 +80,7 @@ def test_unreadable_settings_file_is_a_one_line_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--state", "missing"], ["--catalog", "missing"], ["--more"], ["more"]]
+    "options", [["--state", "missing"], ["--catalog", "missing"], ["--unknown"], ["unknown"]]
 )
 def test_usage_error_exits_2(pbx: Simulator, tmp_path: Path, options: list[str]) -> None:
     done = run_with(pbx, tmp_path, *options)
@@ -88,7 +88,7 @@ def test_usage_error_exits_2(pbx: Simulator, tmp_path: Path, options: list[str])
     assert options[-1] in done.log.splitlines()[-1]
 
 
-def test_later_files_and_then_the_environment_override_settings(
+def test_environment_and_later_files_override_earlier_files(
     pbx: Simulator, tmp_path: Path
 ) -> None:
     files = tmp_path / "first.json", tmp_path / "second.json"
@@ -106,7 +106,7 @@ def test_unusable_state_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> N
     states: list[tuple[dict[str, Any], str]] = [
         *(({"bookmarks": value}, "`bookmarks` must map") for value in values),
         ({"bookmarks": {"recordings": {"replication_key_value": 5}}}, "replication_key_value"),
-        # A whole STATE message, and the whole output of `meltano state get`.
+        # These are a whole STATE message and the output of `meltano state get`.
         ({"value": {"bookmarks": {}}}, "`value`"),
         ({"singer_state": {"bookmarks": {}}}, "`singer_state`"),
     ]

@@ -31,23 +31,23 @@ HOURS: dict[str, Any] = {"start_date": "2021-09-14T06:00", "end_date": "2021-09-
 ALL_HOURS = {("2021-09-14", hour) for hour in range(6, 10)}
 
 
-def check_next_run(simulator: Simulator, output: Run, **config: Any) -> None:
-    """Check that a run from the last STATE requests exactly the hours that STATE lacks."""
+def check_next_run(simulator: Simulator, first: Run, **config: Any) -> None:
+    """Continue a run from its last STATE, and check that this reads exactly the unread hours."""
     del simulator.requests[:]
-    rest = run_tap(simulator, state=output.states[-1] if output.states else None, **config)
+    rest = run_tap(simulator, state=first.states[-1] if first.states else None, **config)
     assert rest.error is None
     expected = as_rows(expected_legs(simulator, HOURS["start_date"], HOURS["end_date"]))
-    assert {*written_rows(output), *written_rows(rest)} == {*expected}
+    assert {*written_rows(first), *written_rows(rest)} == {*expected}
     read = {
         ("2021-09-14", hour)
-        for start, end in (hours_read(output) if output.states else ())
+        for start, end in (hours_read(first) if first.states else ())
         for hour in range(int(start[11:13]), int(end[11:13]))
     }
-    again = requested_hours(simulator)
-    assert len(again) == len(set(again))
-    assert set(again) == ALL_HOURS - read
-    # Only the hour that was being written may have its legs twice.
-    twice = {*written_rows(output)} & {*written_rows(rest)}
+    requested = requested_hours(simulator)
+    assert len(requested) == len(set(requested))
+    assert set(requested) == ALL_HOURS - read
+    # Only legs of the hour that was being written may be written twice.
+    twice = {*written_rows(first)} & {*written_rows(rest)}
     assert len({callend[:13] for _, _, callend, _ in twice}) <= 1
 
 
@@ -71,7 +71,7 @@ def test_signal_at_any_request_leaves_whole_lines(
     for n in range(1, 5):
         with Simulator(latency=0.1) as pbx, path.open("wb") as file:
             process = Process(arguments(tmp_path, pbx, **config), stdout=file.fileno())
-            wait_until(lambda: len(pbx.requests) >= n)  # noqa: B023 - called at once
+            wait_until(lambda: len(pbx.requests) >= n)  # noqa: B023 - called only here
             process.send_signal(signum)
             assert process.status == 128 + signum
             output = path.read_text()
@@ -83,10 +83,10 @@ def test_signal_at_any_request_leaves_whole_lines(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_any_wait_and_state_comes_last(
+def test_signal_ends_any_wait_and_the_last_message_is_state(
     pbx: Simulator, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    """The pace and the server would make each of these runs last longer than any test."""
+    """Without the signal, the pace or the server would make each run take minutes."""
     kinds: tuple[Any, ...] = (None, "stall", "trickle", "slow")
     for kind in kinds:
         del pbx.requests[:]
@@ -94,7 +94,7 @@ def test_signal_ends_any_wait_and_state_comes_last(
         interval = 0 if kind else 600
         process = Process(arguments(tmp_path, pbx, **HOURS, request_interval=interval))
         last = ("2021-09-14", 8 if kind else 6)
-        wait_until(lambda: last in requested_hours(pbx))  # noqa: B023 - called at once
+        wait_until(lambda: last in requested_hours(pbx))  # noqa: B023 - called only here
         process.send_signal(signum)
         assert process.wait() == 128 + signum
         run, _ = process.end()
@@ -110,8 +110,8 @@ def test_signal_ends_any_wait_and_state_comes_last(
 
 
 @pytest.fixture(params=["2021-09-14T07:00", "2021-09-14T08:00"])
-def busy_hour(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    """A run of one or two hours, stuck in its first hour because nobody reads its output."""
+def blocked_run(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
+    """A run of one or two hours, blocked in the first because its output is not read."""
     start = local("2021-09-14T06:00", "Australia/Melbourne")
     legs = every(timedelta(seconds=4), start, start + timedelta(hours=1))
     with Simulator(legs=legs) as pbx:
@@ -132,9 +132,9 @@ def waiting_bytes(process: Process) -> int:
     return int(count)
 
 
-def test_signal_in_mid_hour_lets_the_hour_finish(busy_hour: Any) -> None:
-    """A terminal's Ctrl-C may reach the tap twice."""
-    process, legs, pbx = busy_hour
+def test_signal_in_mid_hour_lets_the_hour_finish(blocked_run: Any) -> None:
+    process, legs, pbx = blocked_run
+    # Signals within a second of the first one count as the same request.
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     run, _ = process.end()
@@ -145,25 +145,22 @@ def test_signal_in_mid_hour_lets_the_hour_finish(busy_hour: Any) -> None:
     assert len(pbx.requests) == 1
 
 
-def test_second_signal_ends_the_process_in_mid_hour(busy_hour: Any) -> None:
-    process, _, _ = busy_hour
+def test_second_signal_ends_the_process_in_mid_hour(blocked_run: Any) -> None:
+    process, _, _ = blocked_run
     process.send_signal(signal.SIGTERM)
-    # Signals within a second of the first one count as the same request.
     time.sleep(REPEAT_WINDOW)
 
-    def ended() -> bool:
+    def has_ended() -> bool:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
         return process.poll() is not None
 
-    wait_until(ended)
+    wait_until(has_ended)
     assert process.returncode == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize("lines", [1, 2, 60])
-def test_target_that_closes_the_pipe_loses_no_leg(
-    pbx: Simulator, tmp_path: Path, lines: int
-) -> None:
+def test_closed_pipe_loses_no_leg(pbx: Simulator, tmp_path: Path, lines: int) -> None:
     pbx.volume = 8
     process = Process(arguments(tmp_path, pbx, **HOURS))
     assert process.stdout

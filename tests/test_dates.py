@@ -1,4 +1,4 @@
-"""The PBX's dates, and those of settings and state."""
+"""Dates from the PBX, the settings and the state."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timezone
@@ -29,8 +29,8 @@ def expected_date(
     return ParsedDate(iso, ambiguous, abbreviation, confirmed and not abbreviation)
 
 
-# One date for each abbreviation and offset that JDK 17 prints from 2014 to 2026, made by
-# `java tests/jdk/PrintZoneNames.java`.
+# `java tests/jdk/PrintZoneNames.java` prints these lines: one date for each abbreviation and
+# offset that JDK 17 uses from 2014 to 2026.
 LINES = (Path(__file__).parent / "jdk" / "zone_names.tsv").read_text("utf-8").splitlines()
 PRINTED = [line.split("\t") for line in LINES]
 
@@ -41,15 +41,15 @@ MISLEADING = {
     "GMT-03:00 -0400", "MDT -0700", "MSK +0200", "MST -0600", "MST -0800", "TRT +0200",
     "WAT +0200",
 }  # fmt: skip
-"""Abbreviations that mean another offset elsewhere, or once did. Accepting them would hide a wrong
-`timezone`."""
+"""Abbreviations that have, or once had, another offset elsewhere. Accepting them would hide a
+wrong `timezone`."""
 
 
 def abbreviation_and_offset(zone: str, instant: str, text: str) -> str:
     return f"{text.split()[4]} {at(instant).astimezone(ZoneInfo(zone)):%z}"
 
 
-def test_every_date_that_a_jdk_prints_is_read_unless_misleading() -> None:
+def test_dates_printed_by_a_jdk_are_read_unless_misleading() -> None:
     for key, instant, text in PRINTED:
         if abbreviation_and_offset(key, instant, text) in MISLEADING:
             with pytest.raises(ZoneError, match="contradicts"):
@@ -59,7 +59,7 @@ def test_every_date_that_a_jdk_prints_is_read_unless_misleading() -> None:
 
 
 def test_offsets_are_read_in_every_form() -> None:
-    """JDK 25 prints `GMT+10:00` for many zones, and a JVM with CLDR names for all."""
+    """JDK 25 prints offsets for many zones, and a JVM with CLDR names prints them for all."""
     for zone, forms, instant in (
         ("Australia/Eucla", "GMT+08:45 UTC+08:45 +08:45 +0845 GMT+8:45", "2022-07-15T03:49:56Z"),
         ("America/St_Johns", "GMT-02:30 UTC-02:30 -02:30 -0230 GMT-2:30", "2022-07-15T15:04:56Z"),
@@ -71,7 +71,6 @@ def test_offsets_are_read_in_every_form() -> None:
 
 
 def test_every_accepted_abbreviation_and_offset_is_printed_by_a_jdk() -> None:
-    """Except WST for Perth, from before 2014."""
     midnight = datetime(2021, 1, 1, tzinfo=UTC)
     accepted = {
         f"{name} {midnight.replace(tzinfo=timezone(offset)):%z}"
@@ -79,10 +78,11 @@ def test_every_accepted_abbreviation_and_offset_is_printed_by_a_jdk() -> None:
         for offset in offsets
     }
     printed = {abbreviation_and_offset(*line) for line in PRINTED}
+    # The only exception is Perth's abbreviation in JVMs older than 2014.
     assert accepted - printed == {"WST +0800"}
 
 
-def test_abbreviation_of_another_offset_contradicts_the_setting() -> None:
+def test_abbreviation_with_another_offset_contradicts_timezone() -> None:
     # NPT is Kathmandu's own abbreviation.
     for name in sorted({text.split()[4] for _, _, text in PRINTED} - {"NPT"}):
         with pytest.raises(ZoneError, match=rf"{name.replace('+', '.')}, .*Kathmandu.*`timezone`"):
@@ -100,7 +100,7 @@ def test_abbreviation_of_another_offset_contradicts_the_setting() -> None:
 
 
 def test_unknown_abbreviation_is_not_quoted() -> None:
-    """It may be anything, even the API key."""
+    """The text may be anything, even the API key."""
     for name in ("XYZ", "aest", "GMT10:00", "GMT+10:0", "GMT+100:00", "AEST-10", "Z"):
         with pytest.raises(DateError) as error:
             parse_date(f"Fri Jul 15 12:00:00 {name} 2022", MELBOURNE)
@@ -108,7 +108,7 @@ def test_unknown_abbreviation_is_not_quoted() -> None:
         assert name not in str(error.value)
 
 
-def test_old_abbreviations_are_read_by_the_wall_clock() -> None:
+def test_dates_with_an_old_abbreviation_are_read_as_wall_clock_times() -> None:
     cases = [
         ("Australia/Melbourne", "Sat Jan 15 12:00:00 EST 2022", "2022-01-15T12:00+11:00"),
         ("Australia/Melbourne", "Fri Jul 15 12:00:00 EST 2022", "2022-07-15T12:00+10:00"),
@@ -118,7 +118,7 @@ def test_old_abbreviations_are_read_by_the_wall_clock() -> None:
     for key, text, instant in cases:
         expected = expected_date(instant, abbreviation=text.split()[4])
         assert parse_date(text, ZoneInfo(key)) == expected, (key, text)
-    # Elsewhere they have their own meaning.
+    # In the Americas, CST has other offsets.
     for key, offset in (("Chicago", "-06:00"), ("Havana", "-05:00")):
         found = parse_date("Sat Jan 15 12:00:00 CST 2022", ZoneInfo(f"America/{key}"))
         assert found == expected_date(f"2022-01-15T12:00{offset}"), key
@@ -132,18 +132,20 @@ FORMATS: dict[str, Callable[[datetime], str]] = {
 
 
 def test_every_format_is_read_correctly_around_clock_changes() -> None:
-    """A date without an offset is the first pass, and ambiguous if there are two."""
+    """A date without an offset means the first pass, and is ambiguous if there are two."""
     for key, change in CHANGES:
         clocks = clocks_around(key, change)
+        # Sample the three hours before the change and the three hours after it.
         for minute in clocks.instants[420:780:4]:
             instant = minute.replace(second=minute.minute)
             passes = clocks.by_minute[wall_time(minute, clocks.zone)]
             first = passes[0].replace(second=minute.minute)
-            for name, form in FORMATS.items():
+            for name, format_date in FORMATS.items():
                 expected = expected_date(instant)
                 if name == "timestamp":
                     expected = expected_date(first, ambiguous=len(passes) > 1, confirmed=False)
-                assert parse_date(form(instant.astimezone(clocks.zone)), clocks.zone) == expected
+                text = format_date(instant.astimezone(clocks.zone))
+                assert parse_date(text, clocks.zone) == expected
 
 
 def test_abbreviation_selects_the_pass_of_a_repeated_hour() -> None:
@@ -158,17 +160,17 @@ def test_abbreviation_selects_the_pass_of_a_repeated_hour() -> None:
     for key, text, instant in cases:
         found = parse_date(f"Sun Apr 04 {text} 2021", ZoneInfo(key))
         assert found == expected_date(f"2021-04-04T{instant}"), (key, text)
-    # An old JVM prints the same in both passes.
+    # An old JVM prints the same abbreviation in both passes.
     expected = expected_date("2021-04-04T02:30:15+11:00", ambiguous=True, abbreviation="EST")
     assert parse_date("Sun Apr 04 02:30:15 EST 2021", MELBOURNE) == expected
 
 
-def test_skipped_time_contradicts_the_setting() -> None:
+def test_skipped_time_contradicts_timezone() -> None:
     printed = [f"Sun Oct 03 02:{text} 2021" for text in ("30:00 AEST", "00:00 AEDT", "59:59 EST")]
     for text in printed:
         with pytest.raises(ZoneError, match="Australia/Melbourne skip: set `timezone`"):
             parse_date(text, MELBOURNE)
-    # Without an abbreviation, it is just not a date.
+    # Without an abbreviation, only this value is rejected.
     with pytest.raises(DateError, match="Australia/Melbourne skip"):
         parse_date("2021-10-03 02:30:00.0", MELBOURNE)
 
@@ -208,13 +210,12 @@ def test_epoch_is_rejected_in_every_zone() -> None:
     """Servers print a missing date as the epoch."""
     epoch = datetime.fromtimestamp(0, UTC)
     for key in ("Australia/Melbourne", "Europe/London", "America/New_York"):
-        for form in FORMATS.values():
+        for format_date in FORMATS.values():
             with pytest.raises(DateError, match="1971"):
-                parse_date(form(epoch.astimezone(ZoneInfo(key))), ZoneInfo(key))
+                parse_date(format_date(epoch.astimezone(ZoneInfo(key))), ZoneInfo(key))
 
 
-def test_years_are_limited() -> None:
-    """Beyond these years, arithmetic with zones may fail."""
+def test_years_before_1971_and_after_8999_are_rejected() -> None:
     for year in ("0001", "1969", "1970", "9000", "9999"):
         for parse in (parse_date, parse_instant):
             with pytest.raises(DateError, match="between 1971 and 8999"):
@@ -223,17 +224,18 @@ def test_years_are_limited() -> None:
     for text in ("1971-01-01 00:00:00", "8999-12-31 23:59:59"):
         assert parse_date(text, utc) == expected_date(f"{text}+00:00", confirmed=False)
         assert parse_instant(text, utc) == at(f"{text}+00:00")
+    # Liberia was 44 minutes and 30 seconds behind UTC until 1972.
     with pytest.raises(DateError, match="offset included seconds"):
         parse_date("1971-01-01 00:00:00.0", ZoneInfo("Africa/Monrovia"))
 
 
-def test_date_setting_without_an_offset_is_in_the_zone() -> None:
+def test_date_setting_without_an_offset_is_in_timezone() -> None:
     cases = [
         ("2021-09-14", "2021-09-14T00:00:00+10:00"),
         ("2021-09-14T15:00:00", "2021-09-14T15:00:00+10:00"),
         ("2021-09-14T15:00:00-03:30", "2021-09-14T15:00:00-03:30"),
         ("2021-04-04T02:30:00+10:00", "2021-04-04T02:30:00+10:00"),
-        # In a repeated hour: the first pass.
+        # In a repeated hour, the time means the first pass.
         ("2021-04-04T02:30", "2021-04-04T02:30+11:00"),
     ]
     for text, instant in cases:

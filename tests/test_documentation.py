@@ -1,4 +1,4 @@
-"""The pages: their links, and their facts and examples that need no Meltano."""
+"""The pages: their links, and the facts and examples that do not need Meltano."""
 
 import dataclasses
 import json
@@ -22,29 +22,27 @@ pytest_plugins = ["postgres"]
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 PRIVACY, OPERATION = "docs/privacy.md", "docs/operation.md"
-SALT = "sixteen are many"
+SALT = "x" * 16
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub creates for a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def stream_maps(containing: str) -> Any:
+    """Return the stream maps in the privacy page's only example that contains a text."""
     return yaml.safe_load(block(PRIVACY, containing, "yaml"))["config"]["stream_maps"]
 
 
-def with_sources(pbx: Simulator, *sources: str | None) -> None:
-    """Give the PBX one leg for each phone number."""
+def set_numbers(pbx: Simulator, *numbers: str | None) -> None:
+    """Give the PBX one leg for each phone number, which is both its source and destination."""
     leg = expected_legs(pbx, "2021-09-14T15:03", "2021-09-14T15:04")[0]
     pbx.legs = [
-        dataclasses.replace(leg, call_record_id=str(n), source=source, destination=source, did="")  # type: ignore[arg-type]
-        for n, source in enumerate(sources)
+        dataclasses.replace(leg, call_record_id=str(n), source=number, destination=number, did="")  # type: ignore[arg-type]
+        for n, number in enumerate(numbers)
     ]
-
-
-# All pages
 
 
 def test_links_resolve() -> None:
@@ -58,7 +56,7 @@ def test_links_resolve() -> None:
             assert not anchor or anchor in anchors(target), (page.name, link)
 
 
-def test_pages_agree_on_state_ids() -> None:
+def test_pages_use_the_same_state_ids() -> None:
     ids = {
         found
         for page in PAGES
@@ -67,10 +65,7 @@ def test_pages_agree_on_state_ids() -> None:
     assert ids - {"dev:tap-noojee-to-target-duckdb"} == {"dev:tap-noojee-to-target-postgres"}
 
 
-# Facts about the stream
-
-
-def test_readme_shows_a_record_as_the_tap_writes_it(pbx: Simulator) -> None:
+def test_readme_shows_a_record_that_the_tap_writes(pbx: Simulator) -> None:
     record = run_tap(pbx, **SAMPLE_HOUR).records[-1]
     documented = json.loads(block("README.md", '"callend"', "json"))
     assert documented.items() <= record.items()
@@ -114,11 +109,8 @@ def test_lookback_costs_as_many_requests_as_documented(pbx: Simulator) -> None:
     assert [int(cells[0]) for cells in rows.values()] == counts
 
 
-# Personal data
-
-
-def test_masked_numbers_keep_all_but_four_digits(pbx: Simulator) -> None:
-    with_sources(pbx, "0412345678", None, "")
+def test_masking_replaces_the_last_four_digits(pbx: Simulator) -> None:
+    set_numbers(pbx, "0412345678", None, "")
     run = run_tap(pbx, **SAMPLE_HOUR, stream_maps=stream_maps("xxxx"))
     assert run.error is None
     assert [record["Source"] for record in run.records] == ["041234xxxx", None, ""]
@@ -127,7 +119,7 @@ def test_masked_numbers_keep_all_but_four_digits(pbx: Simulator) -> None:
 
 
 def test_all_forms_of_a_number_have_the_same_hash(pbx: Simulator) -> None:
-    with_sources(pbx, "0412345678", "+61412345678", "0412 345 678", "500", None)
+    set_numbers(pbx, "0412345678", "+61412345678", "0412 345 678", "500", None)
     maps = stream_maps("sha256")
     run = run_tap(pbx, **SAMPLE_HOUR, stream_maps=maps, stream_map_config={"salt": SALT})
     assert run.error is None
@@ -137,8 +129,8 @@ def test_all_forms_of_a_number_have_the_same_hash(pbx: Simulator) -> None:
     assert {record["DID"] for record in run.records} == {""}
 
 
-@pytest.mark.parametrize("config", [{"salt": "fifteen are few"}, {"salt": ""}, {}])
-def test_hashing_without_a_long_salt_writes_nothing(
+@pytest.mark.parametrize("config", [{"salt": "x" * 15}, {"salt": ""}, {}])
+def test_hashing_with_a_short_or_missing_salt_writes_nothing(
     pbx: Simulator, config: dict[str, str]
 ) -> None:
     run = run_tap(pbx, **SAMPLE_HOUR, stream_maps=stream_maps("sha256"), stream_map_config=config)
@@ -146,7 +138,7 @@ def test_hashing_without_a_long_salt_writes_nothing(
     assert not run.records
 
 
-def test_faker_settings_invent_the_same_names_in_each_run(pbx: Simulator) -> None:
+def test_faker_seed_generates_the_same_names_in_each_run(pbx: Simulator) -> None:
     faker: dict[str, Any] = {
         "stream_maps": {"recordings": {"Username": "fake.user_name()"}},
         "faker_config": {"seed": 7, "locale": "en_AU"},
@@ -158,7 +150,7 @@ def test_faker_settings_invent_the_same_names_in_each_run(pbx: Simulator) -> Non
 
 
 @pytest.mark.slow
-def test_erasure_and_retention_delete_the_right_rows(server: Postgres) -> None:
+def test_erasure_and_retention_delete_only_matching_rows(server: Postgres) -> None:
     by_age, by_number, by_hash = blocks(PRIVACY, "sql")
     salt = "a-long-random-text"
     assert f"'{salt}'" in by_hash
@@ -166,10 +158,10 @@ def test_erasure_and_retention_delete_the_right_rows(server: Postgres) -> None:
     hashed = sha256(f"{salt}412345678".encode()).hexdigest()
     numbers = ["0412345678", "+61412345678", "0412 345 678", "0412345679", "500", hashed, "", None]
 
-    def left(delete: str, ages: tuple[int, ...] = (1,)) -> list[str | None]:
-        """Run a DELETE, and return the sources that are left.
+    def remaining(delete: str, ages: tuple[int, ...] = (1,)) -> list[str | None]:
+        """Fill the table, run a DELETE, and return the sources that remain.
 
-        Each number starts as a source in one row and a destination in another.
+        Each number is the source in one row and the destination in another.
         """
         server.execute("DROP SCHEMA IF EXISTS tap_noojee CASCADE")
         server.execute("CREATE SCHEMA tap_noojee")
@@ -189,6 +181,6 @@ def test_erasure_and_retention_delete_the_right_rows(server: Postgres) -> None:
         return [source for source, destination in rows if destination == "500"]
 
     everything = {*numbers}
-    assert {*left(by_number)} == everything - {*numbers[:3]}
-    assert {*left(by_hash)} == everything - {hashed}
-    assert len(left(by_age, (700, 740))) == len(left(by_age)) > 0
+    assert {*remaining(by_number)} == everything - {*numbers[:3]}
+    assert {*remaining(by_hash)} == everything - {hashed}
+    assert len(remaining(by_age, (700, 740))) == len(remaining(by_age)) > 0

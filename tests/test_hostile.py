@@ -1,6 +1,6 @@
 """Responses that no PBX should send, and how much memory they take.
 
-A second, simpler reader gives the expected records.
+A second, simpler reader computes the expected records.
 """
 
 import gzip
@@ -30,9 +30,9 @@ from tap_noojee.responses import Response, parse_response
 from tap_noojee.simulator import Failure, Simulator
 
 ZONE = ZoneInfo("Australia/Melbourne")
-WALL_HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
+WALL_HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - a wall-clock hour
 KEY = "k3y-wxyh-o0d-chqrs"
-GOOD = RAW_LEG | {
+LEG = RAW_LEG | {
     "CallRecordId": "6468",
     "DID": "7601",
     "Destination": "123",
@@ -61,11 +61,11 @@ DATE_FORMS = {
     "Mon Sep 14 15:03:34 AEST 2021": None,
     "Tue Sep 14 15:03:34 XYZT 2021": None,
 }
-"""Dates and their instants; `test_dates.py` has more."""
+"""The instant of each date, or None if it is unreadable. `test_dates.py` has more dates."""
 
 
 def whole_number(text: str, least: int, most: int) -> int | None:
-    """Return the value of a whole number in any form, or None."""
+    """Return the whole number from `least` to `most` that the text represents, or None."""
     digits = text.lower().partition("e")[0].lstrip("+-")
     if not text.isascii() or "_" in text or digits != digits.strip("."):
         return None
@@ -81,7 +81,7 @@ def expected_value(name: str, value: Any) -> Any:
         return None
     text = value if isinstance(value, str) else json.dumps(value)
     utf_16 = text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass")
-    text = utf_16.decode("utf-16", "replace")  # the halves of a character become one
+    text = utf_16.decode("utf-16", "replace")  # joins surrogate pairs
     if name in NUMBERS:
         return whole_number(text.strip(), *NUMBERS[name])
     if name in DATES:
@@ -91,8 +91,8 @@ def expected_value(name: str, value: Any) -> Any:
 
 
 def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """Return the records of these legs, or a part of the error."""
-    records = [{name: expected_value(name, leg.get(name)) for name in GOOD} for leg in legs]
+    """Return the expected records, and a part of the expected error or an empty string."""
+    records = [{name: expected_value(name, leg.get(name)) for name in LEG} for leg in legs]
     for number, record in enumerate(records, 1):
         for name, value in record.items():
             if value is None and name in REQUIRED:
@@ -117,28 +117,28 @@ number_texts = st.one_of(
 )
 field_values = {
     name: json_values | (number_texts if name in NUMBERS else texts)
-    for name in GOOD
+    for name in LEG
     if name not in DATES
 } | dict.fromkeys(DATES, json_values | st.sampled_from([*DATE_FORMS]))
 
 
 @st.composite
 def odd_legs(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Legs with some odd fields, and sometimes without one."""
+    """Generate legs that have odd values in some fields and may lack one."""
     legs = []
     for number in range(draw(st.integers(0, 4))):
-        leg = GOOD | {"CallRecordId": str(number)}
-        for name in draw(st.sets(st.sampled_from([*GOOD]), max_size=3)):
+        leg = LEG | {"CallRecordId": str(number)}
+        for name in draw(st.sets(st.sampled_from([*LEG]), max_size=3)):
             leg[name] = draw(field_values[name])
         if not draw(st.integers(0, 9)):
-            leg.pop(draw(st.sampled_from([*GOOD])))
+            leg.pop(draw(st.sampled_from([*LEG])))
         legs.append(leg)
     return legs
 
 
 BODIES = [
-    json.dumps([GOOD | {"Leg": str(n)} for n in range(3)], ensure_ascii=False).encode(),
-    json.dumps([GOOD], indent=1).encode(),
+    json.dumps([LEG | {"Leg": str(n)} for n in range(3)], ensure_ascii=False).encode(),
+    json.dumps([LEG], indent=1).encode(),
     b"[]",
 ]
 TOKENS = [
@@ -150,7 +150,7 @@ TOKENS = [
 
 @st.composite
 def damaged_bodies(draw: st.DrawFn) -> bytes:
-    """An ordinary response, cut, duplicated or spliced."""
+    """Generate an ordinary body in which up to three parts are repeated, replaced or removed."""
     body = draw(st.sampled_from(BODIES))
     for _ in range(draw(st.integers(1, 3))):
         start, end = sorted(draw(st.tuples(*[st.integers(0, len(body))] * 2)))
@@ -164,10 +164,10 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
 def read(
     body: bytes, status: int = 200, headers: dict[str, str] | None = None
 ) -> tuple[list[dict[str, Any]], NoojeeError | None]:
-    """Return the records of a response, and its error."""
+    """Return the records of a response, and the error if it cannot be read."""
     response = Response(status, headers or {}, bytearray(body))
     try:
-        _ = response.date
+        _ = response.date  # an unreadable header must not raise
         decoded = parse_response(response, KEY, datetime(2022, 6, 1, tzinfo=UTC))
         legs = LegReader(ZONE, KEY).read(WALL_HOUR, decoded.legs).legs
     except NoojeeError as error:
@@ -180,15 +180,15 @@ def read(
 
 @thorough
 @given(legs=odd_legs(), ascii_only=st.booleans())
-def test_odd_fields_are_read_as_sent_or_become_null(
+def test_odd_values_are_read_become_null_or_fail_the_hour(
     legs: list[dict[str, Any]], *, ascii_only: bool
 ) -> None:
     text = json.dumps(legs, ensure_ascii=ascii_only)
     records, error = read(text.encode(errors="surrogatepass"))
-    expected, part = expected_outcome(legs)
+    expected, message = expected_outcome(legs)
     assert records == expected
-    assert (error is not None) is bool(part)
-    assert part in str(error)
+    assert (error is not None) is bool(message)
+    assert message in str(error)
 
 
 header_texts = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=30)
@@ -208,14 +208,14 @@ headers = st.fixed_dictionaries(
     body=damaged_bodies() | st.binary(max_size=60),
     headers=headers,
 )
-def test_any_response_is_read_or_refused(
+def test_any_response_is_read_or_rejected(
     status: int, body: bytes, headers: dict[str, str]
 ) -> None:
     records, error = read(body, status, headers)
     assert error or status in {200, 204}
-    json.dumps(records, ensure_ascii=False).encode()
+    json.dumps(records, ensure_ascii=False).encode()  # raises if a lone surrogate is left
     for record in records:
-        assert record.keys() == GOOD.keys()
+        assert record.keys() == LEG.keys()
         assert "\0" not in "".join(map(str, record.values()))
         for name, value in record.items():
             is_null = value is None and name not in REQUIRED
@@ -226,12 +226,12 @@ def test_any_response_is_read_or_refused(
 
 @quick
 @given(body=damaged_bodies() | odd_legs().map(lambda legs: json.dumps(legs).encode()))
-def test_run_survives_any_response(body: bytes) -> None:
+def test_run_writes_any_response_or_ends_with_a_known_error(body: bytes) -> None:
     failure = Failure("body", body=body, at=("2021-09-14", 15), times=None)
     with Simulator(volume=0, failures=[failure]) as pbx:
         run = run_tap(pbx, start_date="2021-09-14T14:00", end_date="2021-09-14T16:00")
     records, error = read(body)
-    # Not `splitlines`, as U+2028 is in the records.
+    # `splitlines` would also split at U+2028, which the records contain.
     messages = [json.loads(line) for line in run.output.split("\n") if line]
     assert [m["record"] for m in messages if m["type"] == "RECORD"] == records
     assert (run.error is None) is (error is None)
@@ -247,12 +247,12 @@ _, status, usage = os.wait4(pid, 0)
 print(usage.ru_maxrss, file=sys.stderr)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""Runs a command and prints its peak memory. Only a small process can start it, because the peak
-includes the parent's size at that time."""
+"""A script that runs a command and prints its peak memory in KiB. Only a small process can measure
+this, because the peak includes the size of the parent process."""
 
 
 def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
-    """Run the tap as a process, and return its exit status, its log and its peak memory in MiB."""
+    """Run the tap in a process, and return its exit code, its log and its peak memory in MiB."""
     dates: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
     with serving(at_once(response)) as host, (tmp_path / "output").open("wb") as output:
         tap = command(tmp_path, Simulator(), api_url=f"http://{host}", **dates)
@@ -269,7 +269,7 @@ def measure(tmp_path: Path, response: bytes) -> tuple[int, str, int]:
     return done.returncode, "\n".join(log), int(size) // 1024
 
 
-def response(body: bytes, *headers: bytes) -> bytes:
+def build_response(body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join([OK + b"Content-Length: %d" % len(body), *headers, b"", body])
 
 
@@ -282,22 +282,22 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
         b"[" + b",".join([b'{"Tag":' * 800 + b"1" + b"}" * 800] * 2400) + b',{"Tag":"%b%b"}]' % (
             WAVE, b"x" * 2 * MIB)
     ),
-    "too many": lambda: b"[" + b"{}," * (21 * MIB) + b"{}]",
-    "one leg": lambda: json.dumps([GOOD | {"Tag": "x" * (60 * MIB) + "\0"}]).encode(),
-    "one wide leg": lambda: json.dumps(
-        [GOOD | {"Tag": "\U0001f44b" + "x" * (19 * MIB) + "\n\0"}], ensure_ascii=False).encode(),
-    "wide fields": lambda: b"[{%b}]" % b",".join(
+    "too many legs": lambda: b"[" + b"{}," * (21 * MIB) + b"{}]",
+    "long field": lambda: json.dumps([LEG | {"Tag": "x" * (60 * MIB) + "\0"}]).encode(),
+    "wide field": lambda: json.dumps(
+        [LEG | {"Tag": "\U0001f44b" + "x" * (19 * MIB) + "\n\0"}], ensure_ascii=False).encode(),
+    "wide field names": lambda: b"[{%b}]" % b",".join(
         b'"%b%07d":"%b"' % (WAVE, number, WAVE) for number in range(1_390_000)),
     "wide strings": lambda: b"[" + b'"%bx",' % WAVE * 1_940_000 + b"0]",
     "Latin-1": lambda: b'["' + b"\xeb" * (63 * MIB) + b'"]',
-    "an error": lambda: b"x" * (63 * MIB),
+    "not JSON": lambda: b"x" * (63 * MIB),
 }  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_response_takes_more_than_650_mib(tmp_path: Path, name: str) -> None:
-    status, log, size = measure(tmp_path, response(HOSTILE[name]()))
+    status, log, size = measure(tmp_path, build_response(HOSTILE[name]()))
     assert status in {0, 1}, log
     assert "Traceback" not in log
     assert size < 650, size
@@ -305,10 +305,10 @@ def test_no_response_takes_more_than_650_mib(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "limit"), [(5_000, 100), (150_000, 350)])
-def test_legs_take_little_memory(tmp_path: Path, count: int, limit: int) -> None:
-    leg = json.dumps(GOOD | {"CallRecordId": "%d"}, ensure_ascii=False)
+def test_thousands_of_legs_take_little_memory(tmp_path: Path, count: int, limit: int) -> None:
+    leg = json.dumps(LEG | {"CallRecordId": "%d"}, ensure_ascii=False)
     body = f"[{','.join(leg % number for number in range(count))}]".encode()
-    status, log, size = measure(tmp_path, response(body))
+    status, log, size = measure(tmp_path, build_response(body))
     assert status == 0, log
     with (tmp_path / "output").open() as output:
         assert sum(line.startswith('{"type":"RECORD"') for line in output) == count
@@ -316,12 +316,12 @@ def test_legs_take_little_memory(tmp_path: Path, count: int, limit: int) -> None
 
 
 @pytest.mark.slow
-def test_compressed_response_cannot_grow_without_bounds(tmp_path: Path) -> None:
+def test_decompressed_response_is_limited_to_64_mib(tmp_path: Path) -> None:
     inner = zlib.compressobj(1, zlib.DEFLATED, 31)
     zeros = bytes(2**24)
     packed = b"".join(inner.compress(zeros) for _ in range(128)) + inner.flush()
     body = gzip.compress(packed)
-    status, log, size = measure(tmp_path, response(body, b"Content-Encoding: gzip, gzip"))
+    status, log, size = measure(tmp_path, build_response(body, b"Content-Encoding: gzip, gzip"))
     assert status == 1
     assert "larger than 64 MiB" in log
     assert size < 500, size

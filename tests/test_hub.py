@@ -1,4 +1,4 @@
-"""The definitions for Meltano and its Hub agree with the tap, the README and a real Meltano."""
+"""The definitions for Meltano and its Hub match the tap and the README, and work in Meltano."""
 
 import json
 import os
@@ -29,20 +29,20 @@ REQUIRED = TapNoojee.config_jsonschema["required"]
 
 
 def own_settings() -> list[str]:
-    """Return the tap's own settings. Those of the SDK depend on its version."""
-    of_sdk: dict[str, Any] = {}
-    Tap.append_builtin_config(of_sdk)
-    return [name for name in PROPERTIES if PROPERTIES[name] != of_sdk["properties"].get(name)]
+    """Return the names of the tap's own settings. The SDK's settings depend on its version."""
+    sdk: dict[str, Any] = {}
+    Tap.append_builtin_config(sdk)
+    return [name for name in PROPERTIES if PROPERTIES[name] != sdk["properties"].get(name)]
 
 
 def kind(prop: dict[str, Any]) -> str:
     """Return the Hub's name for the type of a setting."""
     if prop.get("format") == "date-time":
-        return "date_iso8601"  # Meltano's relative dates need it.
+        return "date_iso8601"  # Meltano's relative dates need this kind.
     if "enum" in prop:
         return "options"
     if "oneOf" in prop:
-        return "array" if any(one["type"] == "array" for one in prop["oneOf"]) else "string"
+        return "array" if any(choice["type"] == "array" for choice in prop["oneOf"]) else "string"
     return str(next(name for name in prop["type"] if name != "null"))
 
 
@@ -50,7 +50,7 @@ def own_definition(name: str) -> dict[str, Any]:
     """Return a setting as the definitions must list it, without its label."""
     prop = PROPERTIES[name]
     definition = {"name": name, "kind": kind(prop), "description": prop["description"]}
-    if "default" in prop and name != "user_agent":  # Its default depends on the version.
+    if "default" in prop and name != "user_agent":  # The default contains the version.
         definition["value"] = prop["default"]
     if "enum" in prop:
         definition["options"] = [
@@ -61,18 +61,18 @@ def own_definition(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("definition", [HUB, EXTRACTOR], ids=["hub", "meltano"])
-def test_definition_has_the_settings_of_the_tap(definition: dict[str, Any]) -> None:
+def test_definition_lists_the_settings_of_the_tap(definition: dict[str, Any]) -> None:
     listed = {setting["name"]: setting for setting in definition["settings"]}
     assert all(setting["label"] for setting in listed.values())
     own = own_settings()
     for name in own:
         assert own_definition(name) == {k: v for k, v in listed[name].items() if k != "label"}
-    # The SDK's settings that the definition lists.
+    # The other settings are the SDK's.
     for name in listed.keys() - set(own):
         parent, _, part = name.partition(".")
         prop = PROPERTIES[parent]
         assert listed[name]["kind"] == kind(prop["properties"][part] if part else prop)
-        # The salt of hashed numbers is in stream_map_config.
+        # The value of stream_map_config contains the salt of hashed numbers.
         assert listed[name].get("sensitive", False) == (name == "stream_map_config")
     assert {"stream_maps", "stream_map_config"} <= listed.keys()
 
@@ -84,8 +84,7 @@ def test_hub_and_meltano_yml_agree() -> None:
     assert HUB["settings_group_validation"] == [sorted(REQUIRED)]
 
 
-def test_readme_lists_the_settings_of_the_tap() -> None:
-    """Names in order, types and defaults."""
+def test_readme_lists_the_settings_in_order_with_types_and_defaults() -> None:
     rows = table("README.md", "setting", "type", "default", "meaning")
     assert [*rows] == own_settings()
     kinds = {"date_iso8601": "date-time", "options": "string"}
@@ -98,7 +97,7 @@ def test_readme_lists_the_settings_of_the_tap() -> None:
         assert meaning, name
 
 
-def test_hub_describes_the_tap_and_its_package() -> None:
+def test_hub_definition_describes_the_tap_and_its_package() -> None:
     capabilities = {capability.value for capability in TapNoojee.capabilities}
     # Meltano runs discovery, and passes the catalog and the state, only if they are listed.
     assert {"catalog", "discover", "state"} <= set(HUB["capabilities"]) <= capabilities
@@ -112,14 +111,14 @@ def test_hub_describes_the_tap_and_its_package() -> None:
 
 
 def meltano(project: Path, *arguments: str, **environment: str) -> str:
-    """Run the project's Meltano, which cannot reach the Hub, and return its output."""
+    """Run Meltano in the project, without access to the Hub, and return its output."""
     env = os.environ | environment | {"MELTANO_HUB_URL": "http://127.0.0.1:9", "NO_COLOR": "1"}
     return run(project.parent / "venv/bin/meltano", *arguments, cwd=project, env=env)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty project with the tap added by its definition, installed from a copy."""
+    """A new project to which Meltano added the tap, with a copy of its source as `pip_url`."""
     folder = tmp_path_factory.mktemp("hub")
     copy_source(folder / "source")
     run(find_uv_bin(), "venv", "--python", sys.executable, folder / "venv")
@@ -136,7 +135,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_empty_project_gets_the_whole_definition(project: Path) -> None:
+def test_meltano_adds_the_whole_definition_to_a_project(project: Path) -> None:
     content = yaml.safe_load((project / "meltano.yml").read_text("utf-8"))
     (added,) = content["plugins"]["extractors"]
     for part in ("settings", "capabilities", "settings_group_validation", "variant"):

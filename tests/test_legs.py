@@ -1,4 +1,4 @@
-"""Raw legs become records."""
+"""The conversion of raw legs to records."""
 
 from datetime import datetime
 from typing import Any
@@ -10,16 +10,16 @@ from conftest import RAW_LEG
 from tap_noojee.errors import HourError, ZoneError
 from tap_noojee.legs import REQUIRED, HourLegs, Leg, LegReader
 
-WALL_HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - the PBX's clock
+WALL_HOUR = datetime(2021, 9, 14, 15)  # noqa: DTZ001 - a wall-clock hour
 ZONE = ZoneInfo("Australia/Melbourne")
 KEY = "5f0c7a52-1c1e"
-RECORD = RAW_LEG | {"Duration": "68", "Start": "Tue Sep 14 15:03:30 AEST 2021"}
+LEG = RAW_LEG | {"Duration": "68", "Start": "Tue Sep 14 15:03:30 AEST 2021"}
 BIG = 2**63
 
 
 def read(*changes: dict[str, Any]) -> HourLegs:
-    """Read an hour with one leg for each set of changes."""
-    legs = [Leg(**(RECORD | change)) for change in changes]
+    """Read an hour that has one copy of LEG for each set of changes."""
+    legs = [Leg(**(LEG | change)) for change in changes]
     return LegReader(ZONE, KEY).read(WALL_HOUR, legs)
 
 
@@ -41,7 +41,7 @@ VALUES: list[tuple[str, Any, Any]] = [
 ]
 
 
-def test_values_have_the_types_of_the_schema() -> None:
+def test_values_are_converted_to_the_types_of_the_schema() -> None:
     for field, value, expected in VALUES:
         result = read({field: value})
         assert getattr(result.legs[0], field) == expected, (field, value)
@@ -57,7 +57,7 @@ UNREADABLE: list[tuple[str, Any, str]] = [
     ("Duration", True, "is not a string"),
     ("Duration", float("nan"), "is not a string"),
     ("Username", ["a"], "is not a string"),
-    ("Tag", Leg(**RECORD), "is not a string"),
+    ("Tag", Leg(**LEG), "is not a string"),
     ("Start", "yesterday", "'yesterday' is not a date"),
     ("Start", "1970-01-01 00:00:00.0", "is not a date"),
     ("Start", "Tue Sep 14 15:03:34 XYZT 2021", "unknown time zone"),
@@ -88,16 +88,16 @@ def test_unreadable_value_becomes_null_or_fails_the_hour_if_required() -> None:
         assert len(message) < 400
 
 
-def test_date_that_contradicts_the_zone_ends_the_run() -> None:
-    for date in ("15:03:34 AWST", "15:03:34 GMT+11:00"):
+def test_date_that_contradicts_timezone_raises_zone_error() -> None:
+    for abbreviation in ("AWST", "GMT+11:00"):
         for field in ("callend", "Start"):
             with pytest.raises(ZoneError) as raised:
-                read({field: f"Tue Sep 14 {date} 2021"})
+                read({field: f"Tue Sep 14 15:03:34 {abbreviation} 2021"})
             assert str(raised.value).startswith(f"2021-09-14 15:00: record 1: {field} ")
             assert "`timezone`" in str(raised.value)
 
 
-def test_warnings_about_values_stop_after_ten() -> None:
+def test_only_ten_values_of_an_hour_have_their_own_warnings() -> None:
     for count, more in ((10, []), (12, ["2021-09-14 15:00: 2 more values written as null"])):
         warnings = read(*({"Duration": f"x{number}"} for number in range(count))).warnings
         assert len(warnings) == 10 + len(more)
@@ -113,7 +113,7 @@ def test_legs_are_sorted_by_end() -> None:
     assert found == sorted(found)
 
 
-def test_dates_are_ambiguous_or_confirm_the_zone() -> None:
+def test_hour_is_ambiguous_or_unconfirmed_if_any_date_is() -> None:
     java, plain = "Tue Sep 14 15:03:30 {} 2021", "2021-09-14 15:03:30"
     for dates, ambiguous, confirmed, abbreviation in [
         ((java.format("AEST"),), False, True, ""),
@@ -132,8 +132,8 @@ def test_dates_are_ambiguous_or_confirm_the_zone() -> None:
 
 def test_one_hour_does_not_affect_the_next() -> None:
     reader = LegReader(ZONE, KEY)
-    bad = RECORD | {"callend": "2021-04-04 02:30:00", "Duration": "x"}
+    bad = LEG | {"callend": "2021-04-04 02:30:00", "Duration": "x"}
     first = reader.read(WALL_HOUR, [Leg(**bad)])
-    second = reader.read(WALL_HOUR, [Leg(**RECORD)])
+    second = reader.read(WALL_HOUR, [Leg(**LEG)])
     assert (first.ambiguous, first.zone_confirmed, len(first.warnings)) == (True, False, 1)
     assert (second.ambiguous, second.zone_confirmed, second.warnings) == (False, True, [])

@@ -1,4 +1,4 @@
-"""This repository's own project: the tap in a real Meltano, into a real Postgres."""
+"""This repository's project, in which a real Meltano runs the tap and real targets."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def file_rows(project: Project) -> list[tuple[str, int, str, str]]:
 
 
 def database_rows(server: Postgres) -> list[tuple[str, int, str, str]]:
-    """Return the key, end and start of each row. The timestamps are in UTC."""
+    """Return each row's key, end and start, sorted. The columns hold UTC without an offset."""
     found = server.query(
         'SELECT "CallRecordId", "Leg", callend, "Start" FROM tap_noojee.recordings'
     )
@@ -51,7 +51,7 @@ def database_rows(server: Postgres) -> list[tuple[str, int, str, str]]:
 
 
 def files_with(text: str, root: Path) -> set[str]:
-    """Return a project's files, without installed packages, that contain a text."""
+    """Return the relative paths of files that contain a text, except in virtual environments."""
     return {
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
@@ -61,13 +61,13 @@ def files_with(text: str, root: Path) -> set[str]:
     }
 
 
-def test_readme_commands_load_a_day_and_chart_it(project: Project, pbx: Simulator) -> None:
+def test_readme_commands_load_and_chart_a_day(project: Project, pbx: Simulator) -> None:
     first = block("README.md", "uv && .uv/bin/uv run --extra", "sh")
     again, another_day, first_day_again = block("README.md", "--day", "sh").splitlines()[1:]
     assert first.strip().endswith(f"--group meltano {again.partition('  ')[0]}")
     today, tomorrow = expected_legs(pbx, *DAY), expected_legs(pbx, "2021-09-15", "2021-09-16")
 
-    # Without the simulator's rate limit, because the test would wait for it.
+    # Turn off the simulator's rate limit, so that the test does not wait.
     project.shell(again.replace(" -- ", " --interval 0 -- "))
     assert file_rows(project) == as_rows(today)
     chart = project.shell(block("README.md", "duckdb", "sh"))
@@ -83,20 +83,22 @@ def test_readme_commands_load_a_day_and_chart_it(project: Project, pbx: Simulato
     assert file_rows(project) == as_rows(today + tomorrow + today)
 
 
-def test_bad_hour_affects_no_other(project: Project, pbx: Simulator, server: Postgres) -> None:
+def test_bad_hour_does_not_affect_others(
+    project: Project, pbx: Simulator, server: Postgres
+) -> None:
     """One hour has a NUL, one is unreadable, and one is in Latin-1."""
 
     def body(name: str, charset: str, leg: Leg) -> bytes:
         record = leg.record(ZoneInfo(pbx.timezone)) | {"Username": name}
         return json.dumps([record], ensure_ascii=False).encode(charset)
 
-    def only(hour: int) -> Leg:
+    def first_leg(hour: int) -> Leg:
         return expected_legs(pbx, f"2021-09-14T{hour}:00", f"2021-09-14T{hour + 1}:00")[0]
 
     bodies = {
-        13: body("A\0B", "utf-8", only(13)),
+        13: body("A\0B", "utf-8", first_leg(13)),
         14: b'[{"Leg": "1"}]',
-        15: body("Zoë", "latin-1", only(15)),
+        15: body("Zoë", "latin-1", first_leg(15)),
     }
     for hour, content in bodies.items():
         pbx.failures.append(Failure("body", ("2021-09-14", hour), body=content))
@@ -115,11 +117,11 @@ def test_bad_hour_affects_no_other(project: Project, pbx: Simulator, server: Pos
     pbx.requests.clear()
     project.meltano(*INTO_POSTGRES)
     assert requested_hours(pbx) == [("2021-09-14", 14)]
-    legs = [only(13), *expected_legs(pbx, "2021-09-14T14:00", "2021-09-14T15:00"), only(15)]
-    assert database_rows(server) == sorted(as_rows(legs))
+    middle = expected_legs(pbx, "2021-09-14T14:00", "2021-09-14T15:00")
+    assert database_rows(server) == sorted(as_rows([first_leg(13), *middle, first_leg(15)]))
 
 
-def test_killed_run_loses_nothing(project: Project, pbx: Simulator, server: Postgres) -> None:
+def test_killed_run_loses_no_leg(project: Project, pbx: Simulator, server: Postgres) -> None:
     project.read(pbx, *DAY)
     project.load_into(server)
     pbx.failures.append(Failure("stall", NOON))
@@ -130,15 +132,14 @@ def test_killed_run_loses_nothing(project: Project, pbx: Simulator, server: Post
         assert f"Another '{project.state_id}' pipeline is already running" in printed
         os.killpg(process.pid, signal.SIGKILL)
     # A killed Meltano leaves the tap's settings, with the key, in its run folder.
-    left = files_with(pbx.api_key, project.root / ".meltano")
-    assert left
-    assert all(name.startswith("run/tap-noojee/") for name in left)
+    remaining = files_with(pbx.api_key, project.root / ".meltano")
+    assert remaining
+    assert all(name.startswith("run/tap-noojee/") for name in remaining)
     project.meltano(*INTO_POSTGRES, "--force")
     assert database_rows(server) == sorted(as_rows(expected_legs(pbx, *DAY)))
 
 
 def test_meltano_neither_prints_nor_stores_secrets(project: Project, pbx: Simulator) -> None:
-    """This includes a failed run at debug level."""
     pbx.api_key, salt = secrets.token_hex(), secrets.token_hex()
     pbx.failures.append(Failure("status", NOON, status=401))
     project.read(pbx, "2021-09-14T11:00:00", "2021-09-15")
@@ -156,10 +157,10 @@ def test_meltano_neither_prints_nor_stores_secrets(project: Project, pbx: Simula
         assert not files_with(secret, project.root)
 
 
-def test_settings_on_the_privacy_page_remove_fields(project: Project, pbx: Simulator) -> None:
+def test_privacy_page_settings_remove_and_mask_fields(project: Project, pbx: Simulator) -> None:
     project.read(pbx, "2021-09-14T15:00:00", "2021-09-14T16:00:00")
     select = yaml.safe_load(block("docs/privacy.md", "select:", "yaml"))["select"]
-    select.remove("!recordings.Username")  # the stream map removes it
+    select.remove("!recordings.Username")  # the stream map removes this field
     project.environment["TAP_NOOJEE__SELECT"] = json.dumps(select)
     config: Any = yaml.safe_load(block("docs/privacy.md", "__NULL__", "yaml"))["config"]
     project.environment["TAP_NOOJEE_STREAM_MAPS"] = json.dumps(config["stream_maps"])
@@ -171,7 +172,6 @@ def test_settings_on_the_privacy_page_remove_fields(project: Project, pbx: Simul
 
 
 def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) -> None:
-    """Including the privacy page's relative date, which is in UTC, without an offset."""
     (relative,) = re.findall("start_date '(.*)'", block("docs/privacy.md", "start_date", "sh"))
 
     def dates(start: str, end: str) -> tuple[datetime, datetime]:
@@ -186,12 +186,13 @@ def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) 
     # Meltano reads 01/07 as January 7, and adds today's day of the month to 2024-07.
     assert start.isoformat() == "2024-01-07T00:00:00"
     assert end.isoformat() in {f"2024-07-{day}T00:00:00" for day in days}
+    # Meltano writes a relative date in UTC, without an offset.
     start, _ = dates(relative, "2024-07-01")
     age = datetime.now(UTC).replace(tzinfo=None) - start
     assert 729 <= age.days <= 731
 
 
-def test_views_work_on_what_a_real_meltano_loads(project: Project, server: Postgres) -> None:
+def test_views_work_on_rows_from_meltano(project: Project, server: Postgres) -> None:
     server = views.create_database(server, "reports")
     run(find_uv_bin(), "pip", "install", "--python", project.bin / "python", "psycopg[binary]")
     project.load_into(server)
