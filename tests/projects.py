@@ -199,7 +199,7 @@ def project(clone: Path, tmp_path: Path) -> Iterator[Project]:
 
 @dataclasses.dataclass
 class FirstSteps:
-    """The project that the README's commands create, their output, and each request's status."""
+    """The project and output of the README's commands, and the status of each request."""
 
     project: Project
     printed: str
@@ -208,7 +208,7 @@ class FirstSteps:
 
 @pytest.fixture(scope="session")
 def first_steps(clone: Path) -> FirstSteps:
-    """Run the README's commands for a new project, with a simulator and without the Hub."""
+    """Run the README's commands for a new project with the simulator, and without the Hub."""
     folder, meltano = clone.parent, clone / ".venv" / "bin"
     run(meltano / "meltano", "init", "own", "--no-usage-stats", cwd=folder, env=_environment())
     own = Project(folder / "own", _environment(), meltano)

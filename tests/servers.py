@@ -14,7 +14,7 @@ from conftest import Run
 from singer_sdk.logging import StructuredFormatter
 
 Respond = Callable[[socket.socket, str], None]
-"""A function that responds on a connection to a request with this target."""
+"""A function that takes a connection and the target of its request, and sends a response."""
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

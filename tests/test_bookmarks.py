@@ -1,4 +1,4 @@
-"""Sets of hours, bookmarks, and the hours that a run wants."""
+"""Sets of hours, bookmarks, and the backlog of a run."""
 
 import json
 from datetime import datetime, timedelta
@@ -34,7 +34,7 @@ def spans(*bounds: tuple[int, int]) -> HourSet:
 
 
 def numbers(hours: HourSet) -> set[int]:
-    """Return the numbers of the hours, and check that the ranges are in order and apart."""
+    """Return the numbers of the hours, and check that the ranges are in order and do not touch."""
     flat = [bound for span in hours.ranges for bound in span]
     assert flat == sorted(set(flat))
     found = {(s + k * HOUR - DAY) // HOUR for s, e in hours.ranges for k in range((e - s) // HOUR)}
@@ -90,7 +90,7 @@ def test_bookmark_has_the_documented_form() -> None:
 
 
 def test_bookmarks_near_clock_changes_survive_a_round_trip() -> None:
-    """Skipped hours after the last one are marked as read, so that they leave no gap."""
+    """Skipped hours right after the last one are marked as read, so that they leave no gap."""
     for key, change in CHANGES:
         clocks = clocks_around(key, change)
         source = Pbx("pbx", clocks.zone)
@@ -134,7 +134,7 @@ def test_setting_the_value_back_rewinds_the_tap() -> None:
         ("2021-09-14T07:00+10:00", [(0, 5)]),
         ("2021-09-14T03:30+10:00", [(0, 3)]),
         ("2021-09-13T03:30+10:00", []),
-        # Setting it ahead adds nothing.
+        # Setting the value ahead adds nothing.
         ("2021-09-15T00:00+10:00", [(0, 5), (7, 12)]),
     ):
         assert load(bookmark | {"replication_key_value": value}) == spans(*expected), value

@@ -1,4 +1,4 @@
-"""Sequences of runs, compared with a model that loses no leg and marks no hour too early."""
+"""Sequences of runs, compared with a model: no run loses a leg or marks an unread hour as read."""
 
 import copy
 import dataclasses
@@ -64,7 +64,7 @@ class Kill(NamedTuple):
     """Where a run is cut short, and how much of its output the target keeps."""
 
     at: float = 1  # the fraction of the messages that are written
-    lost_states: int = 0  # the last STATE messages that the target does not print
+    lost_states: int = 0  # how many of the last STATE messages the target does not print
     records_lost: bool = False  # whether the target also loses the records after its last STATE
 
 
@@ -110,7 +110,7 @@ class TapLifecycle(RuleBasedStateMachine):
     """A scheduled tap, its PBX, and a target that keeps the tap's records and state."""
 
     @initialize(zone=st.sampled_from(sorted(PLACES)))
-    def install(self, zone: str) -> None:
+    def set_up(self, zone: str) -> None:
         self.first, self.clocks = at(PLACES[zone]), clocks_for(zone)
         self.time = self.first + 5 * HOUR
         self.ahead = ZERO  # how far the tap's clock is ahead of the PBX's
@@ -267,7 +267,7 @@ class TapLifecycle(RuleBasedStateMachine):
         return run
 
     def check_requests(self, model: RunModel, run: Run, case: FailureCase | None) -> None:
-        """Check that each request is for the model's next hour, until it has none."""
+        """Check that each request is for the model's next hour, until the model has none."""
         assert self.clock
         attempts, hour, is_fatal = 0, None, False
         for request, now in zip(self.pbx.requests, self.clock.requested, strict=True):
@@ -298,17 +298,14 @@ class TapLifecycle(RuleBasedStateMachine):
 
     def check_messages(self, model: RunModel, run: Run) -> None:
         """Check that the records are complete and in order, and that each STATE is correct."""
-        written: list[Any] = []
+        names, written = varying_fields(self.legs[0]), list[Any]()
         for message in run.messages:
             if message["type"] == "RECORD":
-                written.append(
-                    {name: message["record"][name] for name in varying_fields(self.legs[0])}
-                )
+                written.append({name: message["record"][name] for name in names})
             elif message["type"] == "STATE":
                 bookmark = message["value"]["bookmarks"]["recordings"]
-                written.append(
-                    frozenset(bookmark_hours(bookmark, self.clocks, min(self.clocks.by_hour)))
-                )
+                read = bookmark_hours(bookmark, self.clocks, min(self.clocks.by_hour))
+                written.append(frozenset(read))
         # The SDK may repeat the last STATE at the end.
         expected = model.messages()
         assert written in (expected, [*expected, expected[-1]])
@@ -323,8 +320,8 @@ class TapLifecycle(RuleBasedStateMachine):
                 self.bookmarks.append(copy.deepcopy(self.bookmark))
                 marked = bookmark_hours(self.bookmark, self.clocks, min(self.clocks.by_hour))
                 marked -= self.waived
-                ids = {x.call_record_id for x in self.legs if self.hour_of(x.callend) in marked}
-                assert ids <= self.target.keys() | self.late
+                legs = (leg for leg in self.legs if self.hour_of(leg.callend) in marked)
+                assert {leg.call_record_id for leg in legs} <= self.target.keys() | self.late
 
     def read_everything(self) -> None:
         """Check that a run reads the rest, the next one nothing, and lookback everything again."""

@@ -32,17 +32,17 @@ MIDNIGHT = datetime(2021, 9, 14)  # noqa: DTZ001 - on the PBX's clock
 
 
 def at(hour: int) -> str:
-    """Return an hour as text, counted from midnight of 2021-09-14."""
+    """Return an hour, counted from midnight of 2021-09-14, as text."""
     return (MIDNIGHT + timedelta(hours=hour)).isoformat(timespec="minutes")
 
 
 def between(first: int, end: int) -> dict[str, Any]:
-    """Return settings for the hours from `first` to `end`, exclusive."""
+    """Return settings for the hours from `first` until just before `end`."""
     return {"start_date": at(first), "end_date": at(end)}
 
 
 def clock(hour: int, minute: int = 6) -> FakeClock:
-    """Return a clock at this time in Melbourne."""
+    """Return a clock at this time in Melbourne. `hour` is counted as in `at`."""
     return FakeClock((local(at(hour), MELBOURNE.key) + timedelta(minutes=minute)).isoformat())
 
 
@@ -71,11 +71,11 @@ def take_hours(pbx: Simulator) -> list[int]:
 
 
 def rows(pbx: Simulator, first: int, end: int) -> list[tuple[str, int, str, str]]:
-    """Return the expected rows of the hours from `first` to `end`, exclusive."""
+    """Return the rows expected for the hours from `first` until just before `end`."""
     return as_rows(expected_legs(pbx, at(first), at(end)))
 
 
-def fail_hours(*hours: int) -> list[Failure]:
+def failures_at(*hours: int) -> list[Failure]:
     """Return failures that make these hours of 2021-09-14 unreadable."""
     return [Failure("body", body=b"[{}]", at=("2021-09-14", h), times=None) for h in hours]
 
@@ -116,7 +116,7 @@ PLANS = {
     ),
     "15:00 is not due at 16:04": Plan(between(14, 24) | {"clock": (16, 4)}, [14], [(14, 15)]),
     "15:00 is due at 16:05": Plan(between(14, 24) | {"clock": (16, 5)}, [14, 15], [(14, 16)]),
-    "settle_minutes": Plan(
+    "15:00 is due at 16:00 if settle_minutes is 0": Plan(
         between(14, 24) | {"clock": (16, 0), "settle_minutes": 0}, [14, 15], [(14, 16)],
     ),
     # With a request each half hour, a new hour falls due after every second request.
@@ -178,7 +178,7 @@ PLANS = {
 def test_run_reads_the_hours_that_are_due_and_unread(name: str, pbx: Simulator) -> None:
     """The run writes each leg of an hour once, in order of `callend`."""
     config, requested, after, before, failing, ends_early = PLANS[name]
-    pbx.failures[:] = fail_hours(*failing)
+    pbx.failures[:] = failures_at(*failing)
     config = config | {"clock": clock(*config.get("clock", [72]))}
     run = run_tap(pbx, state=state(*before) if before else None, **config)
     assert take_hours(pbx) == [*requested]
@@ -332,7 +332,7 @@ def test_state_follows_an_hour_that_is_read_again(pbx: Simulator) -> None:
 def test_last_message_is_state_however_the_run_ends(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """This STATE has only the hours before the one that ended the run."""
+    """This STATE has exactly the hours before the one that ended the run."""
     pbx.failures[:] = [Failure("status", status=401, at=("2021-09-14", h)) for h in (6, 10)]
     quiet = run_tap(pbx, **between(4, 12))
     busy = run_tap(pbx, **between(7, 12))
@@ -359,7 +359,7 @@ def test_bookmarks_of_other_streams_are_kept(pbx: Simulator) -> None:
 def test_failed_hour_is_requested_by_the_next_run(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pbx.failures[:] = fail_hours(9, 11)
+    pbx.failures[:] = failures_at(9, 11)
     run = run_tap(pbx, **between(8, 13))
     assert isinstance(run.error, FailedHoursError)
     named = ["2021-09-14 09:00", "2021-09-14 11:00"]
@@ -440,7 +440,7 @@ def test_progress_names_the_hour_its_legs_and_the_hours_left(
     ):
         assert line.startswith(f"2021-09-14 {hour}:00: {count} legs; {left}")
     assert summary.startswith(f"{sum(counts)} legs in 3 hours, 3 requests")
-    pbx.failures[:] = [Failure("status", status=503), *fail_hours(16)]
+    pbx.failures[:] = [Failure("status", status=503), *failures_at(16)]
     run_tap(pbx, **between(15, 17))
     assert stream_log(caplog)[-1] == "4 legs in 1 hour, 3 requests"
 

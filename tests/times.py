@@ -44,12 +44,12 @@ def local(text: str, zone: str) -> datetime:
 
 
 def wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
-    """Return the naive time on the zone's clocks."""
+    """Return the naive wall-clock time of an instant in the zone."""
     return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
-    """Return 40-second legs that end at `start` and then once each step, until before `end`."""
+    """Return 40-second legs that end one step apart, from `start` until just before `end`."""
     ends = [start + k * step for k in range((end - start) // step)]
     return [Leg(end - timedelta(seconds=40), end, str(k)) for k, end in enumerate(ends)]
 

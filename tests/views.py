@@ -34,7 +34,7 @@ MELBOURNE = "Australia/Melbourne"
 HOUR = timedelta(hours=1)
 PERIOD = ("2021-01-25", "2021-04-12")
 """Eleven weeks. Daylight saving ends on the second-to-last Sunday."""
-MONDAY = datetime(2021, 4, 4, 20, tzinfo=UTC)
+MONDAY = datetime(2021, 4, 4, 20, tzinfo=UTC)  # 06:00 in Melbourne
 ODD_LEGS = [
     # Recording was restarted during the call, so its legs overlap.
     *(
@@ -57,7 +57,7 @@ HOURS_READ = [
     {"from": "2021-01-25T00:00", "to": "2021-03-10T10:00"},
     {"from": "2021-03-10T14:00", "to": "2021-04-12T00:00"},
 ]
-# The tables of Meltano 4.4. `test_views_work_on_what_a_real_meltano_loads` uses a real Meltano.
+# Meltano 4.4 has these tables. `test_views_work_on_what_a_real_meltano_loads` uses a real Meltano.
 MELTANO_TABLES = """
 CREATE TABLE state (state_id varchar(900) PRIMARY KEY, partial_state varchar,
     completed_state varchar, updated_at timestamp);
@@ -175,7 +175,7 @@ def create_database(server: Postgres, name: str) -> Postgres:
 
 
 def create_and_fill_sql(schema: str, name: Callable[[str], str], rows: str) -> str:
-    """Return SQL that creates a table in the form that a target gives it, and fills it."""
+    """Return SQL that creates the table as a target would, and fills it."""
     kinds = {"callend": "timestamp", "Start": "timestamp", "Leg": "bigint", "Duration": "bigint"}
     fields = ODD_LEGS[0].record(ZoneInfo("UTC"))
     columns = ", ".join(f'"{name(field)}" {kinds.get(field, "varchar")}' for field in fields)
@@ -207,7 +207,7 @@ def postgres(warehouse: Postgres, legs: list[Leg]) -> Database:
     """Postgres, with the state in Meltano's tables."""
     fill_postgres(warehouse, legs)
     warehouse.execute(MELTANO_TABLES)
-    for _ in range(2):  # the file can be run again
+    for _ in range(2):  # running the file again must succeed
         run(warehouse, RUN_FILE)
 
     def save(bookmark: Row) -> None:

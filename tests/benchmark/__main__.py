@@ -1,4 +1,4 @@
-"""Compare the speed and memory of the tap with other taps and with another checkout of it.
+"""Compare the tap's speed and memory with those of other taps and of another checkout.
 
     uv run --extra simulator python tests/benchmark --against ../tap-noojee-before
 

@@ -1,4 +1,4 @@
-"""Two taps to compare with: an empty one, and one written like the SDK's cookiecutter."""
+"""Two taps to compare with: an empty one, and one in the style of the SDK's cookiecutter."""
 
 import json
 import sys

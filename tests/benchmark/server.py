@@ -1,4 +1,4 @@
-"""A PBX whose responses are prepared, so that it takes almost no time to respond."""
+"""A PBX that prepares its responses in advance, so that serving them takes almost no time."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ SAMPLE = json.loads((Path(__file__).parents[1] / "documented-answer.json").read_
 
 
 def start(hours: int, legs: int) -> str:
-    """Serve this many legs an hour, for POST and GET, and return the URL of the API."""
+    """Serve `hours` hours with `legs` legs each, by POST and GET, and return the API's URL."""
     responses = {}
     for hour in (START + number * HOUR for number in range(hours)):
         responses[f"{hour:%Y/%m/%d}", str(hour.hour)] = _build_response(hour, legs)
