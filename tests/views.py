@@ -57,7 +57,7 @@ HOURS_READ = [
     {"from": "2021-01-25T00:00", "to": "2021-03-10T10:00"},
     {"from": "2021-03-10T14:00", "to": "2021-04-12T00:00"},
 ]
-# Meltano 4.4 has these tables. `test_views_work_on_what_a_real_meltano_loads` uses a real Meltano.
+# The tables of Meltano 4.4. `test_views_work_on_what_a_real_meltano_loads` uses a real Meltano.
 MELTANO_TABLES = """
 CREATE TABLE state (state_id varchar(900) PRIMARY KEY, partial_state varchar,
     completed_state varchar, updated_at timestamp);
