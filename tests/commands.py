@@ -1,4 +1,4 @@
-"""The tap's command line, run in this process."""
+"""Helpers that run the tap's command line in this process."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ from tap_noojee.simulator import Simulator
 from tap_noojee.tap import main
 
 SAMPLE_HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
-"""The documented hour, which has four legs."""
+"""Settings for the documented hour, which has four legs."""
 
 
 @dataclasses.dataclass
@@ -28,7 +28,7 @@ class CommandResult(Run):
     log: str = ""
 
     def logged(self, *levels: str) -> list[str]:
-        """Return the log messages of these levels."""
+        """Return the log messages at these levels."""
         lines = [line.split(" | ", 3) for line in self.log.splitlines()]
         return drop_missing(
             line[-1] for line in lines if len(line) > 1 and line[1].strip() in levels
@@ -36,15 +36,15 @@ class CommandResult(Run):
 
     @property
     def error_line(self) -> str:
-        """The only error line of a run that exited with 1 and wrote nothing."""
+        """The only error message of a run that exited with 1 and wrote nothing."""
         assert (self.code, self.output) == (1, ""), self.log
         (line,) = self.logged("ERROR", "CRITICAL")
-        assert self.log.splitlines()[-1].endswith(line)  # no traceback
+        assert self.log.splitlines()[-1].endswith(line)  # no traceback follows
         return line
 
 
 def run_command(*arguments: object, env: dict[str, str] | None = None) -> CommandResult:
-    """Run `tap-noojee` with these arguments and variables."""
+    """Run `tap-noojee` with these arguments and environment variables."""
     stdout, stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     others = {k: v for k, v in os.environ.items() if "NOOJEE" not in k and "LOGLEVEL" not in k}
     code: object = 0
@@ -61,10 +61,10 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Comman
         stack.callback(logging.captureWarnings, capture=False)
         try:
             main()
-        except SystemExit as end:
-            code = end.code
-    if isinstance(code, str):  # Python prints it and exits with 1
-        # Format it like a log line, so that `logged` finds it.
+        except SystemExit as error:
+            code = error.code
+    if isinstance(code, str):
+        # Python prints a string and exits with 1. Format it as a log line for `logged`.
         stderr.write(f"now | ERROR | tap-noojee | {code}")
         code = 1
     stdout.seek(0)
@@ -79,6 +79,6 @@ def run_with(pbx: Simulator, tmp_path: Path, *options: object, **config: Any) ->
 
 
 def variables(pbx: Simulator, **more: str) -> dict[str, str]:
-    """Return the variables that configure a run of the sample hour."""
+    """Return environment variables that configure a run for the sample hour."""
     config = settings(pbx, **SAMPLE_HOUR | more)
     return {f"TAP_NOOJEE_{name.upper()}": str(value) for name, value in config.items()}

@@ -1,4 +1,4 @@
-"""Shared helpers: run the tap in this process, with a fake clock."""
+"""Shared fixtures and helpers, which run the tap in this process with a fake clock."""
 
 import contextlib
 import dataclasses
@@ -32,13 +32,13 @@ RAW_LEG: dict[str, Any] = {
 }
 """A leg that the PBX could send, with all fields of the schema."""
 UNSENT = set(FIELDS) - SAMPLE[0].record(ZoneInfo("UTC")).keys()
-"""New fields of the schema that the simulator does not send yet."""
+"""Fields of the schema that the simulator does not send yet."""
 
 _LONGEST = ("test_own_project.py", "test_targets.py", "test_meltano.py", "test_analysis.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the files that take longest first, then those with the most tests."""
+    """Run the slowest files first, then those with the most tests."""
     sizes = Counter(item.path for item in items)
     items.sort(
         key=lambda item: (
@@ -80,7 +80,7 @@ class FakeClock(Clock):
 
 
 class ImpatientClock(FakeClock):
-    """A clock that allows a request 0.3 s: enough for one even on a busy machine."""
+    """A clock that gives each request 0.3 s, which is enough even on a busy machine."""
 
     @override
     def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
@@ -89,7 +89,7 @@ class ImpatientClock(FakeClock):
 
 @dataclasses.dataclass
 class Run:
-    """The output of a run, and its error, if any."""
+    """The output of a run, and the error that ended it, if any."""
 
     output: str
     error: BaseException | None = None
@@ -109,7 +109,7 @@ class Run:
 
     @property
     def bookmarks(self) -> list[str | None]:
-        """The value of `replication_key_value` in each STATE; None where there is none."""
+        """The `replication_key_value` of each STATE, or None if it has none."""
         return [s["bookmarks"]["recordings"].get("replication_key_value") for s in self.states]
 
     @property
@@ -118,13 +118,13 @@ class Run:
 
 
 def drop_missing(lines: Iterable[str], fields: Iterable[str] = UNSENT) -> list[str]:
-    """Drop the warnings that no leg has one of these fields."""
+    """Drop the log lines that warn that no leg has one of these fields."""
     starts = tuple(f"no leg has the field {name};" for name in fields)
     return [line for line in lines if not line.partition(": ")[2].startswith(starts)]
 
 
 def settings(simulator: Simulator, **changes: Any) -> dict[str, Any]:
-    """Settings for a simulator; None removes one."""
+    """Return settings for a simulator. Pass None to leave a setting out."""
     config = {
         "api_url": simulator.url,
         "api_key": simulator.api_key,
@@ -144,7 +144,7 @@ def run_tap(
     sync: Callable[[TapNoojee], object] = TapNoojee.sync_all,
     **config: Any,
 ) -> Run:
-    """Run the tap to its end and catch its error."""
+    """Run the tap until it ends, and return its output and error."""
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     error: BaseException | None = None
     with contextlib.redirect_stdout(stdout):
@@ -157,16 +157,16 @@ def run_tap(
             )
             try:
                 sync(tap)
-            finally:  # as the command does
+            finally:  # as the command line does
                 tap.message_writer.release_state()  # type: ignore[attr-defined]
-        except (Exception, SystemExit) as raised:  # noqa: BLE001 - the test looks at it
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - the tests check it
             error = raised
     stdout.seek(0)
     return Run(stdout.read(), error)
 
 
 def expected_legs(simulator: Simulator, start: str, end: str) -> list[Leg]:
-    """Return the generated legs that end between two wall-clock times; ignores its `legs`."""
+    """Return the legs that the simulator generates with ends between two wall-clock times."""
     zone = ZoneInfo(simulator.timezone)
     first, last = (
         datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(UTC) for text in (start, end)
@@ -175,7 +175,7 @@ def expected_legs(simulator: Simulator, start: str, end: str) -> list[Leg]:
 
 
 def as_rows(all_legs: list[Leg]) -> list[tuple[str, int, str, str]]:
-    """Key, end and start of each leg, as the tap should write them."""
+    """Return the key, end and start of each leg, as the tap should write them."""
     return [
         (leg.call_record_id, leg.leg, leg.callend.isoformat(), leg.start.isoformat())
         for leg in all_legs
@@ -183,13 +183,19 @@ def as_rows(all_legs: list[Leg]) -> list[tuple[str, int, str, str]]:
 
 
 def written_rows(run: Run) -> list[tuple[str, int, str, str]]:
-    """Key, end and start of each record of a run."""
+    """Return the key, end and start of each record of a run."""
     return [(r["CallRecordId"], r["Leg"], r["callend"], r["Start"]) for r in run.records]
 
 
 def requested_hours(simulator: Simulator) -> list[tuple[str | None, int | None]]:
-    """Date and hour of each request, in order."""
+    """Return the date and hour of each request, in order."""
     return [(request.date, request.hour) for request in simulator.requests]
+
+
+def hours_read(run: Run) -> list[tuple[str, str]]:
+    """Return the ranges of hours in the last STATE."""
+    ranges = run.states[-1]["bookmarks"]["recordings"]["hours_read"]
+    return [(item["from"], item["to"]) for item in ranges]
 
 
 @pytest.fixture
@@ -197,9 +203,3 @@ def pbx() -> Iterator[Simulator]:
     """A simulated PBX in Melbourne."""
     with Simulator() as simulator:
         yield simulator
-
-
-def hours_read(run: Run) -> list[tuple[str, str]]:
-    """The ranges of hours in the last STATE."""
-    ranges = run.states[-1]["bookmarks"]["recordings"]["hours_read"]
-    return [(item["from"], item["to"]) for item in ranges]

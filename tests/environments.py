@@ -1,4 +1,4 @@
-"""Virtual environments with real programs, each installed once for all workers."""
+"""Virtual environments with real plugins, each installed once for all pytest workers."""
 
 import fcntl
 import hashlib
@@ -28,7 +28,7 @@ def commit(repository: Path, message: str) -> None:
 
 
 def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Return a folder that the first worker fills and all workers share."""
+    """Return a folder that the first worker fills with `make` and all workers share."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
@@ -44,7 +44,7 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @pytest.fixture(scope="session")
 def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
-    """A function that installs a plugin, once for all tests, and returns its program."""
+    """A function that installs a plugin once for all tests and returns the path of its program."""
 
     def installed(plugin: dict[str, Any]) -> Path:
         packages = plugin["pip_url"].split()

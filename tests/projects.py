@@ -1,4 +1,4 @@
-"""A clone of this repository, and a new project beside it, both with a real Meltano."""
+"""Two real Meltano projects: a clone of this repository, and a new one beside it."""
 
 import dataclasses
 import json
@@ -35,11 +35,11 @@ class Project:
     root: Path
     environment: dict[str, str]
     bin: Path
-    """The folder of the program `meltano`."""
+    """The folder that contains the program `meltano`."""
 
     @property
     def content(self) -> dict[str, Any]:
-        """The content of meltano.yml."""
+        """The parsed content of meltano.yml. Assigning to it writes the file."""
         found: dict[str, Any] = yaml.safe_load((self.root / "meltano.yml").read_text("utf-8"))
         return found
 
@@ -56,12 +56,12 @@ class Project:
         return [json.loads(line) for line in lines]
 
     def plugin(self, kind: str, name: str) -> dict[str, Any]:
-        """The definition of a plugin in meltano.yml."""
+        """Return a plugin's definition in meltano.yml."""
         (found,) = (one for one in self.content["plugins"][kind] if one["name"] == name)
         return dict(found)
 
     def change(self, kind: str, name: str, **changes: Any) -> None:
-        """Change the definition of a plugin in meltano.yml, and add to its settings."""
+        """Change a plugin's definition in meltano.yml, and merge `config` into its settings."""
         content = self.content
         (found,) = (one for one in content["plugins"][kind] if one["name"] == name)
         config = found.get("config", {}) | changes.pop("config", {})
@@ -69,7 +69,7 @@ class Project:
         self.content = content
 
     def read(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
-        """Set the PBX and the hours to read."""
+        """Point the tap at this PBX, and set the hours to read."""
         self.environment |= {
             "TAP_NOOJEE_API_URL": pbx.url,
             "TAP_NOOJEE_API_KEY": pbx.api_key,
@@ -90,7 +90,7 @@ class Project:
             [self.bin / "meltano", *arguments],
             cwd=self.root,
             env=self.environment,
-            stdin=subprocess.DEVNULL,  # a prompt fails
+            stdin=subprocess.DEVNULL,  # so that a prompt fails
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -98,7 +98,7 @@ class Project:
         )
 
     def meltano(self, *arguments: str, status: int = 0) -> str:
-        """Run Meltano and return all output."""
+        """Run Meltano, check its exit code, and return its output and log."""
         with self.start(*arguments) as process:
             printed, _ = process.communicate()
         assert process.returncode == status, printed
@@ -107,7 +107,7 @@ class Project:
     def shell(
         self, text: str, answer: str = "", *, status: int = 0, env: dict[str, str] | None = None
     ) -> str:
-        """Run a page's commands, with this test's state id, in a shell; return all output."""
+        """Run a page's commands in a shell with this test's state id, and return all output."""
         text = text.replace(_STATE_ID, self.state_id)
         path = f"{self.bin}{os.pathsep}{self.environment['PATH']}"
         done = subprocess.run(
@@ -125,11 +125,11 @@ class Project:
 
     @property
     def state_id(self) -> str:
-        """The state id of runs into target-postgres, with this test's suffix."""
+        """The state id of this test's runs into target-postgres."""
         return f"{_STATE_ID}:{self.environment['MELTANO_RUN_STATE_ID_SUFFIX']}"
 
     def bookmark(self) -> dict[str, Any]:
-        """The bookmark in Meltano's database, as `meltano state get` merges it."""
+        """Return the bookmark in Meltano's database, merged as in `meltano state get`."""
         query = "SELECT completed_state, partial_state FROM state WHERE state_id = ?"
         with closing(sqlite3.connect(self.root / ".meltano" / "meltano.db")) as database:
             states = database.execute(query, [self.state_id]).fetchone() or ()
@@ -140,15 +140,15 @@ class Project:
         return found
 
     def hours_read(self) -> list[tuple[str, str]]:
-        """The ranges of hours in the bookmark."""
+        """Return the ranges of hours in the bookmark."""
         return [(item["from"], item["to"]) for item in self.bookmark().get("hours_read", [])]
 
 
 def _environment(suffix: str = "") -> dict[str, str]:
-    """Variables for Meltano; the suffix gives each test its own state."""
+    """Return environment variables for Meltano. The suffix gives each test its own state."""
     rest = {name: value for name, value in os.environ.items() if not name.startswith(_IGNORED)}
     return rest | {
-        # Nothing listens there: a command that needs the Hub fails.
+        # Nothing listens on this port, so a command that needs the Hub fails.
         "MELTANO_HUB_URL": "http://127.0.0.1:9",
         "MELTANO_RUN_STATE_ID_SUFFIX": suffix,
         "NO_COLOR": "1",
@@ -170,7 +170,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 shutil.copy2(ROOT / name, root / name)
         run("git", "init", "-q", cwd=root)
         run("git", "add", ".", cwd=root)
-        commit(root, "All of it")
+        commit(root, "Add all files")
         (root / ".uv" / "bin").mkdir(parents=True)
         (root / ".uv" / "bin" / "uv").symlink_to(find_uv_bin())
         sync = (".uv/bin/uv", "sync", "-q", "--extra", "simulator", "--group", "meltano")
@@ -182,7 +182,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def _in_use(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
-    """A project whose files are restored afterwards."""
+    """Yield a project, and restore its files at the end."""
     files = {path: path.read_bytes() for path in (root / "meltano.yml", *root.glob(".env"))}
     yield Project(root, _environment(suffix), meltano)
     for path, before in files.items():
@@ -192,14 +192,14 @@ def _in_use(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
 
 @pytest.fixture
 def project(clone: Path, tmp_path: Path) -> Iterator[Project]:
-    """The clone's own project."""
+    """The Meltano project in the clone."""
     with _in_use(clone, clone / ".venv" / "bin", tmp_path.name) as project:
         yield project
 
 
 @dataclasses.dataclass
 class FirstSteps:
-    """The project that the README's commands create, their output, and the PBX's responses."""
+    """The project and output of the README's commands, and the status of each request."""
 
     project: Project
     printed: str
@@ -208,11 +208,11 @@ class FirstSteps:
 
 @pytest.fixture(scope="session")
 def first_steps(clone: Path) -> FirstSteps:
-    """Run the README's commands for a new project, without a PBX and without the Hub."""
+    """Run the README's commands for a new project with the simulator, and without the Hub."""
     folder, meltano = clone.parent, clone / ".venv" / "bin"
     run(meltano / "meltano", "init", "own", "--no-usage-stats", cwd=folder, env=_environment())
     own = Project(folder / "own", _environment(), meltano)
-    # Without `PGTZ`, which the README puts into `.env`.
+    # Leave out `PGTZ`, because the README's commands set it in `.env`.
     loader = Project(clone, {}, meltano).plugin("loaders", "target-postgres") | {"env": {}}
     (folder / "loader.yml").write_text(yaml.safe_dump(loader))
     add, _, _ = block("README.md", "meltano add target-postgres", "sh").rpartition("meltano run")
@@ -225,9 +225,9 @@ def first_steps(clone: Path) -> FirstSteps:
 
 @pytest.fixture
 def own(first_steps: FirstSteps, clone: Path, tmp_path: Path) -> Iterator[Project]:
-    """The project of the README's commands, with the recipes' plugins and target-jsonl."""
-    made = first_steps.project
-    with _in_use(made.root, made.bin, tmp_path.name) as own:
+    """The project of the README's commands, plus target-jsonl and the recipes' plugins."""
+    created = first_steps.project
+    with _in_use(created.root, created.bin, tmp_path.name) as own:
         content = own.content
         plugins = content["plugins"]
         pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
@@ -235,7 +235,7 @@ def own(first_steps: FirstSteps, clone: Path, tmp_path: Path) -> Iterator[Projec
         plugins |= yaml.safe_load(block("docs/recipes.md", "mappers", "yaml"))
         (mapping,) = plugins["mappers"][0]["mappings"]
         mapping["config"] = yaml.safe_load(block("docs/privacy.md", "sha256", "yaml"))["config"]
-        # Meltano installs it in the first run.
+        # Meltano installs target-jsonl in the first run.
         plugins["loaders"].append(Project(clone, {}, clone).plugin("loaders", "target-jsonl"))
         own.content = content
         yield own

@@ -1,4 +1,4 @@
-"""Servers that send arbitrary bytes, and a search of the log for the key."""
+"""Servers that send arbitrary bytes, and a search for the key in the log."""
 
 import contextlib
 import socket
@@ -14,19 +14,18 @@ from conftest import Run
 from singer_sdk.logging import StructuredFormatter
 
 Respond = Callable[[socket.socket, str], None]
-"""Responds on a connection to a request with this target."""
-
+"""A function that takes a connection and the target of its request, and sends a response."""
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @contextlib.contextmanager
 def serving(respond: Respond, context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Serve each connection in a thread until the block ends; yields `127.0.0.1:PORT`."""
+    """Serve each connection in a thread until the block ends, and yield `127.0.0.1:PORT`."""
     connections: list[socket.socket] = []
 
     def talk(connection: socket.socket) -> None:
-        # The client may hang up or not trust the certificate, or the block may end.
+        # The client may hang up or reject the certificate, or the block may end.
         with connection, contextlib.suppress(OSError):
             if context:
                 connection = context.wrap_socket(connection, server_side=True)
@@ -50,14 +49,14 @@ def serving(respond: Respond, context: ssl.SSLContext | None = None) -> Iterator
         try:
             yield f"127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            for some in [listener, *connections]:
+            for sock in [listener, *connections]:
                 with contextlib.suppress(OSError):
-                    some.shutdown(socket.SHUT_RDWR)
+                    sock.shutdown(socket.SHUT_RDWR)
             thread.join()
 
 
 def at_once(response: bytes, targets: list[str] | None = None) -> Respond:
-    """Return a responder that sends the whole response and adds the target to `targets`."""
+    """Return a responder that adds the target to `targets` and sends the whole response."""
 
     def respond(connection: socket.socket, target: str) -> None:
         if targets is not None:
@@ -89,7 +88,7 @@ def log_of(run: Run, caplog: pytest.LogCaptureFixture) -> str:
 
 
 def leaks(text: str, key: str) -> list[str]:
-    """Return the lines with eight characters in a row of the key, plain or percent-encoded."""
+    """Return the lines with eight consecutive characters of the key, plain or percent-encoded."""
     parts = {key[i : i + 8].lower() for i in range(len(key) - 7)}
     forms = ((line, f"{line}\n{unquote(line)}\n{unquote(unquote(line))}".lower())
              for line in text.splitlines())  # fmt: skip

@@ -1,4 +1,4 @@
-"""Real targets: their definitions in docs/targets.md, and the tap piped into them."""
+"""Real targets: their definitions in docs/targets.md, and pipes from the tap into them."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tap_noojee.simulator import Simulator
 
 
 def loader(heading: str) -> dict[str, Any]:
-    """Return the definition under a heading of the page."""
+    """Return the plugin definition under a heading of docs/targets.md."""
     text = (ROOT / "docs" / "targets.md").read_text("utf-8")
     (found,) = re.findall(
         rf"^## {re.escape(heading)}\n[^#]*?```yaml\n(.*?)```", text, re.MULTILINE | re.DOTALL
@@ -37,7 +37,7 @@ def start(
     state: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[tuple[subprocess.Popen[bytes], subprocess.Popen[str]]]:
-    """Start `tap | target` in a folder; both log to the file `log`."""
+    """Start `tap | target` in a folder, with the logs of both in the file `log`."""
     path = tmp_path / "target.json"
     path.write_text(json.dumps(config))
     with (
@@ -66,7 +66,7 @@ def start(
 def pipe(
     tmp_path: Path, target: Path, config: dict[str, Any], pbx: Simulator, **more: Any
 ) -> dict[str, Any]:
-    """Run `tap | target` to its end, and return the state that the target handed over."""
+    """Run `tap | target` until both succeed, and return the last state that the target printed."""
     with start(tmp_path, [target], config, pbx, **more) as (tap, process):
         states, _ = process.communicate()
     assert (tap.returncode, process.returncode) == (0, 0), (tmp_path / "log").read_text()
@@ -84,12 +84,12 @@ print(json.dumps([json.loads(row) for (row,) in found]))
 
 
 def query_duckdb(target: Path, path: Path, *sql: str) -> list[dict[str, Any]]:
-    """Run statements on a DuckDB file, and return the rows of the last one, times as text."""
+    """Run statements on a DuckDB file, and return the last one's rows, with times as text."""
     return list(json.loads(run(target.with_name("python"), "-c", QUERY_DUCKDB, path, *sql)))
 
 
 def query_postgres(server: Postgres, *sql: str) -> list[dict[str, Any]]:
-    """Run statements on a server, and return the rows of the last one, times as text."""
+    """Run statements on a server, and return the last one's rows, with times as text."""
     *statements, query = sql
     for statement in statements:
         server.execute(statement)

@@ -1,4 +1,4 @@
-"""Sets of hours, bookmarks, and the hours that a run wants."""
+"""Sets of hours, bookmarks, and the backlog of a run."""
 
 import json
 from datetime import datetime, timedelta
@@ -24,17 +24,17 @@ TICK = timedelta(microseconds=1)
 
 
 def hour(number: int) -> datetime:
-    """The hour with this number, counted from the start of the day."""
+    """Return the hour with this number, counted from the start of the day."""
     return DAY + number * HOUR
 
 
 def spans(*bounds: tuple[int, int]) -> HourSet:
-    """Ranges of hours by number, each with an exclusive end."""
+    """Return the hours in these ranges of numbers, whose ends are exclusive."""
     return HourSet.merge((hour(first), hour(end)) for first, end in bounds)
 
 
 def numbers(hours: HourSet) -> set[int]:
-    """The numbers of hours. Checks that the ranges are in order and do not touch."""
+    """Return the numbers of the hours, and check that the ranges are in order and do not touch."""
     flat = [bound for span in hours.ranges for bound in span]
     assert flat == sorted(set(flat))
     found = {(s + k * HOUR - DAY) // HOUR for s, e in hours.ranges for k in range((e - s) // HOUR)}
@@ -70,13 +70,13 @@ def load(bookmark: dict[str, Any], start: int = 0, now: datetime = NOW) -> HourS
     return load_bookmark(bookmark, SOURCE, hour(start), now)
 
 
-def written(*bounds: tuple[int, int]) -> dict[str, Any]:
-    """A bookmark as it is stored in a state file."""
+def saved(*bounds: tuple[int, int]) -> dict[str, Any]:
+    """Return the bookmark for these hours, as a state file stores it."""
     return dict(json.loads(json.dumps(make_bookmark(spans(*bounds), SOURCE, "callend"))))
 
 
 def test_bookmark_has_the_documented_form() -> None:
-    assert written((0, 2), (3, 16)) == {
+    assert saved((0, 2), (3, 16)) == {
         "replication_key": "callend",
         "replication_key_value": "2021-09-14T06:00:00+00:00",
         "hours_read": [
@@ -86,11 +86,11 @@ def test_bookmark_has_the_documented_form() -> None:
         "pbx": "pbx.example.com",
         "timezone": "Australia/Melbourne",
     }
-    assert "replication_key_value" not in written()
+    assert "replication_key_value" not in saved()
 
 
 def test_bookmarks_near_clock_changes_survive_a_round_trip() -> None:
-    """Skipped hours after the last one are marked as well, so that ranges join in the next run."""
+    """Skipped hours right after the last one are marked as read, so that they leave no gap."""
     for key, change in CHANGES:
         clocks = clocks_around(key, change)
         source = Pbx("pbx", clocks.zone)
@@ -107,48 +107,48 @@ def test_bookmarks_near_clock_changes_survive_a_round_trip() -> None:
 
 
 def test_skipped_hour_at_the_end_of_a_range_does_not_move_the_value() -> None:
-    """Such a range comes from an edited state."""
+    """Only an edited state has such a range."""
     start = datetime.fromisoformat("2021-10-03T00")
     bookmark = make_bookmark(HourSet(((start, start + 3 * HOUR),)), SOURCE, "callend")
     assert at(bookmark["replication_key_value"]) == at("2021-10-03T02:00+10:00")
 
 
-def test_value_alone_stands_for_all_hours_from_start_date() -> None:
+def test_value_without_ranges_means_all_hours_from_start_date() -> None:
     cases = [("2021-09-14T05:00:00+00:00", 15), ("2021-09-14T15:59:59+10:00", 15)]
     for value, end in [*cases, ("2021-09-14T16:00:00", 16), ("2021-09-14", 2)]:
         assert load({"replication_key_value": value}, start=2) == spans((2, end)), value
     assert not load({"replication_key_value": "2021-09-14T05:00:00+00:00"}, start=15)
 
 
-def test_no_value_means_nothing_was_read() -> None:
+def test_bookmark_without_value_means_no_hour_was_read() -> None:
     assert not load({"replication_key": "callend"})
-    # Meltano merges the state of a full refresh into the one before.
-    assert not load(written((0, 5)) | written())
+    # Meltano merges the state of a full refresh into the previous state.
+    assert not load(saved((0, 5)) | saved())
 
 
-def test_setting_the_value_back_rewinds() -> None:
-    bookmark = written((0, 5), (7, 12))
+def test_setting_the_value_back_rewinds_the_tap() -> None:
+    bookmark = saved((0, 5), (7, 12))
     for value, expected in (
         ("2021-09-14T12:00+10:00", [(0, 5), (7, 12)]),
         ("2021-09-14T11:59:59+10:00", [(0, 5), (7, 11)]),
         ("2021-09-14T07:00+10:00", [(0, 5)]),
         ("2021-09-14T03:30+10:00", [(0, 3)]),
         ("2021-09-13T03:30+10:00", []),
-        # Setting it ahead adds nothing.
+        # Setting the value ahead adds nothing.
         ("2021-09-15T00:00+10:00", [(0, 5), (7, 12)]),
     ):
         assert load(bookmark | {"replication_key_value": value}) == spans(*expected), value
 
 
 def test_ranges_may_come_in_any_order_and_overlap() -> None:
-    bookmark = written((0, 5), (7, 12))
-    bookmark["hours_read"] = [*reversed(bookmark["hours_read"]), *written((4, 8))["hours_read"]]
+    bookmark = saved((0, 5), (7, 12))
+    bookmark["hours_read"] = [*reversed(bookmark["hours_read"]), *saved((4, 8))["hours_read"]]
     assert load(bookmark) == spans((0, 12))
 
 
 def test_state_of_another_pbx_or_zone_is_rejected() -> None:
     for name, previous in (("pbx", "127.0.0.1"), ("timezone", "Australia/Perth"), ("pbx", None)):
-        for bookmark in (written((0, 5)) | {name: previous}, written() | {name: previous}):
+        for bookmark in (saved((0, 5)) | {name: previous}, saved() | {name: previous}):
             with pytest.raises(StateError) as error:
                 load(bookmark)
             current = {"pbx": "pbx.example.com", "timezone": "Australia/Melbourne"}[name]
@@ -157,14 +157,14 @@ def test_state_of_another_pbx_or_zone_is_rejected() -> None:
 
 
 def test_missing_pbx_and_zone_and_extra_sdk_keys_are_accepted() -> None:
-    bookmark = written((0, 5)) | {"progress_markers": {"Note": ""}}
+    bookmark = saved((0, 5)) | {"progress_markers": {"Note": ""}}
     bookmark |= dict.fromkeys(("starting_replication_value", "replication_key_signpost"), "x")
     del bookmark["pbx"], bookmark["timezone"]
     assert load(bookmark) == spans((0, 5))
 
 
 def test_state_may_be_at_most_an_hour_ahead_of_the_clock() -> None:
-    bookmark = written((0, 5))
+    bookmark = saved((0, 5))
     end = at("2021-09-14T05:00+10:00")
     assert load(bookmark, now=end - HOUR) == spans((0, 5))
     with pytest.raises(StateError) as error:
@@ -193,10 +193,10 @@ UNREADABLE: list[dict[str, Any]] = [
 ]
 
 
-def test_unreadable_bookmark_is_a_one_line_error() -> None:
+def test_unreadable_bookmark_raises_a_one_line_error() -> None:
     for change in UNREADABLE:
         with pytest.raises(StateError) as error:
-            load(written((0, 5)) | change)
+            load(saved((0, 5)) | change)
         for part in ("unreadable", min(change), "meltano state clear"):
             assert part in str(error.value), change
         assert "\n" not in str(error.value)
@@ -204,10 +204,10 @@ def test_unreadable_bookmark_is_a_one_line_error() -> None:
 
 def test_any_value_of_any_key_is_either_read_or_rejected() -> None:
     texts: list[Any] = ["", "x", "2021-09-14", "\0"]
-    for key in [*written((0, 5)), "progress_markers", "x"]:
+    for key in [*saved((0, 5)), "progress_markers", "x"]:
         for value in (*texts, None, True, 0, 20210914, -1.5, [], [[]], {}, {"x": {}}):
             try:
-                read = load(written((0, 5)) | {key: value})
+                read = load(saved((0, 5)) | {key: value})
             except StateError:
                 continue
             assert load(make_bookmark(read, SOURCE, "callend")) == read, (key, value)
@@ -216,9 +216,9 @@ def test_any_value_of_any_key_is_either_read_or_rejected() -> None:
 @quick
 @given(st.data())
 def test_run_requests_each_wanted_hour_once(data: st.DataObject) -> None:
-    """The last hour of a limited run is an unread one: otherwise, lookback could fill every run.
+    """A limited run saves its last request for an unread hour, so lookback cannot fill every run.
 
-    After the start, the last due hour may move in either direction, because of the PBX's clock.
+    During a run, the last due hour may move in either direction, because of the PBX's clock.
     """
     read, failing = data.draw(RANGES), data.draw(st.sets(st.integers(0, 20), max_size=8))
     first, last, due_at_start, newest_due = (data.draw(st.integers(0, 20)) for _ in range(4))
@@ -252,7 +252,7 @@ def test_run_requests_each_wanted_hour_once(data: st.DataObject) -> None:
     assert numbers(backlog.hours_read) == before | done
 
 
-def test_run_ends_if_newer_hours_fall_due_while_all_fail() -> None:
+def test_failures_end_the_run_even_if_newer_hours_fall_due() -> None:
     backlog = Backlog(HourSet(), hour(0), hour(20), MELBOURNE, newest_first=True, limit=None)
     for n in (10, 12, 14, 16, 18):
         assert backlog.choose(hour(n)) == hour(n)

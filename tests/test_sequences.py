@@ -1,4 +1,4 @@
-"""Sequences of runs, compared with a model: no leg is lost, no hour is marked read too early."""
+"""Sequences of runs, compared with a model: no run loses a leg or marks an unread hour as read."""
 
 import copy
 import dataclasses
@@ -28,7 +28,7 @@ from tap_noojee.hours import format_hour
 from tap_noojee.simulator import Failure, Leg, Simulator
 
 QUARTER = 15 * MINUTE
-NO_TIME = timedelta()
+ZERO = timedelta()
 LENGTH = 10 * HOUR
 PLACES = {
     "Australia/Melbourne": "2021-04-03T12:00Z",
@@ -37,10 +37,10 @@ PLACES = {
     "Australia/Adelaide": "2021-10-02T12:30Z",
     "America/Santiago": "2021-09-04T23:00Z",
 }
-"""Zones, and an instant some hours before a clock change; Santiago skips midnight."""
+"""Zones, each with an instant some hours before a clock change. Santiago skips midnight."""
 
 
-class Trouble(NamedTuple):
+class FailureCase(NamedTuple):
     """A failure of the PBX, and how many attempts the tap makes before it gives up."""
 
     failure: Failure
@@ -48,15 +48,15 @@ class Trouble(NamedTuple):
     ends_run: bool = False
 
 
-TROUBLES = [
-    *(Trouble(Failure(kind)) for kind in ("rate", "cut", "reset")),
-    Trouble(Failure("status", status=403)),
-    Trouble(Failure("status", status=503, times=4)),
-    Trouble(Failure("body", body=b'[{"callend": "yesterday"}]', times=None), 1),
-    Trouble(Failure("cut-json", times=None), 5),
-    Trouble(Failure("html", times=None), 1, ends_run=True),
-    Trouble(Failure("status", status=403, times=None), 2, ends_run=True),
-    Trouble(Failure("status", status=503, times=None), 5, ends_run=True),
+FAILURE_CASES = [
+    *(FailureCase(Failure(kind)) for kind in ("rate", "cut", "reset")),
+    FailureCase(Failure("status", status=403)),
+    FailureCase(Failure("status", status=503, times=4)),
+    FailureCase(Failure("body", body=b'[{"callend": "yesterday"}]', times=None), 1),
+    FailureCase(Failure("cut-json", times=None), 5),
+    FailureCase(Failure("html", times=None), 1, ends_run=True),
+    FailureCase(Failure("status", status=403, times=None), 2, ends_run=True),
+    FailureCase(Failure("status", status=503, times=None), 5, ends_run=True),
 ]
 
 
@@ -64,14 +64,14 @@ class Kill(NamedTuple):
     """Where a run is cut short, and how much of its output the target keeps."""
 
     at: float = 1  # the fraction of the messages that are written
-    lost_states: int = 0  # STATE messages that the target never handed over
-    records_lost: bool = False  # whether the records after that STATE are lost
+    lost_states: int = 0  # how many of the last STATE messages the target does not print
+    records_lost: bool = False  # whether the target also loses the records after its last STATE
 
 
 KILLS = st.just(Kill()) | st.builds(Kill, st.floats(0, 1), st.integers(0, 1), st.booleans())
 
-ALL: dict[str, Any] = {"start": -4, "length": None, "newest_first": False, "limit": None}
-ALL |= {"lookback": 0, "interval": 0, "settle": 5}
+READ_ALL: dict[str, Any] = {"start": -4, "length": None, "newest_first": False, "limit": None}
+READ_ALL |= {"lookback": 0, "interval": 0, "settle": 5}
 RUNS = st.fixed_dictionaries(
     {
         "start": st.integers(0, 20),
@@ -83,11 +83,11 @@ RUNS = st.fixed_dictionaries(
         "settle": st.sampled_from([5, 5, 0, 70]),
     }
 )
-"""Settings of a run, `start` and `length` in quarters of an hour."""
+"""Settings of a run. `start` and `length` are in quarters of an hour."""
 
 
 class RequestClock(FakeClock):
-    """A fake clock that records when each request is made."""
+    """A fake clock that keeps the time of each request."""
 
     def __init__(self, now: str) -> None:
         super().__init__(now)
@@ -107,13 +107,13 @@ def clocks_for(zone: str) -> Clocks:
 
 
 class TapLifecycle(RuleBasedStateMachine):
-    """The life of a scheduled tap."""
+    """A scheduled tap, its PBX, and a target that keeps the tap's records and state."""
 
     @initialize(zone=st.sampled_from(sorted(PLACES)))
-    def install(self, zone: str) -> None:
+    def set_up(self, zone: str) -> None:
         self.first, self.clocks = at(PLACES[zone]), clocks_for(zone)
         self.time = self.first + 5 * HOUR
-        self.ahead = NO_TIME
+        self.ahead = ZERO  # how far the tap's clock is ahead of the PBX's
         self.clock: RequestClock | None = None
         self.legs: list[Leg] = []
         for n in range(LENGTH // QUARTER):
@@ -139,7 +139,7 @@ class TapLifecycle(RuleBasedStateMachine):
     # The PBX
 
     def now(self) -> datetime:
-        """The time on the PBX's clock."""
+        """Return the time on the PBX's clock."""
         now = self.clock.now() - self.ahead if self.clock else self.time
         return datetime.fromtimestamp(now.timestamp(), UTC)
 
@@ -183,7 +183,7 @@ class TapLifecycle(RuleBasedStateMachine):
 
     @precondition(lambda self: {"hours_read", "replication_key_value"} <= self.bookmark.keys())
     @rule(number=st.integers(0, 10))
-    def user_gives_up_on_an_hour(self, number: int) -> None:
+    def user_marks_an_hour_as_read(self, number: int) -> None:
         hour = self.hour_of(self.first + number * HOUR)
         item = {"from": hour.isoformat(), "to": (hour + HOUR).isoformat()}
         self.bookmark["hours_read"].append(item)
@@ -194,37 +194,37 @@ class TapLifecycle(RuleBasedStateMachine):
         self.time_passes(hours, 0)
         self.run_and_load(config, kill)
 
-    @rule(config=RUNS, kill=KILLS, trouble=st.sampled_from(TROUBLES), number=st.integers(-5, 10))
+    @rule(config=RUNS, kill=KILLS, case=st.sampled_from(FAILURE_CASES), number=st.integers(-5, 10))
     def run_while_the_pbx_fails(
-        self, config: dict[str, Any], kill: Kill, trouble: Trouble, number: int
+        self, config: dict[str, Any], kill: Kill, case: FailureCase, number: int
     ) -> None:
-        """The PBX fails for one hour or, if `number` is negative, for any."""
+        """Run while the PBX fails for one hour or, if `number` is negative, for any hour."""
         hour = self.hour_of(self.first + number * HOUR)
         at_hour = (f"{hour:%Y-%m-%d}", hour.hour) if number >= 0 else None
-        failure = dataclasses.replace(trouble.failure, at=at_hour)
-        self.run_and_load(config, kill, trouble=trouble._replace(failure=failure))
+        failure = dataclasses.replace(case.failure, at=at_hour)
+        self.run_and_load(config, kill, case=case._replace(failure=failure))
 
     @rule(config=RUNS, kill=KILLS, minutes=st.sampled_from([20, 100, -100]))
     def run_with_a_wrong_clock(self, config: dict[str, Any], kill: Kill, minutes: int) -> None:
         self.run_and_load(config, kill, ahead=minutes * MINUTE)
 
     def run_and_load(self, config: dict[str, Any], kill: Kill, **others: Any) -> None:
-        """Run the tap, kill it, and load the output before the kill."""
+        """Run the tap, and load its output as if it had been killed."""
         messages = self.run(config, **others).messages
         messages = messages[: round(kill.at * len(messages))]
-        places = [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
-        kept = [0, 0, *places][-kill.lost_states - 1]
+        states = [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
+        kept = [0, 0, *states][-kill.lost_states - 1]
         later_records = [message for message in messages[kept:] if message["type"] == "RECORD"]
         self.load(messages[:kept] + ([] if kill.records_lost else later_records))
 
     # Checks
 
     def run(
-        self, config: dict[str, Any], ahead: timedelta = NO_TIME, trouble: Trouble | None = None
+        self, config: dict[str, Any], ahead: timedelta = ZERO, case: FailureCase | None = None
     ) -> Run:
         """Run the tap, and compare its requests and messages with the model's."""
         start, length, newest_first, limit, lookback, interval, settle = (
-            config[name] for name in ALL
+            config[name] for name in READ_ALL
         )
         lookback = lookback if limit is None else min(lookback, limit - 1)
         start_date = self.first + start * QUARTER
@@ -240,7 +240,7 @@ class TapLifecycle(RuleBasedStateMachine):
         )  # fmt: skip
         unread = model.unread(self.clock.now())
         self.pbx.requests.clear()
-        self.pbx.failures[:] = [trouble.failure] if trouble else []
+        self.pbx.failures[:] = [case.failure] if case else []
         run = run_tap(
             self.pbx,
             state={"bookmarks": {"recordings": self.bookmark}} if self.bookmark else None,
@@ -259,27 +259,27 @@ class TapLifecycle(RuleBasedStateMachine):
             assert not self.pbx.requests
             assert not run.output
         else:
-            self.check_requests(model, run, trouble)
+            self.check_requests(model, run, case)
             self.check_messages(model, run)
-            if run.error is None and unread and ahead <= NO_TIME:
+            if run.error is None and unread and ahead <= ZERO:
                 assert not model.read_before.issuperset(model.hours), "the run read no new hour"
         self.time, self.clock = self.now(), None
         return run
 
-    def check_requests(self, model: RunModel, run: Run, trouble: Trouble | None) -> None:
-        """Each request is for the model's next hour, and the run ends when the model does."""
+    def check_requests(self, model: RunModel, run: Run, case: FailureCase | None) -> None:
+        """Check that each request is for the model's next hour, until the model has none."""
         assert self.clock
         attempts, hour, is_fatal = 0, None, False
         for request, now in zip(self.pbx.requests, self.clock.requested, strict=True):
-            asked = datetime.fromisoformat(f"{request.date}T{request.hour:02}:00")
+            requested = datetime.fromisoformat(f"{request.date}T{request.hour:02}:00")
             assert not is_fatal, "the run continued after a fatal error"
-            assert asked == (hour if attempts else model.next_hour(now))
-            attempts, hour = attempts + 1, asked
+            assert requested == (hour if attempts else model.next_hour(now))
+            attempts, hour = attempts + 1, requested
             if request.failure:
-                assert trouble
-                if attempts < trouble.attempts:
+                assert case
+                if attempts < case.attempts:
                     continue
-                is_fatal = trouble.ends_run
+                is_fatal = case.ends_run
                 if not is_fatal:
                     model.fail(hour)
             else:
@@ -297,24 +297,21 @@ class TapLifecycle(RuleBasedStateMachine):
             assert all(format_hour(hour) in str(run.error) for hour in model.failed)
 
     def check_messages(self, model: RunModel, run: Run) -> None:
-        """Each hour's records are complete and in order, and STATE has the hours read so far."""
-        written: list[Any] = []
+        """Check that the records are complete and in order, and that each STATE is correct."""
+        names, written = varying_fields(self.legs[0]), list[Any]()
         for message in run.messages:
             if message["type"] == "RECORD":
-                written.append(
-                    {name: message["record"][name] for name in varying_fields(self.legs[0])}
-                )
+                written.append({name: message["record"][name] for name in names})
             elif message["type"] == "STATE":
                 bookmark = message["value"]["bookmarks"]["recordings"]
-                written.append(
-                    frozenset(bookmark_hours(bookmark, self.clocks, min(self.clocks.by_hour)))
-                )
-        # The SDK repeats the last STATE at the end.
+                read = bookmark_hours(bookmark, self.clocks, min(self.clocks.by_hour))
+                written.append(frozenset(read))
+        # The SDK may repeat the last STATE at the end.
         expected = model.messages()
         assert written in (expected, [*expected, expected[-1]])
 
     def load(self, messages: list[dict[str, Any]]) -> None:
-        """Load messages as a target does; it must have all legs of the hours in each STATE."""
+        """Load messages as a target does, and check that each STATE marks only loaded hours."""
         for message in messages:
             if message["type"] == "RECORD":
                 self.target[message["record"]["CallRecordId"]] = message["record"]
@@ -322,22 +319,23 @@ class TapLifecycle(RuleBasedStateMachine):
                 self.bookmark = message["value"]["bookmarks"]["recordings"]
                 self.bookmarks.append(copy.deepcopy(self.bookmark))
                 marked = bookmark_hours(self.bookmark, self.clocks, min(self.clocks.by_hour))
-                legs = [x for x in self.legs if self.hour_of(x.callend) in marked - self.waived]
+                marked -= self.waived
+                legs = (leg for leg in self.legs if self.hour_of(leg.callend) in marked)
                 assert {leg.call_record_id for leg in legs} <= self.target.keys() | self.late
 
     def read_everything(self) -> None:
-        """A run reads the rest, the next reads nothing, and one with lookback reads all again."""
+        """Check that a run reads the rest, the next one nothing, and lookback everything again."""
         self.time = max(self.time, self.first + LENGTH) + 3 * HOUR
-        self.load(self.run(ALL).messages)
+        self.load(self.run(READ_ALL).messages)
         due = {
             hour for hour in self.clocks.by_hour if self.clocks.end(hour) <= self.time - 6 * MINUTE
         }
         start = self.hour_of(self.first - HOUR)
         marked = bookmark_hours(self.bookmark, self.clocks, start)
         assert {hour for hour in due if hour >= start} <= marked
-        self.load(self.run(ALL).messages)
+        self.load(self.run(READ_ALL).messages)
         assert not self.pbx.requests, "hours were requested again"
-        self.load(self.run(ALL | {"lookback": 60}).messages)
+        self.load(self.run(READ_ALL | {"lookback": 60}).messages)
         for leg in self.legs:
             if self.hour_of(leg.callend) in due:
                 assert varying_fields(leg).items() <= self.target[leg.call_record_id].items()
@@ -346,7 +344,7 @@ class TapLifecycle(RuleBasedStateMachine):
 @pytest.mark.parametrize(
     ("examples", "steps"), [(8, 12), pytest.param(40, 25, marks=pytest.mark.slow)]
 )
-def test_any_sequence_of_runs_loses_nothing(examples: int, steps: int) -> None:
+def test_no_sequence_of_runs_loses_a_leg(examples: int, steps: int) -> None:
     profile = settings(
         deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck]
     )

@@ -68,7 +68,7 @@ def test_hours_and_passes_match_sampled_clocks(fold: Any) -> None:
         clocks = clocks_around(key, change)
         calls = [Leg(end, end, end.isoformat()) for end in clocks.instants]
         with Simulator(timezone=key, fold=fold, legs=calls) as pbx:
-            for hour in clocks.walls()[5:-5]:
+            for hour in clocks.all_hours()[5:-5]:
                 minutes = [clocks.by_minute.get(hour + k * MINUTE, []) for k in range(60)]
                 expected = {end.isoformat() for both in minutes for end in both[passes[fold]]}
                 records = read(pbx, f"{hour:%Y/%m/%d}", hour.hour)

@@ -1,4 +1,4 @@
-"""The loop over hours: which hours, which records, which STATE, which log lines."""
+"""The stream's loop over hours: its requests, records, STATE messages and log lines."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -32,27 +32,27 @@ MIDNIGHT = datetime(2021, 9, 14)  # noqa: DTZ001 - on the PBX's clock
 
 
 def at(hour: int) -> str:
-    """An hour of 2021-09-14, or of a day near it."""
+    """Return an hour, counted from midnight of 2021-09-14, as text."""
     return (MIDNIGHT + timedelta(hours=hour)).isoformat(timespec="minutes")
 
 
 def between(first: int, end: int) -> dict[str, Any]:
-    """Settings that read the hours from the first until just before the end."""
+    """Return settings for the hours from `first` until just before `end`."""
     return {"start_date": at(first), "end_date": at(end)}
 
 
 def clock(hour: int, minute: int = 6) -> FakeClock:
-    """A clock at this time in Melbourne."""
+    """Return a clock at this time in Melbourne. `hour` is counted as in `at`."""
     return FakeClock((local(at(hour), MELBOURNE.key) + timedelta(minutes=minute)).isoformat())
 
 
 def ranges(*hours: tuple[int, int]) -> list[tuple[str, str]]:
-    """Ranges of hours as `hours_read` gives them."""
+    """Return ranges of hours in the form of `hours_read`."""
     return [(at(first), at(end)) for first, end in hours]
 
 
 def state(*hours: tuple[int, int]) -> dict[str, Any]:
-    """The STATE after these ranges of hours."""
+    """Return the STATE of a run that has read these ranges of hours."""
     bookmark = {
         "replication_key": "callend",
         "replication_key_value": local(at(hours[-1][1]), MELBOURNE.key).isoformat(),
@@ -64,24 +64,24 @@ def state(*hours: tuple[int, int]) -> dict[str, Any]:
 
 
 def take_hours(pbx: Simulator) -> list[int]:
-    """Return the hours requested, counted from midnight of 2021-09-14, and clear the list."""
+    """Return the requested hours, counted from midnight of 2021-09-14, and clear the list."""
     times = [datetime.fromisoformat(f"{d}T{h:02}") for d, h in requested_hours(pbx)]
     del pbx.requests[:]
     return [(time - MIDNIGHT) // timedelta(hours=1) for time in times]
 
 
 def rows(pbx: Simulator, first: int, end: int) -> list[tuple[str, int, str, str]]:
-    """The rows expected of these hours."""
+    """Return the rows expected for the hours from `first` until just before `end`."""
     return as_rows(expected_legs(pbx, at(first), at(end)))
 
 
-def bad_hours(*bad: int) -> list[Failure]:
-    """Failures for these hours of 2021-09-14."""
-    return [Failure("body", body=b"[{}]", at=("2021-09-14", h), times=None) for h in bad]
+def failures_at(*hours: int) -> list[Failure]:
+    """Return failures that make these hours of 2021-09-14 unreadable."""
+    return [Failure("body", body=b"[{}]", at=("2021-09-14", h), times=None) for h in hours]
 
 
-def own_lines(caplog: pytest.LogCaptureFixture, level: str = "INFO") -> list[str]:
-    """The stream's log lines of this level, without the SDK's."""
+def stream_log(caplog: pytest.LogCaptureFixture, level: str = "INFO") -> list[str]:
+    """Return the stream's log messages at this level, without the SDK's."""
     lines = [
         record.getMessage()
         for record in caplog.records
@@ -98,13 +98,13 @@ ODD_HOURS = [(k, k + 1) for k in range(5, 16, 2)]
 
 
 class Plan(NamedTuple):
-    """One run: the hours it requests, and the hours marked as read after and before it."""
+    """A run's settings, the hours it requests, and the hours read after and before it."""
 
     config: dict[str, Any]
     requested: Iterable[int]
     after: list[tuple[int, int]]
     before: Sequence[tuple[int, int]] = ()
-    bad: Sequence[int] = ()
+    failing: Sequence[int] = ()
     ends_early: bool = False
 
 
@@ -116,10 +116,10 @@ PLANS = {
     ),
     "15:00 is not due at 16:04": Plan(between(14, 24) | {"clock": (16, 4)}, [14], [(14, 15)]),
     "15:00 is due at 16:05": Plan(between(14, 24) | {"clock": (16, 5)}, [14, 15], [(14, 16)]),
-    "settle_minutes": Plan(
+    "15:00 is due at 16:00 if settle_minutes is 0": Plan(
         between(14, 24) | {"clock": (16, 0), "settle_minutes": 0}, [14, 15], [(14, 16)],
     ),
-    # A request each half hour: after two hours of history, there is a new one.
+    # With a request each half hour, a new hour falls due after every second request.
     "hours that fall due during the run": Plan(
         between(10, 24) | EACH_HALF_HOUR, range(10, 20), [(10, 20)],
     ),
@@ -144,31 +144,31 @@ PLANS = {
     "lookback ends at start_date": Plan(
         between(14, 16) | {"lookback_hours": 24}, [14, 15], [(0, 16)], [(0, 15)],
     ),
-    "own hours are not read again": Plan(
+    "lookback skips hours read by the same run": Plan(
         between(10, 12) | {"lookback_hours": 5}, [10, 11], [(10, 12)],
     ),
     "limited run with lookback reads history": Plan(
         between(0, 17) | NEWEST | {"lookback_hours": 2, "max_hours_per_run": 3}, [16, 15, 3],
         [(3, 17)], [(4, 16)],
     ),
-    # Four in a row do not end the run, and a successful hour resets the count.
-    "five bad hours in a row end the run": Plan(
+    # Four failures in a row do not end the run, and a successful hour resets the count.
+    "five failed hours in a row end the run": Plan(
         between(5, 20), range(5, 16), [(5, 6), (10, 11)], [],
         [6, 7, 8, 9, 11, 12, 13, 14, 15],
         ends_early=True,
     ),
-    "hours that are bad in every run": Plan(
+    "hours that fail in every run": Plan(
         between(5, 20), [6, 8, 10, 12, 14, 16, 17, 18, 19], [*ODD_HOURS[:-1], (15, 20)],
         ODD_HOURS, [6, 8, 10, 12, 14],
     ),
-    "bad hours count towards the limit": Plan(
+    "failed hours count towards the limit": Plan(
         between(8, 20) | {"max_hours_per_run": 2}, [8, 9], [(8, 9)], [], [9],
     ),
     "limited run reads at least one hour": Plan(
         between(8, 20) | {"max_hours_per_run": 2}, [9, 10, 11], [(8, 9), (11, 12)], [(8, 9)],
         [9, 10],
     ),
-    "bad hour stays read": Plan(
+    "hour stays read if rereading it fails": Plan(
         between(0, 17) | {"lookback_hours": 2}, range(13, 17), [(0, 17)], [(0, 15)], [14],
     ),
 }  # fmt: skip
@@ -176,21 +176,21 @@ PLANS = {
 
 @pytest.mark.parametrize("name", PLANS)
 def test_run_reads_the_hours_that_are_due_and_unread(name: str, pbx: Simulator) -> None:
-    """It writes each leg of an hour once, in order of `callend`."""
-    config, requested, after, before, bad, ends_early = PLANS[name]
-    pbx.failures[:] = bad_hours(*bad)
+    """The run writes each leg of an hour once, in order of `callend`."""
+    config, requested, after, before, failing, ends_early = PLANS[name]
+    pbx.failures[:] = failures_at(*failing)
     config = config | {"clock": clock(*config.get("clock", [72]))}
     run = run_tap(pbx, state=state(*before) if before else None, **config)
     assert take_hours(pbx) == [*requested]
     assert run.states[-1] == state(*after)
-    good = [hour for hour in requested if hour not in bad]
-    assert written_rows(run) == [row for hour in good for row in rows(pbx, hour, hour + 1)]
+    read = [hour for hour in requested if hour not in failing]
+    assert written_rows(run) == [row for hour in read for row in rows(pbx, hour, hour + 1)]
     assert run.messages[0]["type"] == "SCHEMA"
-    assert isinstance(run.error, FailedHoursError if bad else type(None))
+    assert isinstance(run.error, FailedHoursError if failing else type(None))
     assert ("5 hours in a row" in str(run.error)) == ends_early
 
 
-def test_documented_sample_is_written_with_its_values(pbx: Simulator) -> None:
+def test_documented_hour_is_written_with_its_values(pbx: Simulator) -> None:
     run = run_tap(pbx, **between(15, 16))
     assert tuple(run.records[0]) == FIELDS
     documented = {
@@ -204,7 +204,7 @@ def test_documented_sample_is_written_with_its_values(pbx: Simulator) -> None:
 
 
 def test_leg_returned_for_two_hours_is_written_twice() -> None:
-    """Even if it ends in another hour."""
+    """The tap does not filter legs by their end: these end on another day."""
     start = local("2021-09-01", MELBOURNE.key)
     legs = every(timedelta(hours=1), start, start + timedelta(hours=3))
     body = json.dumps([leg.record(MELBOURNE) for leg in legs]).encode()
@@ -215,7 +215,7 @@ def test_leg_returned_for_two_hours_is_written_twice() -> None:
 
 
 def test_every_leg_is_written_once_over_clock_changes() -> None:
-    """A repeated hour is one request, and a skipped hour is none."""
+    """A repeated hour takes one request, and a skipped hour takes none."""
     for zone, start, count in (
         ("Australia/Melbourne", "2021-04-04", 24),
         ("Australia/Melbourne", "2021-10-03", 23),
@@ -245,7 +245,7 @@ def test_wrong_timezone_ends_the_run_before_the_first_record() -> None:
 def test_run_with_nothing_due_keeps_its_state(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It warns if start_date is in the future."""
+    """The run warns if start_date is in the future."""
     caplog.set_level("INFO")
     for start, read, warned in (
         (at(0), state((0, 16)), False),
@@ -258,8 +258,8 @@ def test_run_with_nothing_due_keeps_its_state(
         assert take_hours(pbx) == []
         assert len(run.states) == 1
         assert hours_read(run) == (ranges((0, 16)) if read else [])
-        assert own_lines(caplog) == ["Nothing left to read"]
-        assert ["start_date" in line for line in own_lines(caplog, "WARNING")] == [True] * warned
+        assert stream_log(caplog) == ["Nothing left to read"]
+        assert ["start_date" in line for line in stream_log(caplog, "WARNING")] == [True] * warned
 
 
 class JumpingClock(FakeClock):
@@ -294,7 +294,7 @@ def test_no_hour_is_lost_when_the_clock_is_set_back(pbx: Simulator) -> None:
 
 
 def records_before_states(run: Run) -> list[int]:
-    """The number of records before each STATE."""
+    """Return the number of records before each STATE."""
     types = [message["type"] for message in run.messages]
     return [types[:k].count("RECORD") for k, kind in enumerate(types) if kind == "STATE"]
 
@@ -321,7 +321,7 @@ def test_state_from_the_future_ends_the_run_before_any_request(pbx: Simulator) -
 
 
 def test_state_follows_an_hour_that_is_read_again(pbx: Simulator) -> None:
-    """target-jsonl forgets its state at each RECORD, even if the next STATE is the same."""
+    """target-jsonl drops its state at each RECORD, so an unchanged STATE is written again."""
     run = run_tap(pbx, **between(0, 18), state=state((0, 18)), lookback_hours=3)
     assert take_hours(pbx) == [15, 16, 17]
     counts = [len(rows(pbx, 15, end)) for end in (16, 17, 18)]
@@ -332,7 +332,7 @@ def test_state_follows_an_hour_that_is_read_again(pbx: Simulator) -> None:
 def test_last_message_is_state_however_the_run_ends(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It has the hours before the one that ended the run, and no others."""
+    """This STATE has exactly the hours before the one that ended the run."""
     pbx.failures[:] = [Failure("status", status=401, at=("2021-09-14", h)) for h in (6, 10)]
     quiet = run_tap(pbx, **between(4, 12))
     busy = run_tap(pbx, **between(7, 12))
@@ -347,7 +347,7 @@ def test_last_message_is_state_however_the_run_ends(
     for run in (quiet, busy, failing_map):
         assert run.messages[-1]["type"] == "STATE"
     # The command logs each error, so the stream does not.
-    assert own_lines(caplog, "ERROR") == []
+    assert stream_log(caplog, "ERROR") == []
 
 
 def test_bookmarks_of_other_streams_are_kept(pbx: Simulator) -> None:
@@ -356,15 +356,15 @@ def test_bookmarks_of_other_streams_are_kept(pbx: Simulator) -> None:
     assert run.states[-1] == {"bookmarks": other["bookmarks"] | state((15, 16))["bookmarks"]}
 
 
-def test_failed_hour_is_left_for_the_next_run(
+def test_failed_hour_is_requested_by_the_next_run(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pbx.failures[:] = bad_hours(9, 11)
+    pbx.failures[:] = failures_at(9, 11)
     run = run_tap(pbx, **between(8, 13))
     assert isinstance(run.error, FailedHoursError)
     named = ["2021-09-14 09:00", "2021-09-14 11:00"]
     assert ", ".join(named) in str(run.error)
-    assert [line[:16] for line in own_lines(caplog, "ERROR")] == named
+    assert [line[:16] for line in stream_log(caplog, "ERROR")] == named
     assert take_hours(pbx) == [8, 9, 10, 11, 12]
     assert hours_read(run) == ranges((8, 9), (10, 11), (12, 13))
     assert run.messages[-1]["type"] == "STATE"
@@ -385,14 +385,14 @@ def test_hour_that_is_not_over_on_the_pbx_is_read_later_in_the_run(
         assert take_hours(pbx) == [15, 14, 13, 15, 12]
         assert sorted(written_rows(run)) == sorted(rows(pbx, 12, 16))
     assert hours_read(run) == ranges((12, 16))
-    (warning,) = own_lines(caplog, "WARNING")
+    (warning,) = stream_log(caplog, "WARNING")
     assert warning.startswith("2021-09-14 15:00: ")
     assert "2021-09-14T05:35:" in warning
     assert "2021-09-14T06:06:" in warning
 
 
 def connection_test(pbx: Simulator, **more: Any) -> Run:
-    """Run the tap with `--test` at 16:06."""
+    """Run the tap's connection test at 16:06."""
     return run_tap(
         pbx, clock=clock(16), request_interval=60, sync=TapNoojee.run_connection_test, **more
     )
@@ -411,7 +411,7 @@ def test_connection_test_makes_one_request(volume: int, caplog: pytest.LogCaptur
             assert len(run.records) == volume
             assert hours_read(run) == (ranges((0, 16)) if "state" in more else [])
             assert {*run.bookmarks} == {"2021-09-14T06:00:00+00:00" if "state" in more else None}
-            (line,) = own_lines(caplog)
+            (line,) = stream_log(caplog)
             assert line.startswith(f"2021-09-14 15:00: {4 * volume} legs; the connection works")
             assert ("`timezone`" in line) == (not volume)
 
@@ -423,7 +423,7 @@ def test_connection_test_passes_if_the_hour_has_not_settled_on_the_pbx(
         run = connection_test(behind)
         assert take_hours(behind) == [15]
     assert (run.error, run.records) == (None, [])
-    assert own_lines(caplog, "WARNING")[-1].startswith("2021-09-14 15:00: ")
+    assert stream_log(caplog, "WARNING")[-1].startswith("2021-09-14 15:00: ")
 
 
 def test_progress_names_the_hour_its_legs_and_the_hours_left(
@@ -432,7 +432,7 @@ def test_progress_names_the_hour_its_legs_and_the_hours_left(
     caplog.set_level("INFO")
     config: dict[str, Any] = {"request_interval": 60, "lookback_hours": 1, "max_hours_per_run": 3}
     run_tap(pbx, **between(13, 18), **config, state=state((13, 15)), clock=clock(72))
-    plan, *steps, summary = own_lines(caplog)
+    plan, *steps, summary = stream_log(caplog)
     assert "3 hours to read, 1 hour to read again" in plan
     counts = [len(rows(pbx, hour, hour + 1)) for hour in (14, 15, 16)]
     for hour, count, line, left in zip(
@@ -440,9 +440,9 @@ def test_progress_names_the_hour_its_legs_and_the_hours_left(
     ):
         assert line.startswith(f"2021-09-14 {hour}:00: {count} legs; {left}")
     assert summary.startswith(f"{sum(counts)} legs in 3 hours, 3 requests")
-    pbx.failures[:] = [Failure("status", status=503), *bad_hours(16)]
+    pbx.failures[:] = [Failure("status", status=503), *failures_at(16)]
     run_tap(pbx, **between(15, 17))
-    assert own_lines(caplog)[-1] == "4 legs in 1 hour, 3 requests"
+    assert stream_log(caplog)[-1] == "4 legs in 1 hour, 3 requests"
 
 
 def test_request_metrics_are_logged_at_debug(
@@ -463,5 +463,5 @@ def test_request_metrics_are_logged_at_debug(
         assert [(tag["http_status_code"], tag["status"]) for tag in tags] == expected
         assert all(tag["endpoint"] == "retrieveMetaDataByHour" for tag in tags)
         assert all(point["value"] >= 0 for point in requests)
-        # The SDK's own, once a run.
+        # The SDK logs two metrics of its own in each run.
         assert len(points) - len(requests) == 2

@@ -1,4 +1,4 @@
-"""Times in several forms, legs, and wall clocks sampled minute by minute."""
+"""Conversions of times, evenly spaced legs, and wall clocks sampled minute by minute."""
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -10,15 +10,15 @@ MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 
 CHANGES = [
-    # Back: the clocks repeat a part of an hour, an hour, or two.
+    # Clocks go back, and repeat part of an hour, an hour, or two hours.
     ("Australia/Melbourne", "2021-04-03T16:00Z"),
     ("Australia/Lord_Howe", "2021-04-03T15:00Z"),  # by half an hour
     ("Pacific/Chatham", "2021-04-03T14:00Z"),  # at 3:45, so that two hours interleave
     ("America/Santiago", "2021-04-04T03:00Z"),  # at midnight
     ("America/Havana", "2021-11-07T05:00Z"),  # the first hour of a day
     ("Antarctica/Troll", "2021-10-31T01:00Z"),  # by two hours
-    ("America/Caracas", "2007-12-09T07:00Z"),  # by half an hour, for good
-    # Forward: the clocks skip a part of an hour, an hour, or more.
+    ("America/Caracas", "2007-12-09T07:00Z"),  # by half an hour, permanently
+    # Clocks go forward, and skip part of an hour, an hour, or more.
     ("Australia/Adelaide", "2021-10-02T16:30Z"),
     ("Australia/Lord_Howe", "2021-10-02T15:30Z"),
     ("Pacific/Chatham", "2021-09-25T14:00Z"),
@@ -27,29 +27,29 @@ CHANGES = [
     ("Antarctica/Troll", "2021-03-28T01:00Z"),
     ("Asia/Pyongyang", "2018-05-04T15:00Z"),  # 23:30 to midnight
     ("Pacific/Apia", "2011-12-30T10:00Z"),  # a whole day
-    # Never.
+    # Clocks never change.
     ("Australia/Brisbane", "2022-01-01T00:00Z"),
 ]
 """A zone and an instant for each kind of clock change."""
 
 
 def at(text: str) -> datetime:
-    """Return the instant of a time with an offset, in UTC."""
+    """Parse a time with an offset, and return it in UTC."""
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def local(text: str, zone: str) -> datetime:
-    """Return the instant of a zone's wall-clock time, in UTC."""
+    """Parse a wall-clock time of the zone, and return it in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
 
 
 def wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
-    """Return the naive local time in the zone."""
+    """Return the naive wall-clock time of an instant in the zone."""
     return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
-    """Return legs whose ends are one step apart."""
+    """Return 40-second legs that end one step apart, from `start` until just before `end`."""
     ends = [start + k * step for k in range((end - start) // step)]
     return [Leg(end - timedelta(seconds=40), end, str(k)) for k, end in enumerate(ends)]
 
@@ -80,13 +80,13 @@ class Clocks:
         """Whether any minute of the hour occurs twice."""
         return any(len(self.by_minute.get(hour + k * MINUTE, ())) > 1 for k in range(60))
 
-    def walls(self) -> list[datetime]:
+    def all_hours(self) -> list[datetime]:
         """Return the hours from the first whole one to the last, including skipped ones."""
         first, *_, last = self.whole_hours()
         return [first + k * HOUR for k in range((last - first) // HOUR + 1)]
 
     def whole_hours(self) -> list[datetime]:
-        """Return the hours that lie entirely within the sampled time, in order."""
+        """Return the existing hours that lie entirely within the sampled time, in order."""
         found = list(self.by_hour)
         return found[
             found.index(wall_time(self.instants[0], self.zone).replace(minute=0)) + 1 : -1
@@ -95,5 +95,5 @@ class Clocks:
 
 @lru_cache(maxsize=64)
 def clocks_around(key: str, change: str) -> Clocks:
-    """Return clocks from ten hours before a change until ten hours after it."""
+    """Return the clocks from ten hours before a change until ten hours after it."""
     return Clocks(ZoneInfo(key), at(change) - 10 * HOUR, at(change) + 10 * HOUR)

@@ -1,6 +1,6 @@
-"""Postgres and DuckDB with the views of docs/sql and eleven weeks of legs."""
+"""Postgres and DuckDB, with the views of docs/sql and eleven weeks of legs."""
 
-# ruff: noqa: S608 - the SQL has no input
+# ruff: noqa: S608 - the tests' own SQL
 
 import dataclasses
 import json
@@ -27,32 +27,32 @@ from tap_noojee.simulator import Leg, Simulator
 
 Row = dict[str, Any]
 
-
 PAGE = "docs/analysis.md"
 FILES = {f.stem: f.read_text("utf-8") for f in (ROOT / "docs" / "sql").glob("*.sql")}
 RUN_FILE = "psql -q -v ON_ERROR_STOP=1 -f docs/sql/postgres.sql"
 MELBOURNE = "Australia/Melbourne"
 HOUR = timedelta(hours=1)
 PERIOD = ("2021-01-25", "2021-04-12")
-"""Daylight saving ends on its second-to-last Sunday."""
-MONDAY = datetime(2021, 4, 4, 20, tzinfo=UTC)
+"""Eleven weeks. Daylight saving ends on the second-to-last Sunday."""
+MONDAY = datetime(2021, 4, 4, 20, tzinfo=UTC)  # 06:00 in Melbourne
 ODD_LEGS = [
     # Recording was restarted during the call, so its legs overlap.
     *(
         Leg(MONDAY + timedelta(minutes=n), MONDAY + timedelta(minutes=10), "a", n + 1, "1.1")
         for n in range(4)
     ),
-    # The call was on hold, and not recorded, between its legs.
+    # The call was on hold between its legs, and was not recorded then.
     Leg(MONDAY, MONDAY + timedelta(seconds=30), "b", 1, "1.2", "Outbound", "O'Brien", did=""),
     Leg(MONDAY + HOUR, MONDAY + timedelta(seconds=3660), "b", 2, "1.2", "Internal", tag="sales"),
-    # A leg without a call.
+    # This leg has no UniqueId, so it belongs to no call.
     Leg(MONDAY, MONDAY + timedelta(seconds=5), "c", tag="sales"),
 ]
 OUTAGES = {
     datetime(2021, 3, 22, 22, tzinfo=UTC): 4,  # from 09:00 on a Tuesday
-    datetime(2021, 3, 9, 23, tzinfo=UTC): 4,  # from 10:00 on a Wednesday: hours that are not read
-    datetime(2021, 3, 28, 2, tzinfo=UTC): 2,  # one hour in Asuncion, where it is repeated
+    datetime(2021, 3, 9, 23, tzinfo=UTC): 4,  # from 10:00 on a Wednesday, and not in HOURS_READ
+    datetime(2021, 3, 28, 2, tzinfo=UTC): 2,  # the repeated hour in Asuncion
 }
+"""The start of each period without legs, and its length in hours."""
 HOURS_READ = [
     {"from": "2021-01-25T00:00", "to": "2021-03-10T10:00"},
     {"from": "2021-03-10T14:00", "to": "2021-04-12T00:00"},
@@ -68,7 +68,7 @@ CREATE TABLE runs (id serial PRIMARY KEY, job_name varchar, state varchar, start
 
 
 class Call(NamedTuple):
-    """A row of `calls`."""
+    """A row of the view `calls`."""
 
     unique_id: str
     started_at: datetime
@@ -90,7 +90,7 @@ LEG = (
 
 @dataclasses.dataclass
 class Database:
-    """A database with the views, and how to save the tap's state for them."""
+    """A database with the views, and a function that saves a bookmark where they read it."""
 
     name: str
     query: Callable[..., list[Row]]
@@ -98,7 +98,7 @@ class Database:
 
     @contextmanager
     def changed(self, old: str, new: str) -> Iterator[None]:
-        """Change a setting in the file and run it again, as a user would."""
+        """Run the SQL file with a setting changed, and restore the setting at the end."""
         assert FILES[self.name].count(old) == 1
         self.query(FILES[self.name].replace(old, new), "SELECT 1")
         try:
@@ -112,7 +112,7 @@ class Database:
 
 
 def row_values(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
-    """Return the values of rows. Times become datetimes, those with an offset in UTC."""
+    """Return each row's values, with times as datetimes: in UTC, or naive without an offset."""
 
     def value(found: Any) -> Any:
         if not isinstance(found, str) or not re.match(r"\d{4}-\d\d-\d\d", found):
@@ -159,7 +159,7 @@ def calls(legs: list[Leg]) -> list[Call]:
 
 @pytest.fixture(scope="session")
 def warehouse() -> Iterator[Postgres]:
-    """Run a server whose own zone is neither UTC nor the PBX's."""
+    """A server whose time zone is neither UTC nor the PBX's."""
     with serve("America/New_York") as postgres:
         yield postgres
 
@@ -175,7 +175,7 @@ def create_database(server: Postgres, name: str) -> Postgres:
 
 
 def create_and_fill_sql(schema: str, name: Callable[[str], str], rows: str) -> str:
-    """Return SQL that creates a table in the form that a target gives it, and fills it."""
+    """Return SQL that creates the table as a target would, and fills it."""
     kinds = {"callend": "timestamp", "Start": "timestamp", "Leg": "bigint", "Duration": "bigint"}
     fields = ODD_LEGS[0].record(ZoneInfo("UTC"))
     columns = ", ".join(f'"{name(field)}" {kinds.get(field, "varchar")}' for field in fields)
@@ -198,7 +198,7 @@ def bookmark(until: str, zone: str = MELBOURNE, hours_read: Any = HOURS_READ) ->
 
 
 def state(bookmark: Row) -> str:
-    """Return the state as Meltano keeps and prints it."""
+    """Return the state as Meltano stores and prints it."""
     return json.dumps({"singer_state": {"bookmarks": {"recordings": bookmark}}})
 
 
@@ -207,7 +207,7 @@ def postgres(warehouse: Postgres, legs: list[Leg]) -> Database:
     """Postgres, with the state in Meltano's tables."""
     fill_postgres(warehouse, legs)
     warehouse.execute(MELTANO_TABLES)
-    for _ in range(2):
+    for _ in range(2):  # running the file again must succeed
         run(warehouse, RUN_FILE)
 
     def save(bookmark: Row) -> None:
@@ -224,11 +224,11 @@ def postgres(warehouse: Postgres, legs: list[Leg]) -> Database:
 def duckdb(
     install: Install, legs: list[Leg], tmp_path_factory: pytest.TempPathFactory
 ) -> Database:
-    """DuckDB, with the state saved as the page says."""
+    """DuckDB, with the state in a file, as docs/analysis.md describes."""
     folder = tmp_path_factory.mktemp("db")
     target = install(loader("target-duckdb"))
-    quiet = "SET TimeZone = 'America/New_York'; SET enable_progress_bar = false"
-    setup = (quiet, f"SET file_search_path = '{folder}'")
+    session = "SET TimeZone = 'America/New_York'; SET enable_progress_bar = false"
+    setup = (session, f"SET file_search_path = '{folder}'")
     query = partial(query_duckdb, target, folder / "calls.duckdb", *setup)
     rows = [leg.record(ZoneInfo("UTC"), "timestamp") for leg in legs]
     (folder / "rows.json").write_text(

@@ -1,4 +1,4 @@
-"""Compare the tap with its alternatives and with another checkout of it.
+"""Compare the tap's speed and memory with those of other taps and of another checkout.
 
     uv run --extra simulator python tests/benchmark --against ../tap-noojee-before
 
@@ -32,9 +32,10 @@ Taps = dict[str, Path]
 
 
 def run(command: Command, lines: int = 1) -> tuple[float, float]:
-    """Return a command's run time in seconds and peak memory in MiB. Too few lines are an error.
+    """Run a command, and return its time in seconds and peak memory in MiB.
 
-    On Linux a new process starts with its parent's peak memory, so this one has to stay small.
+    Fewer than `lines` lines of output are an error. On Linux, a new process starts with its
+    parent's peak memory, so this process must stay small.
     """
     counted, began = 0, time.perf_counter()
     with tempfile.TemporaryFile() as log:
@@ -52,7 +53,7 @@ def run(command: Command, lines: int = 1) -> tuple[float, float]:
 
 
 def compare(title: str, commands: dict[str, Command], times: int, legs: int = 0) -> None:
-    """Run all commands in turn, several times, and print their medians."""
+    """Run all commands in turn, `times` times, and print the medians of each."""
     rounds = [{name: run(one, legs or 1) for name, one in commands.items()} for _ in range(times)]
     click.echo(f"\n{title:40}{'s':>8}{'ratio':>8}{'peak MiB':>10}{'legs/s' if legs else '':>10}")
     first = median(one[next(iter(commands))][0] for one in rounds)
@@ -63,7 +64,7 @@ def compare(title: str, commands: dict[str, Command], times: int, legs: int = 0)
 
 
 def install(venv: Path, *packages: str | Path) -> Path:
-    """Install packages into a new virtual environment; return its folder of programs."""
+    """Install packages into a new virtual environment, and return its folder of programs."""
     uv, into = os.environ.get("UV", "uv"), ("--compile-bytecode", "--python", venv)
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, venv], check=True)
     subprocess.run([uv, "pip", "install", "-q", *into, *packages], check=True)
@@ -84,16 +85,16 @@ def config(path: Path, **settings: Any) -> tuple[str, Path]:
 
 
 def noojee(folder: Path, url: str, hours: int, interval: int = 0) -> tuple[str, Path]:
-    """Write the settings of tap-noojee and of the hand-written tap."""
+    """Write settings for tap-noojee and the hand-written tap, and return the option for them."""
     dates = {"start_date": START.isoformat(), "end_date": (START + hours * HOUR).isoformat()}
     pace = {"request_interval": interval}
     return config(folder / f"{hours}.json", api_url=url, api_key=API_KEY, **pace, **dates)
 
 
 def msdk(folder: Path, url: str) -> tuple[str, Path]:
-    """Write the settings of tap-rest-api-msdk: an hour is a page, and all pages are of one day.
+    """Write settings for tap-rest-api-msdk that read one day, with each hour as a page.
 
-    It cannot POST, does not limit its request rate, and leaves dates and numbers as text.
+    This tap cannot POST, does not limit its request rate, and leaves dates and numbers as text.
     """
     fields = json.loads((ROOT / "schemas" / "recordings.json").read_text())["properties"]
     text = {"type": ["string", "null"]}
@@ -137,19 +138,20 @@ def measure_pace(folder: Path, taps: Taps, requests: int) -> None:
     for latency, name in itertools.product((0, 0.3, 0.7), taps):
         with Simulator(interval=1, latency=latency) as pbx:
             run((taps[name], *noojee(folder, pbx.url, requests, interval=1)))
-            taken = [request.time for request in pbx.requests if request.status == 200]
-        used, title = (len(taken) - 1) / (taken[-1] - taken[0]), f"{name}, {latency} s a response"
-        click.echo(f"{title:40}{used:8.1%}{len(pbx.requests) - len(taken):10}")
+            served = [request.time for request in pbx.requests if request.status == 200]
+        title, rejected = f"{name}, {latency} s a response", len(pbx.requests) - len(served)
+        used = (len(served) - 1) / (served[-1] - served[0])
+        click.echo(f"{title:40}{used:8.1%}{rejected:10}")
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("parts", nargs=-1, type=click.Choice(PARTS))
 @click.option("--against", type=click.Path(path_type=Path, exists=True), help="Another checkout.")
-@click.option("--legs", default=200_000, help="Total, in 24 responses.")
-@click.option("--times", default=3, help="Runs of each program; five times as many start-ups.")
-@click.option("--requests", default=60, help="For the pace, one a second.")
+@click.option("--legs", default=200_000, help="Legs in total, in 24 responses.")
+@click.option("--times", default=3, help="Runs of each program (start-ups: five times as many).")
+@click.option("--requests", default=60, help="Requests for the pace, one a second.")
 def main(parts: Sequence[str], against: Path | None, legs: int, times: int, requests: int) -> None:
-    """Measure the tap, its peers and another checkout. Default: all parts."""
+    """Measure the tap, other taps and another checkout. Default: all parts."""
     parts = parts or PARTS
     with tempfile.TemporaryDirectory() as path:
         folder = Path(path)

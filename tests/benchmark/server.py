@@ -1,4 +1,4 @@
-"""A PBX with prepared responses, so that the server takes almost no time."""
+"""A PBX that prepares its responses in advance, so that serving them takes almost no time."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ SAMPLE = json.loads((Path(__file__).parents[1] / "documented-response.json").rea
 
 
 def start(hours: int, legs: int) -> str:
-    """Serve this many legs an hour, by GET as well; return the URL of the API."""
+    """Serve `hours` hours with `legs` legs each, by POST and GET, and return the API's URL."""
     responses = {}
     for hour in (START + number * HOUR for number in range(hours)):
         responses[f"{hour:%Y/%m/%d}", str(hour.hour)] = _build_response(hour, legs)
@@ -32,7 +32,7 @@ def start(hours: int, legs: int) -> str:
 
 
 def _build_response(hour: datetime, count: int) -> bytes:
-    """Return legs spread over an hour, three to a call, newest first."""
+    """Return a body with legs spread over an hour, three to a call, newest first."""
     legs = []
     for number in range(count):
         call, leg = divmod(number, 3)
