@@ -1,4 +1,4 @@
-"""The API key appears in no output, whatever fails and however much is logged."""
+"""The API key appears in no output, whatever fails and at any log level."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ ODD = "k3y/wxyh+o0d=chqrs&m9rz%20"
 """A key with characters that URLs and pages encode."""
 
 
-def test_excerpts_have_one_line_of_200_characters_without_the_key() -> None:
+def test_excerpt_is_one_line_of_at_most_200_characters_without_the_key() -> None:
     for text, excerpt in {
         "short text": "short text",
         "one\ntwo\x00three\u2028": "one two three ",
@@ -60,7 +60,7 @@ def test_adapter_adds_the_encoded_key_once() -> None:
     assert "a%2Fb" not in str(request.url)
 
 
-def test_log_lines_of_urllib3_lose_the_key_and_the_cause(
+def test_log_messages_of_urllib3_contain_no_key_and_no_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -77,8 +77,8 @@ def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
     return "\r\n".join(head).encode() + content
 
 
-def message(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
-    """Return a response with a status object."""
+def status_response(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
+    """Return a response whose body is a status object of the vendor."""
     return http(json.dumps({"Code": code, "Message": text}), status)
 
 
@@ -87,19 +87,19 @@ GOOD = {"callend": JAVA.format("AEST"), "CallRecordId": "6468", "Leg": "1", "Uni
 
 
 def legs(**changes: Any) -> bytes:
-    """Return a response with two legs, the second with changes."""
+    """Return a response with two legs, with changes to the second."""
     return http(json.dumps([GOOD, GOOD | {"Leg": "2"} | changes]))
 
 
 RESPONSES: dict[str, Callable[[str, str], bytes]] = {
-    # A part of the log, and the response for a key and a target.
-    "status 400": lambda key, _: message(quote(key, safe=""), "400 x"),
-    "status 401": lambda key, _: message(key, "401 x", code=key),
-    "status 403": lambda _, target: message(target, "403 x"),
-    "status 404": lambda key, target: message({"url": [target, {key: key}]}, "404 x"),
-    "status 429": lambda key, _: message(key[-8:], "429 x"),
-    "no more requests": lambda key, _: message(f"wait a bit and retry {key}", "400 x"),
-    "status 200": lambda key, _: message(f"{key} is not known", "200 OK"),
+    # Map a part of the log to the response, given the key and the request's target.
+    "status 400": lambda key, _: status_response(quote(key, safe=""), "400 x"),
+    "status 401": lambda key, _: status_response(key, "401 x", code=key),
+    "status 403": lambda _, target: status_response(target, "403 x"),
+    "status 404": lambda key, target: status_response({"url": [target, {key: key}]}, "404 x"),
+    "status 429": lambda key, _: status_response(key[-8:], "429 x"),
+    "no more requests": lambda key, _: status_response(f"wait a bit and retry {key}", "400 x"),
+    "status 200": lambda key, _: status_response(f"{key} is not known", "200 OK"),
     "status 500": lambda key, target: http(f"<html>{target} {key}", f"500 {key}"),
     "status 503": lambda key, _: http(
         "", "503 x", f"Retry-After: {key}", f"Set-Cookie: k={key}", f"Date: {key}"),
@@ -114,7 +114,7 @@ RESPONSES: dict[str, Callable[[str, str], bytes]] = {
     "0 legs": lambda key, _: OK + f"Content-Length: {key}\r\n\r\n[]".encode(),
     "windows-1252": lambda key, _: legs(Tag="TAG").replace(b"TAG", b"\xeb" * 3).replace(
         b"OK", f"OK\r\nContent-Type: a/b; charset={quote(key)}".encode()),
-    # A header without a colon.
+    # The additional header has no colon.
     "2 legs": lambda key, target: legs().replace(
         b"\r\n", f"\r\nX {target} {key}\r\n".encode(), 1),
     "redirects to https://a.b": lambda _, target: http("", "302 x", f"Location: https://a.b{target}"),
@@ -139,10 +139,10 @@ def test_no_response_makes_the_tap_log_the_key(
     expected: str, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    sent = []
+    targets = []
 
     def respond(connection: socket.socket, target: str) -> None:
-        sent.append(target)
+        targets.append(target)
         connection.sendall(RESPONSES[expected](key, target))
 
     with serving(respond) as host:
@@ -150,13 +150,13 @@ def test_no_response_makes_the_tap_log_the_key(
     log = log_of(run, caplog)
     assert expected in log
     assert leaks(log, key) == []
-    assert all(f"apiKey={quote(key, safe='')}&" in target for target in sent)
-    assert sent
+    assert all(f"apiKey={quote(key, safe='')}&" in target for target in targets)
+    assert targets
 
 
-def test_command_prints_no_key_at_debug(tmp_path: Path) -> None:
+def test_command_prints_no_key_at_log_level_debug(tmp_path: Path) -> None:
     env = environment(TAP_NOOJEE_LOGLEVEL="DEBUG", TAP_NOOJEE_API_KEY=UUID)
-    with serving(at_once(message(f"rejected: {UUID}", "403 x"))) as host:
+    with serving(at_once(status_response(f"rejected: {UUID}", "403 x"))) as host:
         config = SAMPLE_HOUR | {"api_url": f"http://{host}"}
         argv = arguments(tmp_path, Simulator(), "--config=ENV", **config)
         for options, status in (["--test"], 1), (["--about"], 0):
