@@ -55,7 +55,7 @@ def test_readme_commands_make_one_successful_request(first_steps: FirstSteps) ->
     """The simulator returns 403 for any key except the README's."""
     assert first_steps.statuses == [200], first_steps.printed
     content = (first_steps.project.root / "meltano.yml").read_text("utf-8")
-    assert str(first_steps.project.root.parent) not in content
+    assert str(first_steps.project.root.parent) not in content  # no absolute path
 
 
 def test_nightly_lookback_and_edited_state_read_hours_again(
@@ -76,15 +76,15 @@ def test_nightly_lookback_and_edited_state_read_hours_again(
     assert requested_hours(pbx) == [("2021-09-14", hour) for hour in range(16)]
 
     before, after = (json.loads(part)["hours_read"] for part in blocks(RECIPES, "json"))
-    get, put = (block(RECIPES, f"meltano state {verb}", "sh") for verb in ("get", "set"))
-    own.shell(get)
+    get_state, set_state = (block(RECIPES, f"state {verb}", "sh") for verb in ("get", "set"))
+    own.shell(get_state)
     path = own.root / "state.json"
     state = json.loads(path.read_text("utf-8"))
     bookmark = state["singer_state"]["bookmarks"]["recordings"]
     assert bookmark["hours_read"] == before
     bookmark["hours_read"] = after
     path.write_text(json.dumps(state), "utf-8")
-    own.shell(put, answer="y\n")
+    own.shell(set_state, answer="y\n")
     pbx.requests.clear()
     own.meltano(*RUN_PIPELINE)
     assert requested_hours(pbx) == [("2021-09-14", 12), ("2021-09-14", 13)]
@@ -133,14 +133,14 @@ def test_scheduled_job_uses_the_state_of_meltano_run(
 
 def test_pbxs_can_have_separate_tables_or_share_one(own: Project, server: Postgres) -> None:
     end = datetime(2021, 9, 14, 5, 30, tzinfo=UTC)
-    shared = 'SELECT pbx, "CallRecordId", "Leg", "Source" FROM noojee.recordings ORDER BY 1, 2, 3'
+    query = 'SELECT pbx, "CallRecordId", "Leg", "Source" FROM noojee.recordings ORDER BY 1, 2, 3'
     loader = "target-postgres"
-    both = ("run", "tap-noojee--sydney", loader, "tap-noojee--perth", loader)
+    run_both = ("run", "tap-noojee--sydney", loader, "tap-noojee--perth", loader)
     for schema in ("noojee", "noojee_sydney", "noojee_perth"):
         own.load_into(server, schema)
 
     def legs(source: str) -> list[Leg]:
-        """Return two legs; their ids are the same on each PBX."""
+        """Return two legs, whose ids are the same on each PBX."""
         return [Leg(end, end, "1", leg, source=source) for leg in (1, 2)]
 
     with (
@@ -151,7 +151,7 @@ def test_pbxs_can_have_separate_tables_or_share_one(own: Project, server: Postgr
         for name, pbx in (("SYDNEY", sydney), ("PERTH", perth)):
             own.environment[f"TAP_NOOJEE__{name}_API_URL"] = pbx.url
             own.environment[f"TAP_NOOJEE__{name}_API_KEY"] = pbx.api_key
-        own.meltano(*both)
+        own.meltano(*run_both)
         assert requested_hours(sydney) == [("2021-09-14", 15)]
         assert requested_hours(perth) == [("2021-09-14", 13)]
         for schema in ("noojee_sydney", "noojee_perth"):
@@ -164,9 +164,9 @@ def test_pbxs_can_have_separate_tables_or_share_one(own: Project, server: Postgr
             own.change("extractors", f"tap-noojee--{name}", **yaml.safe_load(recipe))
         sydney.legs = legs("201")
         own.environment["TAP_NOOJEE_LOOKBACK_HOURS"] = "1"
-        own.meltano(*both)
+        own.meltano(*run_both)
         assert len(sydney.requests) == len(perth.requests) == 2
-    assert server.query(shared) == [
+    assert server.query(query) == [
         (name, "1", leg, source)
         for name, source in (("perth", "800"), ("sydney", "201"))
         for leg in (1, 2)
@@ -228,8 +228,8 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
     target.chmod(0o755)
     own.change("loaders", "target-postgres", executable=str(target))
     own.load_into(server)
-    moments = [datetime(2021, 9, 14, hour, 30, tzinfo=UTC) for hour in range(2, 6)]
-    legs = [Leg(moment, moment, str(moment.hour)) for moment in moments]
+    ends = [datetime(2021, 9, 14, hour, 30, tzinfo=UTC) for hour in range(2, 6)]
+    legs = [Leg(end, end, str(end.hour)) for end in ends]
     with Simulator(legs=legs) as pbx:
         own.read(pbx, "2021-09-14T12:00:00", PERIOD[1])
         pbx.failures.append(Failure("stall", ("2021-09-14", 15)))
@@ -245,7 +245,7 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
         pbx.requests.clear()
         own.meltano(*RUN_PIPELINE)
         assert requested_hours(pbx)[0] == ("2021-09-14", datetime.fromisoformat(last).hour)
-        assert stored_ends(server) == moments
+        assert stored_ends(server) == ends
 
 
 def test_upgrade_installs_the_new_version(own: Project, tmp_path: Path) -> None:
@@ -255,12 +255,12 @@ def test_upgrade_installs_the_new_version(own: Project, tmp_path: Path) -> None:
     text = (origin / "pyproject.toml").read_text("utf-8")
     (origin / "pyproject.toml").write_text(re.sub(r"(?m)^version = .*", 'version = "99"', text))
     commit(origin, "Raise the version")
-    upgraded = tmp_path / "clone"
-    run("git", "clone", "-q", origin, upgraded)
-    run("git", "reset", "-q", "--hard", "HEAD~1", cwd=upgraded)
+    outdated = tmp_path / "clone"
+    run("git", "clone", "-q", origin, outdated)
+    run("git", "reset", "-q", "--hard", "HEAD~1", cwd=outdated)
     assert own.plugin("extractors", "tap-noojee")["pip_url"] == "../tap-noojee"
-    own.change("extractors", "tap-noojee", pip_url=str(upgraded))
-    own.shell(block(RECIPES, "--clean", "sh").replace("../tap-noojee", str(upgraded)))
+    own.change("extractors", "tap-noojee", pip_url=str(outdated))
+    own.shell(block(RECIPES, "--clean", "sh").replace("../tap-noojee", str(outdated)))
     installed = own.root / ".meltano" / "extractors" / "tap-noojee" / "venv" / "bin" / "tap-noojee"
     assert "v99" in run(installed, "--version")
 
@@ -280,6 +280,7 @@ def test_readme_commands_work_without_meltano(
     target = block("README.md", "destination_path", "json")
     (folder / "target.json").write_text(target)
     (folder / json.loads(target)["destination_path"]).mkdir()
+    # Like an interactive shell, continue after a command that fails.
     script = "set +e\n" + block("README.md", "pipefail", "bash")
 
     plain.shell(block("README.md", "uv tool install", "sh"))

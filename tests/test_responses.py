@@ -39,7 +39,7 @@ NOW = datetime(2022, 6, 1, tzinfo=UTC)
 BODIES = {path.name: path.read_bytes() for path in Path(__file__).parent.glob("responses/*.json")}
 BODY_TEXT = b"".join(BODIES.values()).lower()
 NEWER_FIELDS = [name for name in FIELDS if b'"%b"' % name.lower().encode() not in BODY_TEXT]
-"""Fields that were added to the schema after these bodies were collected."""
+"""Fields that were added to the schema after these bodies were written."""
 
 
 def decode(
@@ -50,34 +50,32 @@ def decode(
 
 
 def error_of(*response: Any) -> RequestError:
-    """Return the error that a response raises; arguments as for `decode`."""
+    """Return the error that a response raises. Parameters as for `decode`."""
     with pytest.raises(RequestError) as raised:
         decode(*response)
     return raised.value
 
 
 def one_leg(**raw: str) -> bytes:
-    """Return an array of one leg, in which these fields have the given JSON values."""
+    """Return an array of one leg, with these JSON values for some fields."""
     fields = dict.fromkeys(FIELDS, '"x"') | raw
     return f"[{{{', '.join(f'{json.dumps(n)}: {v}' for n, v in fields.items())}}}]".encode()
 
 
 def tag_of(value: str | bytes, content_type: str = "application/json") -> tuple[Any, DecodedBody]:
     """Decode a leg whose Tag is this JSON value, and return the Tag and the decoded response."""
-    body = one_leg(Tag="TAG").replace(
-        b"TAG", value if isinstance(value, bytes) else value.encode()
-    )
+    raw = value if isinstance(value, bytes) else value.encode()
+    body = one_leg(Tag="TAG").replace(b"TAG", raw)
     decoded = decode(body, headers={"Content-Type": content_type})
     return decoded.legs[0].Tag, decoded
 
 
-# --- Bodies from public reports ---------------------------------------------------------------
-
+# --- Bodies that resemble public reports ------------------------------------------------------
 
 START = "2021-09-14T05:03:30+00:00"
 
 READABLE: dict[str, tuple[Any, ...]] = {
-    # A field, its value in each record, and a pattern for each warning.
+    # Each entry has a field, its value in each record, and a pattern for each warning.
     "zero-date.json": (
         "Start", [START, None, None], r"record 2: Start .*AEDT 2'",
         "record 3: Start '0000-00-00 00:00:00'",
@@ -102,7 +100,7 @@ def test_bad_response_affects_only_its_hour(name: str, caplog: pytest.LogCapture
     dates: dict[str, Any] = {"start_date": "2021-09-14T14:00", "end_date": "2021-09-14T17:00"}
     with Simulator(failures=[failure]) as pbx:
         run = run_tap(pbx, **dates)
-        again = run_tap(pbx, state=run.states[-1], **dates)
+        next_run = run_tap(pbx, state=run.states[-1], **dates)
         hours = [hour for _, hour in requested_hours(pbx)]
         before, correct, after = (
             as_rows(expected_legs(pbx, f"2021-09-14T{hour}:00", f"2021-09-14T{hour + 1}:00"))
@@ -117,13 +115,13 @@ def test_bad_response_affects_only_its_hour(name: str, caplog: pytest.LogCapture
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     for line, pattern in zip(drop_missing(warnings, NEWER_FIELDS), patterns, strict=True):
         assert re.match(f"2021-09-14 15:00: .*{pattern}", line)
-    assert again.error is None
+    assert next_run.error is None
     if problem := UNREADABLE.get(name):
         (failed,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert re.match(f"2021-09-14 15:00: .*{problem}", failed)
         assert isinstance(run.error, FailedHoursError)
         assert hours == [14, 15, 16, 15]
-        assert written_rows(again) == correct
+        assert written_rows(next_run) == correct
     else:
         assert run.error is None
         assert hours == [14, 15, 16]
@@ -132,7 +130,7 @@ def test_bad_response_affects_only_its_hour(name: str, caplog: pytest.LogCapture
 # --- Arrays -----------------------------------------------------------------------------------
 
 
-def test_arrays_may_have_whitespace_or_a_bom_around_them() -> None:
+def test_bom_and_whitespace_around_an_array_are_ignored() -> None:
     leg = dict.fromkeys(FIELDS, "x")
     for before, after in ((b"", b""), (b" \r\n\t", b" \r\n\t"), (b"\xef\xbb\xbf", b"")):
         assert decode(before + b"[]" + after) == DecodedBody([])
@@ -142,7 +140,7 @@ def test_arrays_may_have_whitespace_or_a_bom_around_them() -> None:
         assert asdict(found) == leg | {"Duration": "4"}
 
 
-def test_tolerant_decoding_clears_the_body() -> None:
+def test_tolerant_decoding_clears_the_body_to_save_memory() -> None:
     body = bytearray(one_leg(Duration="4"))
     parse_response(Response(200, {}, body), "", NOW)
     assert not body
@@ -230,7 +228,6 @@ def test_charset_is_utf_8_or_the_declared_one_or_windows_1252() -> None:
 
 
 # --- Bodies that cannot be read ---------------------------------------------------------------
-
 
 TRUNCATED = [
     *(b"[", b'[{"a": "b"}', b'[{"a": "b"},', b'[{"a": "b]', b'[{"a": "b\\'),

@@ -27,7 +27,7 @@ def catalog(**changes: Any) -> dict[str, Any]:
 
 
 def with_metadata(**fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the discovered catalog, with this metadata for fields or for the stream."""
+    """Return the discovered catalog, with this metadata for its fields or its stream."""
     changed = copy.deepcopy(DISCOVERED)
     for item in changed["streams"][0]["metadata"]:
         name = item["breadcrumb"][1] if item["breadcrumb"] else "stream"
@@ -48,7 +48,7 @@ def fields_of(run: Run) -> set[str]:
 
 
 DESELECTED = {"inclusion": "available", "selected": False}
-CHANGED_KEYS = {
+CHANGED_STREAM = {
     "stream": "calls",
     "key_properties": [],
     "replication_key": "Start",
@@ -63,9 +63,9 @@ CHANGED_METADATA = {
 }
 
 CATALOGS: list[tuple[dict[str, Any], set[str]]] = [
-    # A catalog, and the fields that it deselects.
+    # Each entry has a catalog and the fields that it deselects.
     (DISCOVERED, set()),
-    (catalog(**CHANGED_KEYS), set()),
+    (catalog(**CHANGED_STREAM), set()),
     (catalog(metadata=[]), set()),
     (with_metadata(stream=CHANGED_METADATA), set()),
     ({"streams": [{"tap_stream_id": "recordings"}]}, set()),
@@ -96,8 +96,8 @@ def test_catalog_selects_fields_and_changes_nothing_else(pbx: Simulator) -> None
 
 
 def test_deselected_stream_is_skipped(pbx: Simulator) -> None:
-    for off in ({"selected": False}, {"inclusion": "available"}):
-        run = run_tap(pbx, catalog=with_metadata(stream=off), **SAMPLE_HOUR)
+    for metadata in ({"selected": False}, {"inclusion": "available"}):
+        run = run_tap(pbx, catalog=with_metadata(stream=metadata), **SAMPLE_HOUR)
         assert (run.error, run.messages) == (None, [])
     assert requested_hours(pbx) == []
 
@@ -172,7 +172,7 @@ def test_bad_stream_map_ends_the_run_before_any_request(
 def test_stream_maps_are_applied(pbx: Simulator) -> None:
     md5 = hashlib.md5(b"500", usedforsecurity=False).hexdigest()
     cases: list[tuple[dict[str, Any], dict[str, str | None]]] = [
-        # Stream maps, and `Source` in the first record of each stream.
+        # Each case has stream maps, and `Source` in the first record of each stream.
         ({"recordings": {"Source": "md5(Source)"}}, {"recordings": md5}),
         ({"recordings": {"Source": None}}, {"recordings": None}),
         ({"rec*": {"Source": "__NULL__"}}, {"recordings": None}),

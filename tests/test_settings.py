@@ -25,7 +25,7 @@ SCHEMA = TapNoojee.config_jsonschema
 OPTIONAL = {n: prop for n, prop in SCHEMA["properties"].items() if n not in SCHEMA["required"]}
 
 BAD_SETTINGS: list[tuple[str, str, list[Any]]] = [
-    # A setting, a part of its error message, and the values that cause it.
+    # Each entry has a setting, a part of its error message, and the values that cause it.
     ("api_url", "is missing", [None, ""]),
     ("api_url", "5 is not of type 'string'", [5]),
     ("api_url", "is not a URL", [

@@ -109,7 +109,7 @@ old Pacific/Auckland NZDT NZST"""
 
 
 @pytest.mark.parametrize("line", JAVA_NAMES.split("\n"))
-def test_dates_have_the_zone_names_of_java(line: Any) -> None:
+def test_dates_have_java_zone_names(line: Any) -> None:
     dates, zone, *names = line.split()
     for month, name in zip((1, 7), names, strict=True):
         moment = datetime(2021, month, 3, 0, 0, 5, tzinfo=UTC)
@@ -195,7 +195,7 @@ def test_failure_determines_the_response(pbx: Simulator) -> None:
         assert (found.status_code, content_type, found.content[:18]) == response, failure
 
 
-def test_failure_can_return_the_url_with_the_key(pbx: Simulator) -> None:
+def test_failure_can_quote_the_url_with_the_key(pbx: Simulator) -> None:
     pbx.failures += [Failure("status", retry_after=7, echo=True), Failure("redirect")]
     page, redirect = post(pbx), post(pbx)
     assert page.headers["Retry-After"] == "7"
@@ -217,14 +217,14 @@ def test_failure_can_break_the_response(pbx: Simulator, kind: Any, error: str) -
 
 
 def test_incomplete_response_starts_like_the_complete_one(pbx: Simulator) -> None:
-    whole = post(pbx).content
+    complete = post(pbx).content
     pbx.failures += [Failure("cut-json"), Failure("trickle"), Failure("endless")]
     cut = post(pbx)
     assert not {"Content-Length", "Transfer-Encoding"} & set(cut.headers)
-    assert cut.content == whole[: len(whole) // 2]
+    assert cut.content == complete[: len(complete) // 2]
     for _ in ("trickle", "endless"):
         with post(pbx) as response:
-            assert next(response.iter_content(chunk_size=2)) == whole[:2]
+            assert next(response.iter_content(chunk_size=2)) == complete[:2]
 
 
 @pytest.mark.parametrize("size", [5, 100, 200_000, 200_001])

@@ -67,7 +67,7 @@ Row = tuple[Leg, int]
 
 
 def hour_at(moment: datetime) -> datetime:
-    """Return the hour_at-clock hour of this instant in the PBX's zone."""
+    """Return the wall-clock hour of this instant in the PBX's zone."""
     return moment.astimezone(ZONE).replace(minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
 
 
@@ -118,7 +118,7 @@ class Soak:
         if random.random() < 0.1:
             end = start + random.random() * (end - start)
         first = hour_at(start)
-        wanted = {hour for hour, over in self.ends.items() if hour >= first and over <= end}
+        wanted = {hour for hour, ended in self.ends.items() if hour >= first and ended <= end}
         unread = sorted(wanted - self.read)
         for failure in random.choices(FAILURES, k=random.choice((0, 0, 1, 2, 3)) if unread else 0):
             hour = random.choice(unread)
@@ -177,7 +177,7 @@ class Soak:
         return output, process.returncode, killed
 
     def kill(self, group: int, victim: str, signum: signal.Signals) -> bool:
-        """Signal a part of the run, and return whether it was running."""
+        """Send the signal to a part of the run, and return whether it was running."""
         found = [pid for pid, line in members(group).items() if victim == "all" or victim in line]
         for pid in found:
             with suppress(ProcessLookupError):
@@ -189,13 +189,13 @@ class Soak:
         served = [r[1:3] for r in self.pbx.requests if r.status == 200 and not r.failure]
         self.served.update(served)
         earlier, self.read = self.read, self.hours_read()
-        rows, asked = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}
+        rows, read = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}
         marked = {row for row, hour in self.legs.items() if hour in self.read}
         problems: dict[str, set[Any]] = {
             "served twice in one run": {hour for hour in served if served.count(hour) > 1},
             "in the table, but not on the PBX": rows - self.legs.keys(),
             "read according to the state, but not in the table": marked - rows,
-            "read according to the state, but never served": asked - self.served,
+            "read according to the state, but never served": read - self.served,
             "no longer in the state": earlier - self.read,
         }
         for problem, found in problems.items():

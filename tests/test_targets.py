@@ -127,22 +127,22 @@ def target(
 
 
 def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) -> None:
-    """Two runs cover a clock change, and a third reads legs again that have changed."""
+    """Two runs cover a clock change, and a third reads changed legs again."""
     state = target.run(pbx, start_date=START, end_date=MIDDLE)
-    half = expected_legs(pbx, START, MIDDLE)
-    assert target.rows() == expected_rows(half, target.empty)
+    early = expected_legs(pbx, START, MIDDLE)
+    assert target.rows() == expected_rows(early, target.empty)
     time.sleep(0 if target.upserts else 1)  # target-csv names its files by the second
     state = target.run(pbx, start_date=START, end_date=END, state=state)
     legs = expected_legs(pbx, START, END)
     assert target.rows() == expected_rows(legs, target.empty)
     assert any("李小龍" in row for row in target.rows())
 
-    changed = [dataclasses.replace(leg, tag="Rückruf") for leg in half]
+    changed = [dataclasses.replace(leg, tag="Rückruf") for leg in early]
     pbx.legs = changed
     time.sleep(0 if target.upserts else 1)
     hours = {"start_date": START, "end_date": MIDDLE, "lookback_hours": 4}
     target.run(pbx, **hours, state=state)
-    kept = changed + legs[len(half) :] if target.upserts else legs + changed
+    kept = changed + legs[len(early) :] if target.upserts else legs + changed
     assert target.rows() == expected_rows(kept, target.empty)
 
     if target.query:
@@ -190,7 +190,7 @@ def install_loader(install: Install, name: str) -> Path:
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
 def test_state_is_handed_over_after_each_batch(target: Target, pbx: Simulator) -> None:
-    """The tap is still waiting for a response."""
+    """The last request stalls, so the run does not end."""
     pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
     config = target.config | {"batch_size_rows": 5}
     with start(target.folder, [target.program], config, pbx, **MORNING) as (tap, process):
@@ -219,7 +219,7 @@ def test_jsonl_hands_over_state_only_at_the_end(
 def test_full_disk_leaves_half_a_line_and_no_state(
     install: Install, tmp_path: Path, pbx: Simulator
 ) -> None:
-    """A limit on the file's size simulates the full disk, and the next run completes the file."""
+    """A limit on the file's size simulates the full disk. The next run starts over."""
     target = install_loader(install, "target-jsonl")
     config = jsonl_config(tmp_path)
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"

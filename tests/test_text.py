@@ -7,7 +7,6 @@ import pendulum
 from tap_noojee.text import describe_plan, describe_progress, describe_result, humanize, pluralize
 
 NOON = pendulum.datetime(2021, 9, 20, 12, tz="Australia/Melbourne")
-
 DAY = 86400
 
 

@@ -68,7 +68,7 @@ PBX = "https://pbx.example.com"
 PROXY_UNREACHABLE = "the proxy did not connect to pbx.example.com:443 (Connection refused)"
 
 UNREACHABLE = [
-    # The URL, an environment variable, a part of the error, and the number of attempts.
+    # Each entry has a URL, an environment variable, a part of the error, and the attempts made.
     ("http://127.0.0.1:9", "", "127.0.0.1:9: Connection refused", 5),
     ("https://SERVER", "", "no connection to 127.0.0.1:", 5),
     (PBX, "", "pbx.example.com:443: Name or service not known", 5),
@@ -141,7 +141,7 @@ def test_key_is_added_once_to_every_form_of_url() -> None:
 
 
 class VeryImpatientClock(FakeClock):
-    """A clock that allows a request 0.1 s: enough to connect, but not for a response."""
+    """A clock that allows a request 0.1 s, enough to connect but not to get a response."""
 
     @override
     def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
@@ -151,7 +151,6 @@ class VeryImpatientClock(FakeClock):
 
 LEG = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "6468", "Leg": "1"}
 GOOD = json.dumps([LEG]).encode()
-
 
 BROKEN = [
     (b"", "broke"),
@@ -278,16 +277,15 @@ def test_array_may_have_64_mib_and_error_bodies_are_cut_off() -> None:
 def test_time_limit_covers_connecting_and_the_whole_response() -> None:
     for step in (8.5, 8.6):
         # Each reading of the clock is one step after the last.
-        times = itertools.count(0, step)
-        slow = transport(lambda times=times: next(times))  # type: ignore[misc]
-        assert slow.time_limit == 17
+        connection = transport(itertools.count(0, step).__next__)
+        assert connection.time_limit == 17
         with requests_mock.Mocker() as server:
             server.post(requests_mock.ANY, content=b" " * 2**16)
             if step * 2 > 17:
                 with pytest.raises(TransientError, match="no complete response"):
-                    slow.post("method?hour=3")
+                    connection.post("method?hour=3")
             else:
-                assert len(slow.post("method?hour=3").body) == 2**16
+                assert len(connection.post("method?hour=3").body) == 2**16
 
 
 def test_requests_ignore_netrc_and_redirects(

@@ -88,10 +88,8 @@ def test_state_is_held_until_the_first_record(output: Output) -> None:
     assert output.messages[4:] == ["4"]
 
 
-def test_run_without_records_writes_state_after_fifty_hours_and_at_the_end(
-    output: Output,
-) -> None:
-    assert MAX_HELD_STATES == 2 + 50  # the input state, the run's own first, and one for each hour
+def test_run_without_records_writes_every_52nd_state_and_the_last(output: Output) -> None:
+    assert MAX_HELD_STATES == 2 + 50  # the state passed in, the run's own first one, and 50 hours
     writer = LineWriter()
     for number in range(1, 121):
         writer.write_message(state(number))
