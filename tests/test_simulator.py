@@ -164,8 +164,8 @@ def test_clock_and_date_format_can_be_set() -> None:
     now = datetime(2021, 9, 14, 15, 59, 30, tzinfo=MELBOURNE)
     with Simulator(clock=lambda: now, dates="timestamp") as pbx:
         response = post(pbx)
-    assert response.headers["Date"] == "Tue, 14 Sep 2021 05:59:30 GMT"
-    assert response.json()[0]["callend"] == "2021-09-14 15:03:34.0"
+        assert response.headers["Date"] == "Tue, 14 Sep 2021 05:59:30 GMT"
+        assert response.json()[0]["callend"] == "2021-09-14 15:03:34.0"
 
 
 def test_failures_are_served_in_order_until_used_up(pbx: Simulator) -> None:
