@@ -21,7 +21,7 @@ VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["proj
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist, and the wheel from it, and return their folder."""
+    """Build the sdist, then the wheel from it, and return their folder."""
     folder = tmp_path_factory.mktemp("package")
     copy_source(folder / "source")
     run(find_uv_bin(), "build", "--out-dir", folder / "dist", folder / "source")

@@ -85,7 +85,7 @@ GOOD = {"callend": DATE.format("AEST"), "CallRecordId": "6468", "Leg": "1", "Uni
 
 
 def two_legs(**changes: Any) -> bytes:
-    """Return a response with two legs, the second with these changes."""
+    """Return a response with two legs, with these changes to the second."""
     return http(json.dumps([GOOD, GOOD | {"Leg": "2"} | changes]))
 
 

@@ -29,7 +29,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snippet(calls: Path, containing: str, language: str) -> str:
-    """Return a block of docs/recipes.md, for a project in the test's folder."""
+    """Return a block of docs/recipes.md, adapted to a project in the test's folder."""
     text = block("docs/recipes.md", containing, language)
     assert "/srv/calls" in text
     return text.replace("/.venv/bin", "").replace("/srv/calls", str(calls.parent))

@@ -30,7 +30,7 @@ def _pbx() -> Iterator[None]:
 
 
 def test_batch_config_is_ignored(pbx: Simulator) -> None:
-    """The SDK would write STATE before the batch of records that it covers."""
+    """With batches, the SDK would write STATE before the records that it covers."""
     batch = {"encoding": {"format": "jsonl"}, "storage": {"root": "file:///nowhere"}}
     run = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-15", batch_config=batch)
     assert {message["type"] for message in run.messages} == {"SCHEMA", "RECORD", "STATE"}

@@ -196,7 +196,7 @@ def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
 
 
 def test_unknown_variables_cause_a_warning(pbx: Simulator) -> None:
-    """Meltano's variables, which have two underscores, and the log level cause none."""
+    """Meltano's own variables, with two underscores, and the log level cause no warning."""
     unknown = {
         "TAP_NOOJEE_STARTDATE": "",
         "TAP_NOOJEE__SELECT": "x",

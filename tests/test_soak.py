@@ -216,7 +216,7 @@ class Soak:
         return hours
 
     def rows(self) -> set[Row]:
-        """Return the rows of the table, which the target creates with its first write."""
+        """Return the table's rows, or none if the target has not created it yet."""
         try:
             rows = [(Leg(*row[:-1]), row[-1]) for row in self.server.query(QUERY)]
         except psycopg.errors.UndefinedTable:

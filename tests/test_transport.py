@@ -141,7 +141,7 @@ def test_key_is_added_once_to_every_form_of_url() -> None:
 
 
 class VeryImpatientClock(FakeClock):
-    """A clock that allows a request 0.1 s, enough to connect but not to get a response."""
+    """A clock that allows a request 0.1 s: enough to connect, but not to get a response."""
 
     @override
     def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
@@ -227,7 +227,7 @@ def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:
 
 
 def with_cause(error: Exception, cause: Exception, *, implicitly: bool = False) -> Exception:
-    """Return the error, with this cause or, if `implicitly`, this context."""
+    """Return the error with this cause, or with this context if `implicitly`."""
     setattr(error, "__context__" if implicitly else "__cause__", cause)
     return error
 

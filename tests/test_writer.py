@@ -50,7 +50,7 @@ class Output(io.RawIOBase):
 
 @pytest.fixture(params=["buffered", "unbuffered"])
 def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Output:
-    """The standard output, with Python's buffer or without it."""
+    """Standard output, with and without Python's buffer."""
     raw = Output()
     stream: Any = raw if request.param == "unbuffered" else io.BufferedWriter(raw)
     stdout = io.TextIOWrapper(stream, write_through=stream is raw)
