@@ -1,4 +1,4 @@
-"""A new project, created by the README's commands, and the recipes in it."""
+"""The README's commands for a new project, and the recipes of the other pages."""
 
 import dataclasses
 import json
@@ -27,11 +27,11 @@ pytest_plugins = ["projects"]
 
 RECIPES, OPERATION = "docs/recipes.md", "docs/operation.md"
 PERIOD = ("2021-09-14T15:00:00", "2021-09-14T16:00:00")
-INTO_POSTGRES = ("run", "tap-noojee", "target-postgres")
+RUN_PIPELINE = ("run", "tap-noojee", "target-postgres")
 
 
-def ends(server: Postgres, table: str = "tap_noojee.recordings") -> list[datetime]:
-    """Return the `callend` of each row, in UTC."""
+def stored_ends(server: Postgres, table: str = "tap_noojee.recordings") -> list[datetime]:
+    """Return the `callend` of each row in UTC, in order."""
     rows = server.query(f"SELECT callend FROM {table} ORDER BY callend")  # noqa: S608
     return [callend.replace(tzinfo=UTC) for (callend,) in rows]
 
@@ -41,8 +41,8 @@ def expected_ends(pbx: Simulator, start: str = PERIOD[0], end: str = PERIOD[1]) 
 
 
 @pytest.fixture
-def tools(own: Project, tmp_path: Path) -> dict[str, str]:
-    """Variables with which `uv tool install` installs into the test's folder."""
+def uv_variables(own: Project, tmp_path: Path) -> dict[str, str]:
+    """Variables that make `uv tool install` install into the test's folder."""
     folders = (tmp_path / "bin", own.root.parent / "tap-noojee" / ".uv" / "bin")
     return {
         "PATH": os.pathsep.join([*map(str, (*folders, own.bin)), own.environment["PATH"]]),
@@ -52,10 +52,10 @@ def tools(own: Project, tmp_path: Path) -> dict[str, str]:
 
 
 def test_readme_commands_make_one_successful_request(first_steps: FirstSteps) -> None:
-    """The simulator rejects every key but the README's with 403."""
+    """The simulator returns 403 for any key except the README's."""
     assert first_steps.statuses == [200], first_steps.printed
     content = (first_steps.project.root / "meltano.yml").read_text("utf-8")
-    assert str(first_steps.project.root.parent) not in content
+    assert str(first_steps.project.root.parent) not in content  # no absolute path
 
 
 def test_nightly_lookback_and_edited_state_read_hours_again(
@@ -67,7 +67,7 @@ def test_nightly_lookback_and_edited_state_read_hours_again(
     text = block("README.md", "meltano add target-postgres", "sh")
     own.shell(text[text.index("meltano run") :])
     day = expected_ends(pbx, "2021-09-14")
-    assert ends(server) == day
+    assert stored_ends(server) == day
 
     pbx.requests.clear()
     crontab = block(OPERATION, "LOOKBACK", "crontab")
@@ -75,46 +75,46 @@ def test_nightly_lookback_and_edited_state_read_hours_again(
     own.shell(nightly)
     assert requested_hours(pbx) == [("2021-09-14", hour) for hour in range(16)]
 
-    before, after = (json.loads(one)["hours_read"] for one in blocks(RECIPES, "json"))
-    get, put = (block(RECIPES, f"meltano state {verb}", "sh") for verb in ("get", "set"))
-    own.shell(get)
+    before, after = (json.loads(part)["hours_read"] for part in blocks(RECIPES, "json"))
+    get_state, set_state = (block(RECIPES, f"state {verb}", "sh") for verb in ("get", "set"))
+    own.shell(get_state)
     path = own.root / "state.json"
     state = json.loads(path.read_text("utf-8"))
     bookmark = state["singer_state"]["bookmarks"]["recordings"]
     assert bookmark["hours_read"] == before
     bookmark["hours_read"] = after
     path.write_text(json.dumps(state), "utf-8")
-    own.shell(put, answer="y\n")
+    own.shell(set_state, answer="y\n")
     pbx.requests.clear()
-    own.meltano(*INTO_POSTGRES)
+    own.meltano(*RUN_PIPELINE)
     assert requested_hours(pbx) == [("2021-09-14", 12), ("2021-09-14", 13)]
-    assert ends(server) == day
+    assert stored_ends(server) == day
 
 
-def test_rehearsal_does_not_spoil_the_real_load(
-    own: Project, pbx: Simulator, server: Postgres, tools: dict[str, str]
+def test_rehearsal_does_not_affect_the_real_load(
+    own: Project, pbx: Simulator, server: Postgres, uv_variables: dict[str, str]
 ) -> None:
     own.load_into(server)
     own.load_into(server, "rehearsal")
     own.environment |= {"TAP_NOOJEE_START_DATE": PERIOD[0], "TAP_NOOJEE_END_DATE": PERIOD[1]}
-    own.shell(block(OPERATION, "environment add rehearsal", "sh"), env=tools)
-    assert ends(server, "rehearsal.recordings") == expected_ends(pbx)
+    own.shell(block(OPERATION, "environment add rehearsal", "sh"), env=uv_variables)
+    assert stored_ends(server, "rehearsal.recordings") == expected_ends(pbx)
     own.read(pbx, *PERIOD, TAP_NOOJEE_API_URL=pbx.url.replace("127.0.0.1", "localhost"))
-    own.meltano(*INTO_POSTGRES)
-    assert ends(server) == expected_ends(pbx)
+    own.meltano(*RUN_PIPELINE)
+    assert stored_ends(server) == expected_ends(pbx)
 
-    # A state from another PBX, as after a rehearsal in the same environment, stops the run.
+    # After a rehearsal in the same environment, the state is from another PBX, so the run stops.
     own.read(pbx, *PERIOD)
-    printed = own.meltano(*INTO_POSTGRES, status=1)
+    printed = own.meltano(*RUN_PIPELINE, status=1)
     assert "state: written with pbx 'localhost', but this run uses '127.0.0.1'" in printed
     assert "Traceback" not in printed
     own.shell(block(OPERATION, "state clear", "sh"), answer="y\n")
     server.execute(block(OPERATION, "DROP TABLE", "sql"))
-    own.meltano(*INTO_POSTGRES)
-    assert ends(server) == expected_ends(pbx)
+    own.meltano(*RUN_PIPELINE)
+    assert stored_ends(server) == expected_ends(pbx)
 
 
-def test_scheduled_job_keeps_the_state_of_meltano_run(
+def test_scheduled_job_uses_the_state_of_meltano_run(
     own: Project, pbx: Simulator, server: Postgres
 ) -> None:
     own.read(pbx, *PERIOD)
@@ -122,24 +122,25 @@ def test_scheduled_job_keeps_the_state_of_meltano_run(
     own.shell(block(RECIPES, "schedule add", "sh"))
     own.meltano("schedule", "run", "hourly")
     assert own.hours_read() == [("2021-09-14T15:00", "2021-09-14T16:00")]
-    assert ends(server) == expected_ends(pbx)
+    assert stored_ends(server) == expected_ends(pbx)
 
+    # Without a job, the schedule has a state of its own, so it reads the hour again.
     plugins = ("--extractor", "tap-noojee", "--loader", "target-postgres")
     own.meltano("schedule", "add", "second", *plugins, "--interval", "10 * * * *")
     own.meltano("schedule", "run", "second")
     assert requested_hours(pbx) == [("2021-09-14", 15)] * 2
 
 
-def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Postgres) -> None:
+def test_pbxs_can_have_separate_tables_or_share_one(own: Project, server: Postgres) -> None:
     end = datetime(2021, 9, 14, 5, 30, tzinfo=UTC)
-    shared = 'SELECT pbx, "CallRecordId", "Leg", "Source" FROM noojee.recordings ORDER BY 1, 2, 3'
+    query = 'SELECT pbx, "CallRecordId", "Leg", "Source" FROM noojee.recordings ORDER BY 1, 2, 3'
     loader = "target-postgres"
-    both = ("run", "tap-noojee--sydney", loader, "tap-noojee--perth", loader)
+    run_both = ("run", "tap-noojee--sydney", loader, "tap-noojee--perth", loader)
     for schema in ("noojee", "noojee_sydney", "noojee_perth"):
         own.load_into(server, schema)
 
     def legs(source: str) -> list[Leg]:
-        """Return legs that have the same ids on each PBX."""
+        """Return two legs, whose ids are the same on each PBX."""
         return [Leg(end, end, "1", leg, source=source) for leg in (1, 2)]
 
     with (
@@ -150,11 +151,11 @@ def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Po
         for name, pbx in (("SYDNEY", sydney), ("PERTH", perth)):
             own.environment[f"TAP_NOOJEE__{name}_API_URL"] = pbx.url
             own.environment[f"TAP_NOOJEE__{name}_API_KEY"] = pbx.api_key
-        own.meltano(*both)
+        own.meltano(*run_both)
         assert requested_hours(sydney) == [("2021-09-14", 15)]
         assert requested_hours(perth) == [("2021-09-14", 13)]
         for schema in ("noojee_sydney", "noojee_perth"):
-            assert ends(server, f"{schema}.recordings") == [end, end]
+            assert stored_ends(server, f"{schema}.recordings") == [end, end]
 
         server.execute("ALTER SCHEMA noojee_sydney RENAME TO noojee")
         server.execute(block(RECIPES, "ALTER TABLE", "sql"))
@@ -163,9 +164,9 @@ def test_several_pbxs_have_their_own_table_or_share_one(own: Project, server: Po
             own.change("extractors", f"tap-noojee--{name}", **yaml.safe_load(recipe))
         sydney.legs = legs("201")
         own.environment["TAP_NOOJEE_LOOKBACK_HOURS"] = "1"
-        own.meltano(*both)
+        own.meltano(*run_both)
         assert len(sydney.requests) == len(perth.requests) == 2
-    assert server.query(shared) == [
+    assert server.query(query) == [
         (name, "1", leg, source)
         for name, source in (("perth", "800"), ("sydney", "201"))
         for leg in (1, 2)
@@ -178,7 +179,7 @@ def test_job_loads_one_pbx_into_two_targets(own: Project, server: Postgres) -> N
         own.read(pbx, *PERIOD, TAP_NOOJEE_REQUEST_INTERVAL="5")
         own.shell(block(RECIPES, "meltano job add both", "sh"))
         statuses = [request.status for request in pbx.requests]
-        assert ends(server) == expected_ends(pbx)
+        assert stored_ends(server) == expected_ends(pbx)
     # On a slow machine, the second tap starts so late that nothing is rejected.
     assert statuses in ([200, 429, 200], [200, 200])
     assert len(own.records) == 4
@@ -194,9 +195,9 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_p
     hashed = sha256(b"a-long-random-text500").hexdigest()
     assert [record["Source"] for record in own.records] == [hashed] * 4
 
-    # A shorter salt, without Meltano.
+    # Run the mapper itself with a shorter salt, to see its exit code and output.
     (mapper,) = own.content["plugins"]["mappers"]
-    config = mapper["mappings"][0]["config"] | {"stream_map_config": {"salt": "fifteen are few"}}
+    config = mapper["mappings"][0]["config"] | {"stream_map_config": {"salt": "15-character-xx"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     program = own.root / ".meltano/mappers" / mapper["name"] / "venv/bin" / mapper["executable"]
     done = subprocess.run(
@@ -215,7 +216,7 @@ from target_postgres.target import TargetPostgres
 TargetPostgres._MAX_RECORD_AGE_IN_MINUTES = 0
 TargetPostgres.cli()
 """
-"""target-postgres that hands over STATE at once, not every five minutes."""
+"""A target-postgres that hands over STATE immediately, instead of every five minutes."""
 
 
 def test_interrupted_run_keeps_the_last_state_from_the_target(
@@ -227,12 +228,12 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
     target.chmod(0o755)
     own.change("loaders", "target-postgres", executable=str(target))
     own.load_into(server)
-    moments = [datetime(2021, 9, 14, hour, 30, tzinfo=UTC) for hour in range(2, 6)]
-    legs = [Leg(moment, moment, str(moment.hour)) for moment in moments]
+    ends = [datetime(2021, 9, 14, hour, 30, tzinfo=UTC) for hour in range(2, 6)]
+    legs = [Leg(end, end, str(end.hour)) for end in ends]
     with Simulator(legs=legs) as pbx:
         own.read(pbx, "2021-09-14T12:00:00", PERIOD[1])
         pbx.failures.append(Failure("stall", ("2021-09-14", 15)))
-        with own.start(*INTO_POSTGRES) as process:
+        with own.start(*RUN_PIPELINE) as process:
             wait_until(lambda: own.hours_read() or process.poll() is not None, seconds=60)
             assert process.poll() is None
             process.send_signal(signal.SIGTERM)
@@ -242,9 +243,9 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
         assert first == "2021-09-14T12:00"
         pbx.failures.clear()
         pbx.requests.clear()
-        own.meltano(*INTO_POSTGRES)
+        own.meltano(*RUN_PIPELINE)
         assert requested_hours(pbx)[0] == ("2021-09-14", datetime.fromisoformat(last).hour)
-        assert ends(server) == moments
+        assert stored_ends(server) == ends
 
 
 def test_upgrade_installs_the_new_version(own: Project, tmp_path: Path) -> None:
@@ -254,23 +255,23 @@ def test_upgrade_installs_the_new_version(own: Project, tmp_path: Path) -> None:
     text = (origin / "pyproject.toml").read_text("utf-8")
     (origin / "pyproject.toml").write_text(re.sub(r"(?m)^version = .*", 'version = "99"', text))
     commit(origin, "Raise the version")
-    upgraded = tmp_path / "clone"
-    run("git", "clone", "-q", origin, upgraded)
-    run("git", "reset", "-q", "--hard", "HEAD~1", cwd=upgraded)
+    outdated = tmp_path / "clone"
+    run("git", "clone", "-q", origin, outdated)
+    run("git", "reset", "-q", "--hard", "HEAD~1", cwd=outdated)
     assert own.plugin("extractors", "tap-noojee")["pip_url"] == "../tap-noojee"
-    own.change("extractors", "tap-noojee", pip_url=str(upgraded))
-    own.shell(block(RECIPES, "--clean", "sh").replace("../tap-noojee", str(upgraded)))
+    own.change("extractors", "tap-noojee", pip_url=str(outdated))
+    own.shell(block(RECIPES, "--clean", "sh").replace("../tap-noojee", str(outdated)))
     installed = own.root / ".meltano" / "extractors" / "tap-noojee" / "venv" / "bin" / "tap-noojee"
     assert "v99" in run(installed, "--version")
 
 
 def test_readme_commands_work_without_meltano(
-    own: Project, pbx: Simulator, tools: dict[str, str], tmp_path: Path
+    own: Project, pbx: Simulator, uv_variables: dict[str, str], tmp_path: Path
 ) -> None:
-    """A failed run keeps its progress, and a run that fails at once keeps the old state."""
+    """A failed run keeps its progress, and a run that fails immediately keeps the old state."""
     folder = own.root.parent / "plain"
     folder.mkdir()
-    environment = own.environment | tools
+    environment = own.environment | uv_variables
     plain = dataclasses.replace(own, root=folder, environment=environment, bin=tmp_path / "bin")
     config = json.loads(block("README.md", '"api_key"', "json")) | {"api_url": pbx.url}
     config |= {"start_date": PERIOD[0], "end_date": "2021-09-14T17:00", "request_interval": 0}
@@ -279,6 +280,7 @@ def test_readme_commands_work_without_meltano(
     target = block("README.md", "destination_path", "json")
     (folder / "target.json").write_text(target)
     (folder / json.loads(target)["destination_path"]).mkdir()
+    # Like an interactive shell, continue after a command that fails.
     script = "set +e\n" + block("README.md", "pipefail", "bash")
 
     plain.shell(block("README.md", "uv tool install", "sh"))
@@ -296,7 +298,7 @@ def test_readme_commands_work_without_meltano(
     written = [json.loads(line)["callend"] for line in lines]
     assert written == [end.isoformat() for end in expected_ends(pbx, end="2021-09-14T17:00")]
 
-    # The recipes for an upgrade and a SOCKS proxy.
+    # Run the recipes for an upgrade and for a SOCKS proxy.
     plain.shell(block(RECIPES, "--reinstall", "sh"))
     plain.shell(block(RECIPES, "PySocks", "sh"))
     proxy = {"HTTPS_PROXY": "socks5h://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}

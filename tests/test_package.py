@@ -21,7 +21,7 @@ VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["proj
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist, and the wheel from it, from a copy without earlier build files."""
+    """Build the sdist, then the wheel from it, and return their folder."""
     folder = tmp_path_factory.mktemp("package")
     copy_source(folder / "source")
     run(find_uv_bin(), "build", "--out-dir", folder / "dist", folder / "source")
@@ -45,7 +45,7 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @slow
 def test_distributions_pass_twine_check(dist: Path) -> None:
-    """This also renders the README as the package index does."""
+    """The check also renders the README as PyPI does."""
     files = sorted(path.name for path in dist.iterdir() if path.suffix in {".gz", ".whl"})
     assert len(files) == 2
     run(sys.executable, "-m", "twine", "check", "--strict", *files, cwd=dist)

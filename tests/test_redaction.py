@@ -1,4 +1,4 @@
-"""The API key appears in no output, whatever fails and however much is logged."""
+"""The API key appears in no output, whatever fails and at any log level."""
 
 import json
 import logging
@@ -19,11 +19,11 @@ from tap_noojee.redaction import REDACTED, KeyAdapter, contains_key, safe_excerp
 from tap_noojee.simulator import Simulator
 
 UUID = "5f0c7a52-1c1e-4d6a-9f3b-6a1d2e8b7c90"
-ODD = "k3y/wxyh+o0d=chqrs&m9rz%20"
+SPECIAL = "k3y/wxyh+o0d=chqrs&m9rz%20"
 """A key with characters that URLs and pages encode."""
 
 
-def test_excerpts_have_one_line_of_200_characters_without_the_key() -> None:
+def test_excerpt_is_one_line_of_at_most_200_characters_without_the_key() -> None:
     for text, excerpt in {
         "short text": "short text",
         "one\ntwo\x00three\u2028": "one two three ",
@@ -60,9 +60,7 @@ def test_adapter_adds_the_encoded_key_once() -> None:
     assert "a%2Fb" not in str(request.url)
 
 
-def test_log_lines_of_urllib3_lose_the_key_and_the_cause(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_urllib3_logs_no_key_and_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for name in ("urllib3.connectionpool", "urllib3.util.retry"):
         logger = logging.getLogger(name)
@@ -77,29 +75,29 @@ def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
     return "\r\n".join(head).encode() + content
 
 
-def message(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
-    """Return a response with a status object."""
+def status_response(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
+    """Return a response whose body is the vendor's status object."""
     return http(json.dumps({"Code": code, "Message": text}), status)
 
 
-JAVA = "Tue Sep 14 15:03:34 {} 2021"
-GOOD = {"callend": JAVA.format("AEST"), "CallRecordId": "6468", "Leg": "1", "UniqueId": "1.1"}
+DATE = "Tue Sep 14 15:03:34 {} 2021"
+GOOD = {"callend": DATE.format("AEST"), "CallRecordId": "6468", "Leg": "1", "UniqueId": "1.1"}
 
 
-def legs(**changes: Any) -> bytes:
-    """Return a response with two legs, the second with changes."""
+def two_legs(**changes: Any) -> bytes:
+    """Return a response with two legs, with these changes to the second."""
     return http(json.dumps([GOOD, GOOD | {"Leg": "2"} | changes]))
 
 
 RESPONSES: dict[str, Callable[[str, str], bytes]] = {
-    # A part of the log, and the response for a key and a target.
-    "status 400": lambda key, _: message(quote(key, safe=""), "400 x"),
-    "status 401": lambda key, _: message(key, "401 x", code=key),
-    "status 403": lambda _, target: message(target, "403 x"),
-    "status 404": lambda key, target: message({"url": [target, {key: key}]}, "404 x"),
-    "status 429": lambda key, _: message(key[-8:], "429 x"),
-    "no more requests": lambda key, _: message(f"wait a bit and retry {key}", "400 x"),
-    "status 200": lambda key, _: message(f"{key} is not known", "200 OK"),
+    # Each entry maps a part of the log to a response, made from the key and the request's target.
+    "status 400": lambda key, _: status_response(quote(key, safe=""), "400 x"),
+    "status 401": lambda key, _: status_response(key, "401 x", code=key),
+    "status 403": lambda _, target: status_response(target, "403 x"),
+    "status 404": lambda key, target: status_response({"url": [target, {key: key}]}, "404 x"),
+    "status 429": lambda key, _: status_response(key[-8:], "429 x"),
+    "no more requests": lambda key, _: status_response(f"wait a bit and retry {key}", "400 x"),
+    "status 200": lambda key, _: status_response(f"{key} is not known", "200 OK"),
     "status 500": lambda key, target: http(f"<html>{target} {key}", f"500 {key}"),
     "status 503": lambda key, _: http(
         "", "503 x", f"Retry-After: {key}", f"Set-Cookie: k={key}", f"Date: {key}"),
@@ -112,37 +110,37 @@ RESPONSES: dict[str, Callable[[str, str], bytes]] = {
     "is truncated": lambda key, _: OK + f"Transfer-Encoding: chunked\r\n\r\n{key}\r\n".encode(),
     "Content-Encoding": lambda key, _: http(key, "200 x", "Content-Encoding: gzip"),
     "0 legs": lambda key, _: OK + f"Content-Length: {key}\r\n\r\n[]".encode(),
-    "windows-1252": lambda key, _: legs(Tag="TAG").replace(b"TAG", b"\xeb" * 3).replace(
+    "windows-1252": lambda key, _: two_legs(Tag="TAG").replace(b"TAG", b"\xeb" * 3).replace(
         b"OK", f"OK\r\nContent-Type: a/b; charset={quote(key)}".encode()),
-    # A header without a colon.
-    "2 legs": lambda key, target: legs().replace(
+    # The additional header has no colon.
+    "2 legs": lambda key, target: two_legs().replace(
         b"\r\n", f"\r\nX {target} {key}\r\n".encode(), 1),
     "redirects to https://a.b": lambda _, target: http("", "302 x", f"Location: https://a.b{target}"),
     "redirects to (not shown": lambda key, _: http(
         "", "307 x", f"Location: https://{quote(key, safe='')}@example.com"),
-    "record 2: Duration": lambda key, _: legs(Duration=f"4 {quote(key)}"),
-    "record 2: Leg": lambda key, _: legs(Leg=[key]),
-    "record 2: CallRecordId": lambda key, _: legs(CallRecordId=key * 20),
-    "record 2: Tag": lambda key, _: legs(Tag={key: key}),
-    "record 2: callend": lambda key, _: legs(callend=JAVA.format(key)),
-    "record 2: Start": lambda key, _: legs(Start=JAVA.format(key[:8])),
+    "record 2: Duration": lambda key, _: two_legs(Duration=f"4 {quote(key)}"),
+    "record 2: Leg": lambda key, _: two_legs(Leg=[key]),
+    "record 2: CallRecordId": lambda key, _: two_legs(CallRecordId=key * 20),
+    "record 2: Tag": lambda key, _: two_legs(Tag={key: key}),
+    "record 2: callend": lambda key, _: two_legs(callend=DATE.format(key)),
+    "record 2: Start": lambda key, _: two_legs(Start=DATE.format(key[:8])),
     "record 1 is not": lambda key, _: http(json.dumps([key])),
-    "not in the schema": lambda key, _: legs(**{key: "", quote(key): ""}),
+    "not in the schema": lambda key, _: two_legs(**{key: "", quote(key): ""}),
     "different UniqueIds": lambda key, _: http(json.dumps(
         [GOOD | {"CallRecordId": key, "UniqueId": name} for name in (key, "2")])),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("key", [UUID, pytest.param(ODD, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("key", [UUID, pytest.param(SPECIAL, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("expected", RESPONSES)
 def test_no_response_makes_the_tap_log_the_key(
     expected: str, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    sent = []
+    targets = []
 
     def respond(connection: socket.socket, target: str) -> None:
-        sent.append(target)
+        targets.append(target)
         connection.sendall(RESPONSES[expected](key, target))
 
     with serving(respond) as host:
@@ -150,13 +148,13 @@ def test_no_response_makes_the_tap_log_the_key(
     log = log_of(run, caplog)
     assert expected in log
     assert leaks(log, key) == []
-    assert all(f"apiKey={quote(key, safe='')}&" in target for target in sent)
-    assert sent
+    assert all(f"apiKey={quote(key, safe='')}&" in target for target in targets)
+    assert targets
 
 
-def test_command_prints_no_key_at_debug(tmp_path: Path) -> None:
+def test_command_prints_no_key_at_debug_level(tmp_path: Path) -> None:
     env = environment(TAP_NOOJEE_LOGLEVEL="DEBUG", TAP_NOOJEE_API_KEY=UUID)
-    with serving(at_once(message(f"rejected: {UUID}", "403 x"))) as host:
+    with serving(at_once(status_response(f"rejected: {UUID}", "403 x"))) as host:
         config = SAMPLE_HOUR | {"api_url": f"http://{host}"}
         argv = arguments(tmp_path, Simulator(), "--config=ENV", **config)
         for options, status in (["--test"], 1), (["--about"], 0):
@@ -167,7 +165,7 @@ def test_command_prints_no_key_at_debug(tmp_path: Path) -> None:
 
 
 def test_leaks_finds_every_form_of_the_key() -> None:
-    for key in (UUID, ODD):
+    for key in (UUID, SPECIAL):
         encoded = [quote(key), quote(key, safe=""), quote(quote(key))]
         for form in (key, key.upper(), key[5:13], *encoded):
             assert leaks(f"one\nx{form}x\nthree", key) == [f"x{form}x"]

@@ -1,4 +1,4 @@
-"""Responses: the legs that they contain, or the error that they raise."""
+"""Responses: the raw legs that they contain, or the errors that they raise."""
 
 import json
 import logging
@@ -37,47 +37,45 @@ from tap_noojee.simulator import Failure, Simulator
 
 NOW = datetime(2022, 6, 1, tzinfo=UTC)
 BODIES = {path.name: path.read_bytes() for path in Path(__file__).parent.glob("responses/*.json")}
-TEXT = b"".join(BODIES.values()).lower()
-NEWER_FIELDS = [name for name in FIELDS if b'"%b"' % name.lower().encode() not in TEXT]
-"""Fields that the schema got after these bodies."""
+BODY_TEXT = b"".join(BODIES.values()).lower()
+NEWER_FIELDS = [name for name in FIELDS if b'"%b"' % name.lower().encode() not in BODY_TEXT]
+"""Fields that were added to the schema after these bodies were written."""
 
 
 def decode(
     body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> DecodedBody:
-    """Parse one response."""
+    """Parse a response with this body."""
     return parse_response(Response(status, headers or {}, bytearray(body)), "the-key-01", NOW)
 
 
-def error(*response: Any) -> RequestError:
-    """The error of one response."""
+def error_of(*response: Any) -> RequestError:
+    """Return the error that a response raises. Parameters as for `decode`."""
     with pytest.raises(RequestError) as raised:
         decode(*response)
     return raised.value
 
 
 def one_leg(**raw: str) -> bytes:
-    """An array of one leg; the given values are JSON."""
+    """Return an array of one leg, with these JSON values for some fields."""
     fields = dict.fromkeys(FIELDS, '"x"') | raw
     return f"[{{{', '.join(f'{json.dumps(n)}: {v}' for n, v in fields.items())}}}]".encode()
 
 
-def tag(value: str | bytes, content_type: str = "application/json") -> tuple[Any, DecodedBody]:
-    """The Tag of a leg with this JSON value, and the decoded response."""
-    body = one_leg(Tag="TAG").replace(
-        b"TAG", value if isinstance(value, bytes) else value.encode()
-    )
+def tag_of(value: str | bytes, content_type: str = "application/json") -> tuple[Any, DecodedBody]:
+    """Decode a leg whose Tag is this JSON value, and return the Tag and the decoded response."""
+    raw = value if isinstance(value, bytes) else value.encode()
+    body = one_leg(Tag="TAG").replace(b"TAG", raw)
     decoded = decode(body, headers={"Content-Type": content_type})
     return decoded.legs[0].Tag, decoded
 
 
-# --- Bodies from public reports ---------------------------------------------------------------
-
+# --- Bodies that resemble public reports ------------------------------------------------------
 
 START = "2021-09-14T05:03:30+00:00"
 
 READABLE: dict[str, tuple[Any, ...]] = {
-    # A field, its values in the records in order, and a part of each warning.
+    # Each entry has a field, its value in each record, and a pattern for each warning.
     "zero-date.json": (
         "Start", [START, None, None], r"record 2: Start .*AEDT 2'",
         "record 3: Start '0000-00-00 00:00:00'",
@@ -102,7 +100,7 @@ def test_bad_response_affects_only_its_hour(name: str, caplog: pytest.LogCapture
     dates: dict[str, Any] = {"start_date": "2021-09-14T14:00", "end_date": "2021-09-14T17:00"}
     with Simulator(failures=[failure]) as pbx:
         run = run_tap(pbx, **dates)
-        again = run_tap(pbx, state=run.states[-1], **dates)
+        next_run = run_tap(pbx, state=run.states[-1], **dates)
         hours = [hour for _, hour in requested_hours(pbx)]
         before, correct, after = (
             as_rows(expected_legs(pbx, f"2021-09-14T{hour}:00", f"2021-09-14T{hour + 1}:00"))
@@ -112,18 +110,18 @@ def test_bad_response_affects_only_its_hour(name: str, caplog: pytest.LogCapture
     middle = run.records[len(before) : len(run.records) - len(after)]
     assert written[: len(before)] == before
     assert written[len(run.records) - len(after) :] == after
-    field, values, *parts = READABLE.get(name, ("Leg", []))
+    field, values, *patterns = READABLE.get(name, ("Leg", []))
     assert [record[field] for record in middle] == values
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    for line, part in zip(drop_missing(warnings, NEWER_FIELDS), parts, strict=True):
-        assert re.match(f"2021-09-14 15:00: .*{part}", line)
-    assert again.error is None
+    for line, pattern in zip(drop_missing(warnings, NEWER_FIELDS), patterns, strict=True):
+        assert re.match(f"2021-09-14 15:00: .*{pattern}", line)
+    assert next_run.error is None
     if problem := UNREADABLE.get(name):
         (failed,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert re.match(f"2021-09-14 15:00: .*{problem}", failed)
         assert isinstance(run.error, FailedHoursError)
         assert hours == [14, 15, 16, 15]
-        assert written_rows(again) == correct
+        assert written_rows(next_run) == correct
     else:
         assert run.error is None
         assert hours == [14, 15, 16]
@@ -132,7 +130,7 @@ def test_bad_response_affects_only_its_hour(name: str, caplog: pytest.LogCapture
 # --- Arrays -----------------------------------------------------------------------------------
 
 
-def test_arrays_are_decoded() -> None:
+def test_bom_and_whitespace_around_an_array_are_ignored() -> None:
     leg = dict.fromkeys(FIELDS, "x")
     for before, after in ((b"", b""), (b" \r\n\t", b" \r\n\t"), (b"\xef\xbb\xbf", b"")):
         assert decode(before + b"[]" + after) == DecodedBody([])
@@ -142,18 +140,18 @@ def test_arrays_are_decoded() -> None:
         assert asdict(found) == leg | {"Duration": "4"}
 
 
-def test_decoding_odd_legs_clears_the_body() -> None:
+def test_tolerant_decoding_clears_the_body_to_save_memory() -> None:
     body = bytearray(one_leg(Duration="4"))
     parse_response(Response(200, {}, body), "", NOW)
     assert not body
 
 
-def test_numbers_keep_their_form_and_other_values_are_left_for_the_reader() -> None:
+def test_numbers_become_text_and_other_values_keep_their_type() -> None:
     for number in ("0", "-0", "68", "68.0", "6.8E1", "1e999", "9" * 5000, "-1.50"):
-        assert tag(number)[0] == number
+        assert tag_of(number)[0] == number
     for constant in ("NaN", "Infinity", "-Infinity"):
-        assert isinstance(tag(constant)[0], float)
-    assert [tag(value)[0] for value in ("null", "true", "[1]")] == [None, True, ["1"]]
+        assert isinstance(tag_of(constant)[0], float)
+    assert [tag_of(value)[0] for value in ("null", "true", "[1]")] == [None, True, ["1"]]
     assert decode(b'[null, 1, "a", []]').legs == [None, "1", "a", []]
 
 
@@ -166,11 +164,11 @@ def test_field_names_are_matched_regardless_of_case() -> None:
         assert (decoded.unknown, decoded.missing) == (set(), set())
 
 
-def test_unknown_and_missing_fields_are_named() -> None:
+def test_unknown_and_missing_fields_are_listed() -> None:
     bare = b'[{"callend": "", "CallRecordId": "", "Leg": "", "Tag": ""}]'
     optional = set(FIELDS) - {"callend", "CallRecordId", "Leg", "Tag"}
     assert decode(bare).missing == optional
-    assert decode(b"[{}]").missing == optional | {"Tag"}  # the reader names the required ones
+    assert decode(b"[{}]").missing == optional | {"Tag"}  # LegReader checks the required ones
     assert decode(bare.replace(b"}]", b'}, {"DID": null}]')).missing == optional - {"DID"}
     assert decode(b"[]").missing == set()
     decoded = decode(one_leg(Team='{"a": [1]}', Agent="1", **{"\u2028": "1"}))
@@ -180,7 +178,7 @@ def test_unknown_and_missing_fields_are_named() -> None:
     assert len(many.unknown) == 20
 
 
-def test_last_of_two_equal_names_wins() -> None:
+def test_last_value_of_a_duplicate_field_is_kept() -> None:
     for raw in ('"a"', "[]", "7"):
         body = one_leg(Tag=raw)[:-2] + b', "Tag": "last"}]'
         assert decode(body).legs[0].Tag == "last"
@@ -189,7 +187,7 @@ def test_last_of_two_equal_names_wins() -> None:
 # --- Characters -------------------------------------------------------------------------------
 
 
-def test_characters_arrive_or_become_replacement_characters() -> None:
+def test_only_nul_and_lone_surrogates_are_replaced() -> None:
     for value, expected in [
         (rb'"\u0001\u001f"', "\x01\x1f"),
         (b'"\x01\x1f\t\n"', "\x01\x1f\t\n"),
@@ -204,13 +202,13 @@ def test_characters_arrive_or_become_replacement_characters() -> None:
         (b'"a\xed\xa0\x80b"', "a\ufffdb"),
         (b'"\xed\xa0\xbd\xed\xb1\x8b"', "\U0001f44b"),
     ]:
-        found, decoded = tag(value)
+        found, decoded = tag_of(value)
         assert found == expected
         assert decoded.replaced == ({"Tag"} if "\ufffd" in expected else set())
         assert decoded.charset == ""
 
 
-def test_charset_is_utf_8_or_as_declared_or_windows_1252() -> None:
+def test_charset_is_utf_8_or_the_declared_one_or_windows_1252() -> None:
     json_type = "application/json; charset="
     for value, content_type, expected, charset in [
         ("Zoë €".encode(), "text/plain; charset=iso-8859-1", "Zoë €", ""),
@@ -222,15 +220,14 @@ def test_charset_is_utf_8_or_as_declared_or_windows_1252() -> None:
         ("Живаго".encode("koi8-r"), json_type + "KOI8-R", "Живаго", "koi8-r"),
         (b"a\x81b", "", "a\ufffdb", "windows-1252"),
     ]:
-        found, decoded = tag(b'"%b"' % value, content_type)
+        found, decoded = tag_of(b'"%b"' % value, content_type)
         assert (found, decoded.charset) == (expected, charset), content_type
-    # Python knows these, but they are not charsets.
+    # None of these is a charset, although Python has codecs with the first five names.
     for name in ("base64", "idna", "punycode", "undefined", "rot13", "a\0b", "", "x" * 5000):
-        assert tag(b'"\xeb"', json_type + name)[0] == "ë"
+        assert tag_of(b'"\xeb"', json_type + name)[0] == "ë"
 
 
 # --- Bodies that cannot be read ---------------------------------------------------------------
-
 
 TRUNCATED = [
     *(b"[", b'[{"a": "b"}', b'[{"a": "b"},', b'[{"a": "b]', b'[{"a": "b\\'),
@@ -258,7 +255,7 @@ BROKEN = [
 
 def test_unreadable_body_raises_the_matching_error() -> None:
     for body, kind, detail in BROKEN:
-        raised = error(body)
+        raised = error_of(body)
         assert type(raised) is kind, body[:40]
         assert detail in str(raised)
 
@@ -276,7 +273,7 @@ def test_response_with_too_many_legs_is_rejected(monkeypatch: pytest.MonkeyPatch
         b"[" + b"{}," * limit + b"{}]",
         b"[" + b"[]," * limit + b"[]]",
     ):
-        raised = error(body)
+        raised = error_of(body)
         assert type(raised) is HourError
         assert "more values than 100 legs" in str(raised)
 
@@ -294,27 +291,27 @@ once a minute / limit was reached / limit reached
 """
 
 
-def test_rate_limits_are_recognised_by_status_or_words() -> None:
+def test_rate_limit_is_recognised_by_status_or_wording() -> None:
     words = [text.strip() for text in re.split(" / |\n", RATE_LIMITS) if text]
     cases = [(429, ""), (400, "x" * (MAX_MESSAGE_BYTES - 10) + "rate limit")]
     cases += [(status, text) for status in (400, 403, 500) for text in words]
     cases += [(status, words[-1]) for status in (200, 401, 404, 499)]
     for status, text in cases:
-        raised = error(text.encode(), status)
+        raised = error_of(text.encode(), status)
         assert type(raised) is RateLimitError, text[:50]
         assert f"status {status}" in str(raised)
         assert "`request_interval`" in str(raised)
 
 
-def test_other_words_are_not_a_rate_limit() -> None:
+def test_similar_words_and_login_pages_are_not_rate_limits() -> None:
     for words in ("limit", "unlimited", "no waiting", "every minute counts", "retry", "too late"):
-        assert type(error(words.encode(), 400)) is PossibleRateLimitError
+        assert type(error_of(words.encode(), 400)) is PossibleRateLimitError
     for status in (200, 401, 404):
         page = b"<form>Please wait and try again</form>"
-        assert type(error(page, status)) is RequestError
+        assert type(error_of(page, status)) is RequestError
 
 
-def test_each_status_raises_its_kind_of_error() -> None:
+def test_status_and_body_determine_the_error() -> None:
     longest = MAX_MESSAGE_BYTES - len(json.dumps({"Message": ""}))
     for status, body, kind, detail in [
         (500, b'{"Code": 1}', TransientHourError, "(status 500, Code 1: None)"),
@@ -332,26 +329,26 @@ def test_each_status_raises_its_kind_of_error() -> None:
         (300, b"", RequestError, "redirects to another page"),
         (399, b"rate limit", RequestError, "redirects to another page"),
     ]:
-        raised = error(body, status)
+        raised = error_of(body, status)
         assert type(raised) is kind, status
         assert detail in str(raised)
     assert decode(b"<html>", 204) == DecodedBody([], no_content=True)
 
 
-def test_redirects_are_named_without_their_query() -> None:
+def test_redirect_error_names_the_location_without_its_query() -> None:
     for location, where in {
         "https://login.example.com/a?b": "https://login.example.com/a,",
         "/login": "/login,",
         "": "another page",
         "https://the-key-01.example.com/": "(not shown",
     }.items():
-        assert f"redirects to {where}" in str(error(b"", 302, {"Location": location}))
+        assert f"redirects to {where}" in str(error_of(b"", 302, {"Location": location}))
 
 
-def test_long_and_deeply_nested_messages_raise_the_taps_own_errors() -> None:
+def test_long_or_deeply_nested_message_raises_the_taps_own_error() -> None:
     # A regular expression with nested quantifiers would take minutes.
     for word in (b"exceed", b"wait ", b"once ", b"every ", b"limit "):
-        assert isinstance(error(word * 10_000, 400), PossibleRateLimitError)
+        assert isinstance(error_of(word * 10_000, 400), PossibleRateLimitError)
     for depth in range(900, 1100, 20):
         body = b'{"Message": ' + b"[" * depth + b"]" * depth + b"}"
-        assert isinstance(error(body, 400), NoojeeError)
+        assert isinstance(error_of(body, 400), NoojeeError)

@@ -1,4 +1,4 @@
-"""The recipes for cron, Airflow and Dagster: their commands, with a stand-in for Meltano."""
+"""The recipes for cron, Airflow and Dagster, run with a stand-in for Meltano."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ EVERY_HOUR = ["10", "*", "*", "*", "*"]
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which the stand-in lists its calls."""
+    """The file to which the stand-in adds a line for each call."""
     (tmp_path / "meltano").write_text(FAKE_MELTANO)
     (tmp_path / "meltano").chmod(0o755)
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
@@ -29,7 +29,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def snippet(calls: Path, containing: str, language: str) -> str:
-    """Return a block of the page, for a project in the test's folder."""
+    """Return a block of docs/recipes.md, adapted to a project in the test's folder."""
     text = block("docs/recipes.md", containing, language)
     assert "/srv/calls" in text
     return text.replace("/.venv/bin", "").replace("/srv/calls", str(calls.parent))
@@ -48,7 +48,7 @@ def test_cron_runs_meltano_in_the_project(calls: Path) -> None:
     assert calls.read_text() == expected_call(calls)
 
 
-def test_lock_stops_a_second_run(calls: Path) -> None:
+def test_lock_prevents_a_second_run(calls: Path) -> None:
     *fields, command = snippet(calls, "flock", "crontab").split(maxsplit=5)
     assert fields == EVERY_HOUR
     with subprocess.Popen(

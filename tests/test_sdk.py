@@ -1,4 +1,4 @@
-"""The SDK's own tests, and checks that they lack."""
+"""The SDK's own tests, and tests of what they do not cover."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from tap_noojee.simulator import API_KEY, Leg, Simulator
 from tap_noojee.tap import TapNoojee
 
 CONFIG: dict[str, Any] = {
-    "api_url": "http://127.0.0.1:9",  # replaced when the simulator runs
+    "api_url": "http://127.0.0.1:9",  # replaced by the URL of the simulator
     "api_key": API_KEY,
     "start_date": "2021-09-14",
     "end_date": "2021-09-15",
@@ -30,7 +30,7 @@ def _pbx() -> Iterator[None]:
 
 
 def test_batch_config_is_ignored(pbx: Simulator) -> None:
-    """The SDK would write STATE before the batch that holds its records."""
+    """With batches, the SDK would write STATE before the records that it covers."""
     batch = {"encoding": {"format": "jsonl"}, "storage": {"root": "file:///nowhere"}}
     run = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-15", batch_config=batch)
     assert {message["type"] for message in run.messages} == {"SCHEMA", "RECORD", "STATE"}
@@ -38,7 +38,7 @@ def test_batch_config_is_ignored(pbx: Simulator) -> None:
     assert "batch_config" not in TapNoojee.config_jsonschema["properties"]
 
 
-def test_catalog_has_descriptions_keys_and_method() -> None:
+def test_catalog_has_keys_method_and_descriptions() -> None:
     (stream,) = TapNoojee(config={}, validate_config=False).catalog_dict["streams"]
     assert list(stream["key_properties"]) == ["CallRecordId", "Leg"]
     assert stream["replication_key"] == "callend"
@@ -47,5 +47,5 @@ def test_catalog_has_descriptions_keys_and_method() -> None:
     assert metadata["forced-replication-method"] == "INCREMENTAL"
     fields = stream["schema"]["properties"]
     assert all(field["description"] for field in fields.values())
-    never_null = {name for name, field in fields.items() if "null" not in field["type"]}
-    assert never_null == {"CallRecordId", "Leg", "callend"}
+    not_nullable = {name for name, field in fields.items() if "null" not in field["type"]}
+    assert not_nullable == {"CallRecordId", "Leg", "callend"}

@@ -1,4 +1,4 @@
-"""The user's choice of fields: catalogs and stream maps."""
+"""How catalogs and stream maps select and change fields."""
 
 import copy
 import dataclasses
@@ -20,14 +20,14 @@ KEYS = {"CallRecordId", "Leg", "callend"}
 
 
 def catalog(**changes: Any) -> dict[str, Any]:
-    """Return the discovered catalog, with changes to its stream."""
+    """Return the discovered catalog, with these changes to its stream."""
     changed = copy.deepcopy(DISCOVERED)
     changed["streams"][0] |= changes
     return changed
 
 
-def metadata(**fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the discovered catalog, with other metadata for some fields or for the stream."""
+def with_metadata(**fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the discovered catalog, with this metadata for its fields or its stream."""
     changed = copy.deepcopy(DISCOVERED)
     for item in changed["streams"][0]["metadata"]:
         name = item["breadcrumb"][1] if item["breadcrumb"] else "stream"
@@ -36,7 +36,7 @@ def metadata(**fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def fields_of(run: Run) -> set[str]:
-    """Return the fields of the documented hour's four records and of their schema."""
+    """Return the fields of the documented hour's records, which must be those of the schema."""
     assert run.error is None
     schema = run.messages[0]
     assert (schema["stream"], schema["key_properties"]) == ("recordings", ["CallRecordId", "Leg"])
@@ -47,8 +47,8 @@ def fields_of(run: Run) -> set[str]:
     return set(names)
 
 
-OFF = {"inclusion": "available", "selected": False}
-CHANGED_KEYS = {
+DESELECTED = {"inclusion": "available", "selected": False}
+CHANGED_STREAM = {
     "stream": "calls",
     "key_properties": [],
     "replication_key": "Start",
@@ -63,23 +63,23 @@ CHANGED_METADATA = {
 }
 
 CATALOGS: list[tuple[dict[str, Any], set[str]]] = [
-    # A catalog, and the fields that it leaves out.
+    # Each entry has a catalog and the fields that it deselects.
     (DISCOVERED, set()),
-    (catalog(**CHANGED_KEYS), set()),
+    (catalog(**CHANGED_STREAM), set()),
     (catalog(metadata=[]), set()),
-    (metadata(stream=CHANGED_METADATA), set()),
+    (with_metadata(stream=CHANGED_METADATA), set()),
     ({"streams": [{"tap_stream_id": "recordings"}]}, set()),
     ({"streams": [{"tap_stream_id": "calls"}, *DISCOVERED["streams"]]}, set()),
     (catalog(schema={"properties": {name: {} for name in FIELDS - {"DID"}}}), {"DID"}),
     (catalog(schema={}), FIELDS - KEYS),
-    (metadata(Source=OFF, Username=OFF), {"Source", "Username"}),
-    (metadata(Leg=OFF, callend=OFF, CallRecordId=OFF), set()),
-    (metadata(Tag={"inclusion": "available", "selected-by-default": False}), {"Tag"}),
-    (metadata(Tag={"inclusion": "unsupported"}), {"Tag"}),
-    (metadata(**dict.fromkeys(FIELDS, OFF)), FIELDS - KEYS),
-    # Meltano marks each field.
+    (with_metadata(Source=DESELECTED, Username=DESELECTED), {"Source", "Username"}),
+    (with_metadata(Leg=DESELECTED, callend=DESELECTED, CallRecordId=DESELECTED), set()),
+    (with_metadata(Tag={"inclusion": "available", "selected-by-default": False}), {"Tag"}),
+    (with_metadata(Tag={"inclusion": "unsupported"}), {"Tag"}),
+    (with_metadata(**dict.fromkeys(FIELDS, DESELECTED)), FIELDS - KEYS),
+    # Meltano sets `selected` for every field.
     (
-        metadata(
+        with_metadata(
             **{name: {"inclusion": "available", "selected": name != "DID"} for name in FIELDS},
             stream={"inclusion": "available", "selected": True},
         ),
@@ -96,8 +96,8 @@ def test_catalog_selects_fields_and_changes_nothing_else(pbx: Simulator) -> None
 
 
 def test_deselected_stream_is_skipped(pbx: Simulator) -> None:
-    for off in ({"selected": False}, {"inclusion": "available"}):
-        run = run_tap(pbx, catalog=metadata(stream=off), **SAMPLE_HOUR)
+    for metadata in ({"selected": False}, {"inclusion": "available"}):
+        run = run_tap(pbx, catalog=with_metadata(stream=metadata), **SAMPLE_HOUR)
         assert (run.error, run.messages) == (None, [])
     assert requested_hours(pbx) == []
 
@@ -106,7 +106,7 @@ MISSPELT = {"breadcrumb": ["properties", "source"], "metadata": {"selected": Fal
 NO_STREAM, UNREADABLE = "there is no stream 'recordings'", "unreadable"
 
 BAD_CATALOGS: list[tuple[dict[str, Any], str]] = [
-    ({"api_key": "k"}, NO_STREAM),  # the settings file as a catalog
+    ({"api_key": "k"}, NO_STREAM),  # a settings file instead of a catalog
     ({"streams": []}, NO_STREAM),
     ({"streams": [{"stream": "x"}]}, NO_STREAM),
     (catalog(tap_stream_id="calls"), NO_STREAM),
@@ -120,7 +120,7 @@ BAD_CATALOGS: list[tuple[dict[str, Any], str]] = [
     (catalog(metadata=[{"metadata": {}}]), UNREADABLE),
     (catalog(tap_stream_id=["recordings"]), UNREADABLE),
     (catalog(metadata=[MISSPELT]), "there is no field 'source'"),
-    (metadata(Source={"selected": "false"}), "Source: `selected` is not true or false"),
+    (with_metadata(Source={"selected": "false"}), "Source: `selected` is not true or false"),
 ]
 
 
@@ -169,10 +169,10 @@ def test_bad_stream_map_ends_the_run_before_any_request(
     assert requested_hours(pbx) == []
 
 
-def test_stream_maps_apply(pbx: Simulator) -> None:
+def test_stream_maps_are_applied(pbx: Simulator) -> None:
     md5 = hashlib.md5(b"500", usedforsecurity=False).hexdigest()
     cases: list[tuple[dict[str, Any], dict[str, str | None]]] = [
-        # Maps, and `Source` in the first record of each stream.
+        # Each case has stream maps, and `Source` in the first record of each stream.
         ({"recordings": {"Source": "md5(Source)"}}, {"recordings": md5}),
         ({"recordings": {"Source": None}}, {"recordings": None}),
         ({"rec*": {"Source": "__NULL__"}}, {"recordings": None}),
@@ -193,7 +193,7 @@ def test_stream_maps_apply(pbx: Simulator) -> None:
         assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00"
 
 
-def test_error_names_the_failing_expression_but_not_the_record(
+def test_stream_map_error_names_the_expression_but_no_value(
     pbx: Simulator, tmp_path: Path
 ) -> None:
     pbx.legs = [

@@ -13,20 +13,20 @@ from tap_noojee.settings import build_api_url
 from tap_noojee.simulator import API_KEY, Simulator
 from tap_noojee.tap import TapNoojee
 
-NUMBERS = {
+MINIMUMS = {
     "request_interval": 0,
     "settle_minutes": 0,
     "lookback_hours": 0,
     "max_hours_per_run": 1,
     "request_timeout": 1,
 }
-"""The settings that are numbers, with their minimum."""
+"""The numeric settings, with their minimum values."""
 
 SCHEMA = TapNoojee.config_jsonschema
 OPTIONAL = {n: prop for n, prop in SCHEMA["properties"].items() if n not in SCHEMA["required"]}
 
-BAD: list[tuple[str, str, list[Any]]] = [
-    # The setting, a part of the message after its name, and values.
+BAD_SETTINGS: list[tuple[str, str, list[Any]]] = [
+    # Each entry has a setting, a part of its error message, and the values that cause it.
     ("api_url", "is missing", [None, ""]),
     ("api_url", "5 is not of type 'string'", [5]),
     ("api_url", "is not a URL", [
@@ -62,40 +62,40 @@ BAD: list[tuple[str, str, list[Any]]] = [
     ("stream_maps", "is not of type 'object'", ["recordings"]),
     ("stream_maps", "contains the API key", [{"recordings": {"Tag": API_KEY}}]),
     ("flattening_max_depth", "is not of type 'integer'", ["deep"]),
-    *((name, f"{least - 1} is ", [least - 1]) for name, least in NUMBERS.items()),
-    *((name, "100001 is greater than the maximum of 100000", [100_001]) for name in NUMBERS),
+    *((name, f"{minimum - 1} is ", [minimum - 1]) for name, minimum in MINIMUMS.items()),
+    *((name, "100001 is greater than the maximum of 100000", [100_001]) for name in MINIMUMS),
 ]  # fmt: skip
 
 
 def test_bad_setting_ends_the_run_before_any_request(pbx: Simulator, tmp_path: Path) -> None:
-    for name, problem, value in ((*case, value) for *case, values in BAD for value in values):
-        done = run_with(pbx, tmp_path, **{name: value})
-        assert re.match(rf"{name}\b", done.error_line), (name, value)
-        assert problem in done.error_line, (name, value)
-        assert API_KEY[:8] not in done.log, (name, value)
-        assert ".invalid" not in done.log, value
+    for name, problem, values in BAD_SETTINGS:
+        for value in values:
+            done = run_with(pbx, tmp_path, **{name: value})
+            assert re.match(rf"{name}\b", done.error_line), (name, value)
+            assert problem in done.error_line, (name, value)
+            assert API_KEY[:8] not in done.log, (name, value)
+            assert ".invalid" not in done.log, (name, value)
     assert requested_hours(pbx) == []
 
 
-def test_all_bad_settings_are_reported_at_once(pbx: Simulator, tmp_path: Path) -> None:
-    several: list[dict[str, Any]] = [
+def test_all_bad_settings_are_reported_together(pbx: Simulator, tmp_path: Path) -> None:
+    for bad in (
         {"api_url": None, "api_key": None, "timezone": "Mars"},
         {"request_interval": -1, "settle_minutes": -5},
-    ]
-    for bad in several:
+    ):
         lines = run_with(pbx, tmp_path, **bad).logged("ERROR")
         assert sorted(re.split(r"\W", line)[0] for line in lines) == sorted(bad)
 
 
 @pytest.mark.parametrize("lookback", [5, 6])
-def test_limit_must_exceed_lookback(pbx: Simulator, lookback: int) -> None:
+def test_max_hours_per_run_must_exceed_lookback_hours(pbx: Simulator, lookback: int) -> None:
     run = run_tap(pbx, lookback_hours=lookback, max_hours_per_run=5)
     assert "max_hours_per_run: 5 is not greater than lookback_hours" in str(run.error)
     assert run_tap(pbx, lookback_hours=4, max_hours_per_run=5).error is None
 
 
 def test_lowest_and_highest_values_are_accepted(pbx: Simulator) -> None:
-    for name, minimum in NUMBERS.items():
+    for name, minimum in MINIMUMS.items():
         for value in (minimum, 100_000):
             assert TapNoojee(config=settings(pbx, **{name: value})).config[name] == value
     for start in ("1971-01-01", "8999-12-31T23:59"):
@@ -103,7 +103,7 @@ def test_lowest_and_highest_values_are_accepted(pbx: Simulator) -> None:
 
 
 @pytest.mark.parametrize("empty", [None, ""])
-def test_empty_optional_setting_has_its_default(pbx: Simulator, empty: Any) -> None:
+def test_empty_optional_setting_gets_its_default(pbx: Simulator, empty: Any) -> None:
     tap = TapNoojee(config=settings(pbx) | dict.fromkeys(OPTIONAL, empty))
     defaults = {n: prop["default"] for n, prop in OPTIONAL.items() if "default" in prop}
     assert tap.config == settings(pbx) | defaults
@@ -150,10 +150,10 @@ def test_unknown_setting_causes_a_warning_with_the_nearest_name(
         assert warning.partition("did you mean ")[2].strip("'?") == hint
 
 
-# --- The environment -------------------------------------------------------------------------
+# --- Environment variables --------------------------------------------------------------------
 
 
-def test_environment_variables_get_the_types_of_their_settings(pbx: Simulator) -> None:
+def test_variables_are_converted_to_the_types_of_their_settings(pbx: Simulator) -> None:
     maps = '{"recordings": {"Username": null}}'
     env = variables(pbx, user_agent="7", settle_minutes="+5", stream_maps=maps)
     done = run_command("--config", "ENV", env=env)
@@ -183,7 +183,7 @@ def test_bad_variable_is_a_one_line_error(pbx: Simulator) -> None:
 
 
 def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
-    """They do not override a settings file."""
+    """An empty variable does not override a settings file."""
     empty = {f"TAP_NOOJEE_{name.upper()}": "" for name in OPTIONAL}
     done = run_command("--config", "ENV", env=empty | variables(pbx))
     assert (done.code, len(done.records), done.logged("WARNING")) == (0, 4, [])
@@ -197,7 +197,7 @@ def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
 
 
 def test_unknown_variables_cause_a_warning(pbx: Simulator) -> None:
-    """Meltano's own, with two underscores, and the log level do not."""
+    """Meltano's own variables, with two underscores, and the log level cause no warning."""
     unknown = {
         "TAP_NOOJEE_STARTDATE": "",
         "TAP_NOOJEE__SELECT": "x",

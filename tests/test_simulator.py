@@ -1,4 +1,4 @@
-"""The simulated PBX, over real HTTP."""
+"""The simulator, over real HTTP."""
 
 import json
 import os
@@ -31,7 +31,7 @@ COMMAND = (sys.executable, "-m", "tap_noojee.simulator")
 
 
 def post(pbx: Simulator, **params: str) -> requests.Response:
-    """Request the documented hour, unless the parameters change that."""
+    """Request the documented hour, with these parameters changed."""
     options: Any = {"stream": True, "allow_redirects": False}
     return requests.post(f"{pbx.url}{ENDPOINT}", params=SAMPLE | params, timeout=2, **options)
 
@@ -40,7 +40,7 @@ def read(pbx: Simulator, date: str, hour: int) -> Any:
     return post(pbx, date=date, hour=str(hour)).json()
 
 
-def simulate(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run_simulator(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *arguments]
     return subprocess.run(
         command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=30
@@ -58,7 +58,8 @@ def test_every_leg_is_in_exactly_one_response(pbx: Simulator) -> None:
     midnights = (datetime(2021, 4, day, tzinfo=MELBOURNE).astimezone(UTC) for day in (3, 6))
     expected = legs(*midnights, zone=MELBOURNE)
     assert Counter(found) == Counter((leg.call_record_id, str(leg.leg)) for leg in expected)
-    assert {record["callend"].split()[4] for record in responses[26]} == {"AEDT", "AEST"}
+    repeated_hour = responses[24 + 2]
+    assert {record["callend"].split()[4] for record in repeated_hour} == {"AEDT", "AEST"}
 
 
 @pytest.mark.parametrize("fold", ["both", "first", "second"])
@@ -108,7 +109,7 @@ old Pacific/Auckland NZDT NZST"""
 
 
 @pytest.mark.parametrize("line", JAVA_NAMES.split("\n"))
-def test_dates_have_javas_zone_names(line: Any) -> None:
+def test_dates_have_java_zone_names(line: Any) -> None:
     dates, zone, *names = line.split()
     for month, name in zip((1, 7), names, strict=True):
         moment = datetime(2021, month, 3, 0, 0, 5, tzinfo=UTC)
@@ -124,7 +125,7 @@ def test_api_has_two_paths_and_requires_post(pbx: Simulator) -> None:
     assert requests.post(f"{pbx.url}/x", params=SAMPLE, timeout=9).status_code == 404
 
 
-def test_bad_request_gets_a_code_and_a_message(pbx: Simulator) -> None:
+def test_bad_request_is_rejected_with_a_code_and_a_message(pbx: Simulator) -> None:
     for status, words, params in (
         (403, "unknown API key", {"apiKey": ""}),
         (403, "does not have access to this endpoint", {"apiKey": USER_KEY}),
@@ -139,7 +140,7 @@ def test_bad_request_gets_a_code_and_a_message(pbx: Simulator) -> None:
         assert words in response.json()["Message"]
 
 
-def test_early_request_is_rejected_and_does_not_count() -> None:
+def test_early_request_is_rejected_and_does_not_restart_the_interval() -> None:
     with Simulator(interval=0.5, rate_limit_status=400, failures=[Failure("status")]) as pbx:
         assert post(pbx).status_code == 503
         assert post(pbx).json() == {"Code": -1, "Message": "wait a bit and retry"}
@@ -150,7 +151,7 @@ def test_early_request_is_rejected_and_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("failures", [[], [Failure("status")], [Failure("slow", delay=0)]])
-def test_interval_counts_from_arrival_or_from_the_response(failures: list[Failure]) -> None:
+def test_interval_starts_at_the_request_or_at_its_response(failures: list[Failure]) -> None:
     with Simulator(interval=0.2, latency=0.3, failures=failures) as pbx:
         assert 429 not in [post(pbx).status_code for _ in range(2)]
     with Simulator(interval=0.2, latency=0.3, failures=failures, counts_from="response") as pbx:
@@ -159,12 +160,12 @@ def test_interval_counts_from_arrival_or_from_the_response(failures: list[Failur
     assert pbx.requests[-1].time - pbx.requests[0].time >= 0.5
 
 
-def test_clock_and_the_form_of_dates_can_be_set() -> None:
+def test_clock_and_date_format_can_be_set() -> None:
     now = datetime(2021, 9, 14, 15, 59, 30, tzinfo=MELBOURNE)
     with Simulator(clock=lambda: now, dates="timestamp") as pbx:
         response = post(pbx)
-    assert response.headers["Date"] == "Tue, 14 Sep 2021 05:59:30 GMT"
-    assert response.json()[0]["callend"] == "2021-09-14 15:03:34.0"
+        assert response.headers["Date"] == "Tue, 14 Sep 2021 05:59:30 GMT"
+        assert response.json()[0]["callend"] == "2021-09-14 15:03:34.0"
 
 
 def test_failures_are_served_in_order_until_used_up(pbx: Simulator) -> None:
@@ -194,7 +195,7 @@ def test_failure_determines_the_response(pbx: Simulator) -> None:
         assert (found.status_code, content_type, found.content[:18]) == response, failure
 
 
-def test_failures_can_contain_the_url_with_the_key(pbx: Simulator) -> None:
+def test_failure_can_quote_the_url_with_the_key(pbx: Simulator) -> None:
     pbx.failures += [Failure("status", retry_after=7, echo=True), Failure("redirect")]
     page, redirect = post(pbx), post(pbx)
     assert page.headers["Retry-After"] == "7"
@@ -207,7 +208,7 @@ def test_failures_can_contain_the_url_with_the_key(pbx: Simulator) -> None:
     ("kind", "error"),
     [("cut", "IncompleteRead"), ("reset", "reset by"), ("stall", "timed"), ("slow", "timed")],
 )
-def test_broken_response_is_an_error(pbx: Simulator, kind: Any, error: str) -> None:
+def test_failure_can_break_the_response(pbx: Simulator, kind: Any, error: str) -> None:
     pbx.failures.append(Failure(kind, delay=600))
     with pytest.raises(requests.RequestException, match=error):
         _ = post(pbx).content
@@ -215,15 +216,15 @@ def test_broken_response_is_an_error(pbx: Simulator, kind: Any, error: str) -> N
     assert len(post(pbx).json()) == 4
 
 
-def test_incomplete_response_starts_like_the_whole(pbx: Simulator) -> None:
-    whole = post(pbx).content
+def test_incomplete_response_starts_like_the_complete_one(pbx: Simulator) -> None:
+    complete = post(pbx).content
     pbx.failures += [Failure("cut-json"), Failure("trickle"), Failure("endless")]
     cut = post(pbx)
     assert not {"Content-Length", "Transfer-Encoding"} & set(cut.headers)
-    assert cut.content == whole[: len(whole) // 2]
+    assert cut.content == complete[: len(complete) // 2]
     for _ in ("trickle", "endless"):
         with post(pbx) as response:
-            assert next(response.iter_content(chunk_size=2)) == whole[:2]
+            assert next(response.iter_content(chunk_size=2)) == complete[:2]
 
 
 @pytest.mark.parametrize("size", [5, 100, 200_000, 200_001])
@@ -238,7 +239,7 @@ def test_huge_response_is_an_array_of_the_given_size(
 
 
 @pytest.mark.parametrize("kind", ["stall", "trickle", "endless", "slow", "huge"])
-def test_stopping_ends_all_connections_and_threads(kind: Any) -> None:
+def test_stop_ends_all_connections_and_threads(kind: Any) -> None:
     before = threading.active_count()
     target = f"{ENDPOINT}?apiKey={API_KEY}&date=2021/09/14&hour=15"
     with Simulator(failures=[Failure(kind, delay=600, size=2**60)]) as pbx:
@@ -289,7 +290,7 @@ def test_command_gets_settings_and_keeps_the_users_dates(start_date: str, end_da
     given = {"TAP_NOOJEE_START_DATE": start_date, "TAP_NOOJEE_END_DATE": end_date}
     options = ("--timezone", "Pacific/Chatham", "--interval", "0.2", "--day", "2024-02-29")
     show = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
-    done = simulate(*options, "--", *show, NO_PROXY="pbx.example", no_proxy="", **given)
+    done = run_simulator(*options, "--", *show, NO_PROXY="pbx.example", no_proxy="", **given)
     env = json.loads(done.stdout)
     dates = start_date or "2024-02-29", end_date or ("" if start_date else "2024-03-01")
     assert (env["TAP_NOOJEE_START_DATE"], env["TAP_NOOJEE_END_DATE"]) == dates
@@ -304,21 +305,21 @@ def test_command_gets_settings_and_keeps_the_users_dates(start_date: str, end_da
     ("command", "status"),
     [("sh -c 'exit 3'", 3), ("sh -c 'kill -9 $$'", 137), ("no-such-command", 127), ("/", 126)],
 )
-def test_exit_status_is_the_one_a_shell_would_give(command: str, status: int) -> None:
-    done = simulate("--", *shlex.split(command))
+def test_exit_status_is_that_of_a_shell(command: str, status: int) -> None:
+    done = run_simulator("--", *shlex.split(command))
     assert done.returncode == status
     assert (f"noojee-simulator: {command}: " in done.stderr) == (status in {126, 127})
 
 
 COUNT_SIGNALS = """if True:
     import signal, time
-    got = []
+    received = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: got.append(number))
+        signal.signal(number, lambda number, _: received.append(number))
     print("ready", flush=True)
-    while not got: time.sleep(0.01)
+    while not received: time.sleep(0.01)
     time.sleep(0.3)
-    print(*map(int, got))
+    print(*map(int, received))
     raise SystemExit(42)
 """
 SIGNAL_COUNTER = (*COMMAND, "--", sys.executable, "-c", COUNT_SIGNALS)
@@ -345,7 +346,7 @@ def test_ctrl_c_in_a_terminal_is_not_forwarded() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_without_a_command_it_shows_keys_and_counts_statuses(number: signal.Signals) -> None:
+def test_simulator_without_a_command_prints_keys_and_status_counts(number: signal.Signals) -> None:
     options = ("--api-key", "abc", "--user-key", "def", "--interval", "0")
     with start_without_terminal(*COMMAND, *options, "--failure", "status=500") as running:
         ready, user = (running.stderr.readline() for _ in range(2))

@@ -1,9 +1,9 @@
-"""Many runs in real Meltano into real PostgreSQL, with kills, failures and changing settings.
+"""Many runs of real Meltano into real PostgreSQL, with kills, failures and changing settings.
 
     SOAK_HOURS=200 uv run --extra simulator --group test pytest --capture=no tests/test_soak.py
 
-8760 hours cover a year, and SOAK_SEED=7 draws other events. The tap reads the real clock, so
-an `end_date` in the past stands for the present and advances from run to run.
+8760 hours cover a year. Another seed, such as SOAK_SEED=7, draws other events. The tap reads the
+real clock, so an `end_date` in the past stands for the present and advances from run to run.
 """
 
 import os
@@ -40,7 +40,7 @@ HOURS_PER_RUN = max(40, COUNT // 60)
 
 ZONE = ZoneInfo("Australia/Melbourne")
 HOUR = timedelta(hours=1)
-# A week before a repeated hour, and half a year before a skipped one.
+# The first hour is a week before a repeated hour, and half a year before a skipped one.
 BEGIN = datetime(2021, 3, 28, tzinfo=ZONE).astimezone(UTC)
 END = BEGIN + COUNT * HOUR
 SKIPPED = datetime.fromisoformat("2021-10-03T02:00")
@@ -55,7 +55,7 @@ FAILURES = [
     Failure("body", body=b"[{}]"),
 ]
 
-# The fields of `Leg`, and the duration.
+# The fields of `Leg` in their order, then the duration.
 QUERY = """
     SELECT "Start" AT TIME ZONE 'UTC', callend AT TIME ZONE 'UTC', "CallRecordId", "Leg",
         "UniqueId", "Direction", "Source", "Destination", "DID", "Username", "Tag", "Duration"
@@ -66,18 +66,18 @@ Kill = tuple[str, signal.Signals]
 Row = tuple[Leg, int]
 
 
-def wall(moment: datetime) -> datetime:
-    """Return the wall-clock hour in the PBX's zone."""
+def hour_at(moment: datetime) -> datetime:
+    """Return the wall-clock hour of this instant in the PBX's zone."""
     return moment.astimezone(ZONE).replace(minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
 
 
 def test_kills_and_failures_lose_no_leg(project: Project) -> None:
     """SIGTERM and SIGKILL hit the tap, the target, Meltano, or all three."""
-    # The target writes, and hands over STATE, many times in a run.
+    # In small batches, the target writes rows and hands over STATE many times in a run.
     project.change("loaders", "target-postgres", config={"batch_size_rows": 100})
     random = Random(SEED)  # noqa: S311 - not a secret
     kills = random.sample([*KILLS, None, None], k=len(KILLS) + 2)
-    # In UTC, because Python never finds a time in a repeated hour equal to one in another zone.
+    # Use UTC: in Python, a time in a repeated hour never equals one in another zone.
     with serve("UTC") as server, Simulator(timezone=str(ZONE)) as pbx:
         project.load_into(server)
         soak = Soak(project, server, pbx)
@@ -93,16 +93,16 @@ def test_kills_and_failures_lose_no_leg(project: Project) -> None:
 
 
 class Soak:
-    """Counts the runs, and checks the state and the table after each."""
+    """Runs Meltano, counts the outcomes, and checks the state and the table after each run."""
 
     def __init__(self, project: Project, server: Postgres, pbx: Simulator) -> None:
         self.project, self.server, self.pbx = project, server, pbx
-        # Map each hour to its end. For a repeated hour, the second pass counts.
+        # Map each hour to its end, which for a repeated hour is the end of the second pass.
         moments = (BEGIN + number * HOUR for number in range(COUNT))
-        self.ends = {wall(moment): moment + HOUR for moment in moments}
+        self.ends = {hour_at(moment): moment + HOUR for moment in moments}
         self.legs: dict[Row, datetime] = {}
         for leg in legs(BEGIN, END, zone=ZONE):
-            self.legs[leg, (leg.callend - leg.start).seconds] = wall(leg.callend)
+            self.legs[leg, (leg.callend - leg.start).seconds] = hour_at(leg.callend)
         self.read: set[datetime] = set()
         self.served: set[tuple[str | None, int | None]] = set()
         self.runs: Counter[str] = Counter()
@@ -110,14 +110,15 @@ class Soak:
 
     def run(self, present: datetime, kill: Kill | None) -> None:
         """Draw settings and failures, run once, and check the state and the table."""
-        # A seed for each run: what happens in one does not change the next.
+        # Each run has its own seed, so that what happens in one does not affect the next.
         random = Random(f"{SEED} {self.runs.total()}")  # noqa: S311 - not a secret
         start, end = BEGIN, present
         if random.random() < 0.3:
             start += random.random() * (end - start)
         if random.random() < 0.1:
             end = start + random.random() * (end - start)
-        wanted = {hour for hour, over in self.ends.items() if hour >= wall(start) and over <= end}
+        first = hour_at(start)
+        wanted = {hour for hour, ended in self.ends.items() if hour >= first and ended <= end}
         unread = sorted(wanted - self.read)
         for failure in random.choices(FAILURES, k=random.choice((0, 0, 1, 2, 3)) if unread else 0):
             hour = random.choice(unread)
@@ -162,7 +163,7 @@ class Soak:
             if kill:
                 while len(self.pbx.requests) < after and not done.done():
                     time.sleep(0.002)
-                # Meltano starts before the first request, and the target writes after the last.
+                # The delay lets kills also hit Meltano's start and the target's last writes.
                 time.sleep(4 * chance**2)
                 killed = not done.done() and self.kill(process.pid, *kill)
             try:
@@ -170,13 +171,13 @@ class Soak:
             except TimeoutError:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
-        # A killed Meltano leaves processes, which end by themselves.
+        # A killed Meltano leaves behind processes that end by themselves.
         while members(process.pid):
             time.sleep(0.05)
         return output, process.returncode, killed
 
     def kill(self, group: int, victim: str, signum: signal.Signals) -> bool:
-        """Kill a part of the run; return whether it was there."""
+        """Send the signal to a part of the run, and return whether it was running."""
         found = [pid for pid, line in members(group).items() if victim == "all" or victim in line]
         for pid in found:
             with suppress(ProcessLookupError):
@@ -188,20 +189,20 @@ class Soak:
         served = [r[1:3] for r in self.pbx.requests if r.status == 200 and not r.failure]
         self.served.update(served)
         earlier, self.read = self.read, self.hours_read()
-        rows, asked = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}
+        rows, read = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}
         marked = {row for row, hour in self.legs.items() if hour in self.read}
         problems: dict[str, set[Any]] = {
             "served twice in one run": {hour for hour in served if served.count(hour) > 1},
             "in the table, but not on the PBX": rows - self.legs.keys(),
             "read according to the state, but not in the table": marked - rows,
-            "read according to the state, but never served": asked - self.served,
+            "read according to the state, but never served": read - self.served,
             "no longer in the state": earlier - self.read,
         }
         for problem, found in problems.items():
             assert not found, f"{problem}: {[*found][:3]}"
 
     def hours_read(self) -> set[datetime]:
-        """Return the hours in Meltano's state, without one that clocks skip."""
+        """Return the hours in Meltano's state, without the skipped hour."""
         hours = set()
         for part in self.project.hours_read():
             hour, to = map(datetime.fromisoformat, part)
@@ -215,12 +216,12 @@ class Soak:
         return hours
 
     def rows(self) -> set[Row]:
-        """Return the table, whose times are in UTC."""
+        """Return the table's rows, or none if the target has not created it yet."""
         try:
             rows = [(Leg(*row[:-1]), row[-1]) for row in self.server.query(QUERY)]
         except psycopg.errors.UndefinedTable:
             rows = []
-        assert len(set(rows)) == len(rows), "the table has a row twice"
+        assert len(set(rows)) == len(rows), "a row is in the table twice"
         return set(rows)
 
 
@@ -228,7 +229,7 @@ def members(group: int) -> dict[int, str]:
     """Return the command lines of a group's running processes, by process id."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has just ended
             state, _, its_group = (path / "stat").read_text().rpartition(")")[2].split()[:3]
             if state != "Z" and int(its_group) == group:
                 found[int(path.name)] = (path / "cmdline").read_text().replace("\0", " ")

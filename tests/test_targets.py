@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 pytest_plugins = ["environments", "postgres"]
 
 START, MIDDLE, END = "2021-04-03T09:00", "2021-04-03T13:00", "2021-04-04T09:00"
-"""A Saturday, and the night in which daylight saving ends."""
+"""A Saturday and the following night, in which daylight saving ends."""
 
 FIELDS = (
     *("callend", "CallRecordId", "DID", "Destination", "Direction", "Duration", "Leg"),
@@ -46,9 +46,9 @@ class Target:
     config: dict[str, Any]
     read: Callable[[], list[dict[str, Any]]]
     query: Callable[[str], list[dict[str, Any]]] | None = None
-    """The rows of a query, if there is a database."""
+    """Runs a query and returns its rows. None if the target is not a database."""
     empty: str | None = ""
-    """How an empty string is stored."""
+    """What the target stores for an empty string."""
     upserts: bool = False
 
     def run(self, pbx: Simulator, **settings: Any) -> dict[str, Any]:
@@ -56,11 +56,11 @@ class Target:
         return pipe(self.folder, self.program, self.config, pbx, **settings)
 
     def rows(self) -> list[Row]:
-        return in_order(self.read())
+        return sorted_rows(self.read())
 
 
 def expected_rows(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
-    """The legs as rows, derived without the tap."""
+    """Return the rows of these legs, derived without the tap."""
     return sorted(
         (
             *(leg.callend, leg.call_record_id),
@@ -72,8 +72,8 @@ def expected_rows(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
     )
 
 
-def in_order(found: Iterable[dict[str, Any]]) -> list[Row]:
-    """Sorted rows from JSON with field names in any case; times are in UTC."""
+def sorted_rows(found: Iterable[dict[str, Any]]) -> list[Row]:
+    """Return sorted rows. Field names may be in any case; times without a zone are in UTC."""
     rows = []
     for row in found:
         fields = {name.lower(): value for name, value in row.items()}
@@ -85,7 +85,7 @@ def in_order(found: Iterable[dict[str, Any]]) -> list[Row]:
 
 
 def duckdb(install: Install, folder: Path, _: Postgres) -> Target:
-    """target-duckdb, into a file."""
+    """Return target-duckdb, which writes to a file."""
     definition = loader("target-duckdb")
     program, config = install(definition), definition["config"]
     query = partial(query_duckdb, program, folder / config["path"])
@@ -94,7 +94,7 @@ def duckdb(install: Install, folder: Path, _: Postgres) -> Target:
 
 
 def csv_files(install: Install, folder: Path, _: Postgres) -> Target:
-    """target-csv, into a file for each run."""
+    """Return target-csv, which writes a new file in each run."""
     definition = loader("target-csv of MeltanoLabs")
 
     def read() -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def csv_files(install: Install, folder: Path, _: Postgres) -> Target:
 
 
 def pipelinewise(install: Install, folder: Path, server: Postgres) -> Target:
-    """PipelineWise's target-postgres, into a server whose zone is not UTC."""
+    """Return PipelineWise's target-postgres, with a server whose zone is not UTC."""
     definition = loader("target-postgres of PipelineWise")
     config = definition["config"] | {"port": server.port, "password": server.password}
     server.execute("DROP SCHEMA IF EXISTS noojee CASCADE")
@@ -121,28 +121,28 @@ def pipelinewise(install: Install, folder: Path, server: Postgres) -> Target:
 def target(
     request: pytest.FixtureRequest, install: Install, tmp_path: Path, server: Postgres
 ) -> Target:
-    """Each of the targets, with nothing written yet."""
+    """Each of the targets, before its first run."""
     made: Target = request.param(install, tmp_path, server)
     return made
 
 
 def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) -> None:
-    """Two runs over a clock change, and a third that reads changed legs again."""
+    """Two runs cover a clock change, and a third reads changed legs again."""
     state = target.run(pbx, start_date=START, end_date=MIDDLE)
-    half = expected_legs(pbx, START, MIDDLE)
-    assert target.rows() == expected_rows(half, target.empty)
-    time.sleep(0 if target.upserts else 1)  # files are named by the second
+    early = expected_legs(pbx, START, MIDDLE)
+    assert target.rows() == expected_rows(early, target.empty)
+    time.sleep(0 if target.upserts else 1)  # target-csv names its files by the second
     state = target.run(pbx, start_date=START, end_date=END, state=state)
     legs = expected_legs(pbx, START, END)
     assert target.rows() == expected_rows(legs, target.empty)
     assert any("李小龍" in row for row in target.rows())
 
-    changed = [dataclasses.replace(leg, tag="Rückruf") for leg in half]
+    changed = [dataclasses.replace(leg, tag="Rückruf") for leg in early]
     pbx.legs = changed
     time.sleep(0 if target.upserts else 1)
     hours = {"start_date": START, "end_date": MIDDLE, "lookback_hours": 4}
     target.run(pbx, **hours, state=state)
-    kept = changed + legs[len(half) :] if target.upserts else legs + changed
+    kept = changed + legs[len(early) :] if target.upserts else legs + changed
     assert target.rows() == expected_rows(kept, target.empty)
 
     if target.query:
@@ -156,7 +156,7 @@ def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) 
         ]
 
 
-# When targets save state
+# --- When targets save state ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
@@ -176,21 +176,21 @@ def test_run_without_records_repeats_at_most_ten_hours(target: Target) -> None:
 MORNING: dict[str, Any] = {"start_date": "2021-09-14T09:00", "end_date": "2021-09-14T13:00"}
 
 
-def into_file(folder: Path) -> dict[str, Any]:
-    """Settings of target-jsonl."""
+def jsonl_config(folder: Path) -> dict[str, Any]:
+    """Return settings with which target-jsonl writes to a folder."""
     return {"destination_path": str(folder), "do_timestamp_file": False}
 
 
-def program(install: Install, name: str) -> Path:
-    """Install a target from this repository's meltano.yml."""
+def install_loader(install: Install, name: str) -> Path:
+    """Install a target from this repository's meltano.yml, and return its program."""
     plugins = yaml.safe_load((ROOT / "meltano.yml").read_text("utf-8"))["plugins"]
-    (definition,) = (one for one in plugins["loaders"] if one["name"] == name)
+    (definition,) = (plugin for plugin in plugins["loaders"] if plugin["name"] == name)
     return install(definition)
 
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
 def test_state_is_handed_over_after_each_batch(target: Target, pbx: Simulator) -> None:
-    """While the tap waits for a response."""
+    """The last request stalls, so the run does not end."""
     pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
     config = target.config | {"batch_size_rows": 5}
     with start(target.folder, [target.program], config, pbx, **MORNING) as (tap, process):
@@ -207,8 +207,8 @@ def test_jsonl_hands_over_state_only_at_the_end(
     pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
     legs = expected_legs(pbx, MORNING["start_date"], "2021-09-14T12:00")
     path = tmp_path / "recordings.jsonl"
-    target = [program(install, "target-jsonl")]
-    with start(tmp_path, target, into_file(tmp_path), pbx, **MORNING) as (tap, process):
+    target = [install_loader(install, "target-jsonl")]
+    with start(tmp_path, target, jsonl_config(tmp_path), pbx, **MORNING) as (tap, process):
         assert process.stdout
         wait_until(lambda: path.exists() and path.read_text("utf-8").count("\n") == len(legs))
         process.kill()
@@ -219,9 +219,9 @@ def test_jsonl_hands_over_state_only_at_the_end(
 def test_full_disk_leaves_half_a_line_and_no_state(
     install: Install, tmp_path: Path, pbx: Simulator
 ) -> None:
-    """A limit on file size stands in for the full disk."""
-    target = program(install, "target-jsonl")
-    config = into_file(tmp_path)
+    """A limit on the file's size simulates the full disk. The next run starts over."""
+    target = install_loader(install, "target-jsonl")
+    config = jsonl_config(tmp_path)
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"
     argv = [sys.executable, "-c", f"{limit} os.execv(sys.argv[1], sys.argv[1:])", str(target)]
     day: dict[str, Any] = {"start_date": "2021-09-14", "end_date": "2021-09-15"}
@@ -238,22 +238,22 @@ def test_full_disk_leaves_half_a_line_and_no_state(
     assert keys == {leg.call_record_id for leg in expected_legs(pbx, "2021-09-14", "2021-09-15")}
 
 
-def test_times_are_wrong_by_the_offset_without_pgtz(
+def test_times_are_late_by_the_utc_offset_without_pgtz(
     install: Install,
     tmp_path: Path,
     pbx: Simulator,
     server: Postgres,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    target = program(install, "target-postgres")
+    target = install_loader(install, "target-postgres")
     monkeypatch.delenv("PGTZ", raising=False)
     server.execute("DROP SCHEMA IF EXISTS late CASCADE")
     hours = {"start_date": START, "end_date": MIDDLE}
     names = ("host", "port", "user", "password", "database")
     config = {name: getattr(server, name) for name in names} | {"default_target_schema": "late"}
     pipe(tmp_path, target, config, pbx, **hours)
-    late = timedelta(hours=11)
-    assert in_order(query_postgres(server, "SELECT * FROM late.recordings")) == expected_rows(
-        dataclasses.replace(leg, start=leg.start + late, callend=leg.callend + late)
+    offset = timedelta(hours=11)
+    assert sorted_rows(query_postgres(server, "SELECT * FROM late.recordings")) == expected_rows(
+        dataclasses.replace(leg, start=leg.start + offset, callend=leg.callend + offset)
         for leg in expected_legs(pbx, START, MIDDLE)
     )

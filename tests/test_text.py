@@ -7,7 +7,6 @@ import pendulum
 from tap_noojee.text import describe_plan, describe_progress, describe_result, humanize, pluralize
 
 NOON = pendulum.datetime(2021, 9, 20, 12, tz="Australia/Melbourne")
-
 DAY = 86400
 
 
@@ -28,7 +27,7 @@ def test_humanize_uses_the_largest_units() -> None:
         assert humanize(seconds) == text, seconds
 
 
-def test_plan_counts_hours_and_estimates_by_the_interval() -> None:
+def test_plan_counts_hours_and_estimates_the_duration() -> None:
     assert describe_plan(0, 0, inf, 60) == "Nothing left to read"
     assert describe_plan(1, 0, inf, 60) == "1 hour to read; about 1 minute in all"
     assert describe_plan(0, 3, inf, 60) == "3 hours to read again; about 3 minutes in all"
@@ -37,8 +36,8 @@ def test_plan_counts_hours_and_estimates_by_the_interval() -> None:
     assert describe_plan(9, 0, inf, 0) == "9 hours to read"
 
 
-def test_plan_of_a_limited_run_names_its_hours() -> None:
-    # The time is for all hours: more runs will follow.
+def test_plan_of_a_limited_run_counts_its_hours() -> None:
+    # The estimate covers all hours, including those of later runs.
     text = "4 hours to read, 2 hours to read again, 5 of them in this run; about 6 minutes in all"
     assert describe_plan(4, 2, 5, 60) == text
     assert "in this run" not in describe_plan(4, 1, 5, 60)

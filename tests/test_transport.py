@@ -1,6 +1,7 @@
 """The connection: TLS, proxies, broken responses and time limits."""
 
 import gzip
+import itertools
 import json
 import logging
 import socket
@@ -67,7 +68,7 @@ PBX = "https://pbx.example.com"
 PROXY_UNREACHABLE = "the proxy did not connect to pbx.example.com:443 (Connection refused)"
 
 UNREACHABLE = [
-    # The URL, an environment variable, a part of the error, and the number of attempts.
+    # Each entry has a URL, an environment variable, a part of the error, and the attempts made.
     ("http://127.0.0.1:9", "", "127.0.0.1:9: Connection refused", 5),
     ("https://SERVER", "", "no connection to 127.0.0.1:", 5),
     (PBX, "", "pbx.example.com:443: Name or service not known", 5),
@@ -92,18 +93,18 @@ def test_connection_errors_name_the_cause_without_the_key(
 ) -> None:
     look_up = socket.getaddrinfo
 
-    def look_up_numbers(host: str, *arguments: Any) -> Any:
+    def look_up_loopback(host: str, *arguments: Any) -> Any:
         if host != "127.0.0.1":
             raise socket.gaierror(-2, "Name or service not known")
         return look_up(host, *arguments)
 
     def refuse(connection: socket.socket, target: str) -> None:
-        """Refuse as a proxy, with the status that the host starts with."""
+        """Refuse like a proxy, with the status at the start of the host's name."""
         status = target[:3] if target.endswith(":443") else "400"
         connection.sendall(f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode())
 
     caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(socket, "getaddrinfo", look_up_numbers)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_loopback)
     with serving(refuse) as server:
         for url, setting, detail, attempts in UNREACHABLE:
             with monkeypatch.context() as patch:
@@ -126,7 +127,7 @@ def test_plain_http_never_uses_a_proxy(pbx: Simulator, monkeypatch: pytest.Monke
     assert len(run.records) == 4
 
 
-def test_every_form_of_url_gets_the_key_once() -> None:
+def test_key_is_added_once_to_every_form_of_url() -> None:
     paths = ["/./njadmin", "/x/../njadmin", "/a|b", "/ä", "/%7e/", "/x/retrieveMetaDataByHour"]
     targets: list[str] = []
     with serving(at_once(NO_CONTENT, targets)) as host:
@@ -140,7 +141,7 @@ def test_every_form_of_url_gets_the_key_once() -> None:
 
 
 class VeryImpatientClock(FakeClock):
-    """A clock that allows a request 0.1 s: enough to connect, too little for a response."""
+    """A clock that allows a request 0.1 s: enough to connect, but not to get a response."""
 
     @override
     def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
@@ -150,7 +151,6 @@ class VeryImpatientClock(FakeClock):
 
 LEG = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "6468", "Leg": "1"}
 GOOD = json.dumps([LEG]).encode()
-
 
 BROKEN = [
     (b"", "was lost"),
@@ -226,8 +226,8 @@ def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:
     )
 
 
-def caused(error: Exception, cause: Exception, *, implicitly: bool = False) -> Exception:
-    """Return the error, with another as its cause or context."""
+def with_cause(error: Exception, cause: Exception, *, implicitly: bool = False) -> Exception:
+    """Return the error with this cause, or with this context if `implicitly`."""
     setattr(error, "__context__" if implicitly else "__cause__", cause)
     return error
 
@@ -236,7 +236,7 @@ INVALID = ssl.SSLCertVerificationError("KEY")
 INVALID.verify_message = "it has expired"
 EXPIRED = "certificate of pbx.example.com:443 is not valid (it has expired)"
 LOOP = requests.ConnectionError("KEY")
-LOOP.__cause__ = caused(ValueError("KEY"), LOOP)
+LOOP.__cause__ = with_cause(ValueError("KEY"), LOOP)
 POOL = urllib3.HTTPSConnectionPool("pbx.example.com")
 
 
@@ -244,7 +244,7 @@ def test_errors_name_the_cause_and_do_not_keep_the_url() -> None:
     for error, is_transient, text in [
         (requests.exceptions.SSLError(INVALID), False, EXPIRED),
         (urllib3.exceptions.MaxRetryError(POOL, "/?apiKey=KEY", INVALID), False, EXPIRED),
-        (caused(requests.ConnectionError("KEY"), INVALID, implicitly=True), False, EXPIRED),
+        (with_cause(requests.ConnectionError("KEY"), INVALID, implicitly=True), False, EXPIRED),
         (requests.ConnectTimeout("KEY"), True, "no connection to pbx.example.com:443 within 10 s"),
         (requests.ReadTimeout("KEY"), True, "`request_timeout`"),
         (TimeoutError("KEY"), True, "`request_timeout`"),
@@ -253,7 +253,7 @@ def test_errors_name_the_cause_and_do_not_keep_the_url() -> None:
         (requests.ConnectionError("KEY"), True, "was lost"),
         (ValueError("KEY"), True, "(ValueError)"),
         (ConnectionError("KEY"), True, "(ConnectionError)"),
-        (caused(ValueError("KEY"), caused(KeyError("KEY"), INVALID)), False, EXPIRED),
+        (with_cause(ValueError("KEY"), with_cause(KeyError("KEY"), INVALID)), False, EXPIRED),
         (LOOP, True, "was lost"),
     ]:
         with requests_mock.Mocker() as server:
@@ -275,17 +275,17 @@ def test_array_may_have_64_mib_and_error_bodies_are_cut_off() -> None:
 
 
 def test_time_limit_covers_connecting_and_the_whole_response() -> None:
-    for pace in (8.5, 8.6):
-        times = iter(range(10))
-        one = transport(lambda times=times, pace=pace: next(times) * pace)  # type: ignore[misc]
-        assert one.time_limit == 17
+    for step in (8.5, 8.6):
+        # Each reading of the clock is one step after the last.
+        connection = transport(itertools.count(0, step).__next__)
+        assert connection.time_limit == 17
         with requests_mock.Mocker() as server:
             server.post(requests_mock.ANY, content=b" " * 2**16)
-            if pace * 2 > 17:
+            if step * 2 > 17:
                 with pytest.raises(TransientError, match="no complete response"):
-                    one.post("method?hour=3")
+                    connection.post("method?hour=3")
             else:
-                assert len(one.post("method?hour=3").body) == 2**16
+                assert len(connection.post("method?hour=3").body) == 2**16
 
 
 def test_requests_ignore_netrc_and_redirects(

@@ -1,4 +1,4 @@
-"""Standard output: whole lines, complete or an error, and STATE when targets can keep it."""
+"""Standard output: whole lines, all of them or an error, and STATE when targets can keep it."""
 
 import io
 import json
@@ -26,7 +26,7 @@ LONG = "x" * 10_000
 
 
 class Output(io.RawIOBase):
-    """An unbuffered output that keeps each write, and takes at most `limit` bytes of it."""
+    """An unbuffered output that accepts at most `limit` bytes of each write, and keeps them."""
 
     def __init__(self, limit: int = 2**30) -> None:
         self.limit = limit
@@ -43,18 +43,18 @@ class Output(io.RawIOBase):
 
     @property
     def messages(self) -> list[str]:
-        """Each message in short: RECORD, or a STATE's value."""
+        """The value of each STATE, and `RECORD` for each RECORD, in order."""
         lines = map(json.loads, b"".join(self.writes).splitlines())
         return [str(line["value"]["k"]) if "value" in line else "RECORD" for line in lines]
 
 
 @pytest.fixture(params=["buffered", "unbuffered"])
 def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Output:
-    """The standard output, with Python's buffer or without it."""
+    """Standard output, with and without Python's buffer."""
     raw = Output()
     stream: Any = raw if request.param == "unbuffered" else io.BufferedWriter(raw)
     stdout = io.TextIOWrapper(stream, write_through=stream is raw)
-    # Not sys.stdout itself, because pytest replaces it after each fixture.
+    # Do not replace sys.stdout itself, because pytest does so after each fixture.
     monkeypatch.setattr("tap_noojee.writer.sys", SimpleNamespace(stdout=stdout))
     return raw
 
@@ -72,7 +72,7 @@ def record(size: int = 0) -> RecordMessage:
 RECORD = record()
 
 
-def test_state_waits_for_a_record_or_the_end(output: Output) -> None:
+def test_state_is_held_until_the_first_record(output: Output) -> None:
     writer = LineWriter()
     writer.write_message(state(1))
     writer.write_message(state(2))
@@ -88,10 +88,8 @@ def test_state_waits_for_a_record_or_the_end(output: Output) -> None:
     assert output.messages[4:] == ["4"]
 
 
-def test_run_without_records_writes_state_after_fifty_hours_and_at_the_end(
-    output: Output,
-) -> None:
-    assert MAX_HELD_STATES == 2 + 50  # the state given, the run's first, and one for each hour
+def test_run_without_records_writes_every_52nd_state_and_the_last(output: Output) -> None:
+    assert MAX_HELD_STATES == 2 + 50  # the state passed in, the run's own first one, and 50 hours
     writer = LineWriter()
     for number in range(1, 121):
         writer.write_message(state(number))
@@ -104,7 +102,7 @@ def test_run_without_records_writes_state_after_fifty_hours_and_at_the_end(
 
 
 def test_run_that_ends_after_a_record_repeats_the_last_state(output: Output) -> None:
-    """Because target-jsonl forgets its state at each RECORD."""
+    """target-jsonl forgets its state at each RECORD."""
     writer = LineWriter()
     writer.write_message(state(1))
     writer.write_message(RECORD)
@@ -157,7 +155,7 @@ def test_nothing_follows_a_partial_line(output: Output) -> None:
 
 @pytest.fixture
 def long_lines(pbx: Simulator) -> Simulator:
-    """A PBX with some tags that make a line longer than a pipe takes at once."""
+    """A PBX with tags that make some lines longer than PIPE_BUF."""
     pbx.legs = [
         Leg(leg.start, leg.callend, str(k), tag=LONG if k % 50 == 0 else "")
         for k, leg in enumerate(expected_legs(pbx, "2021-09-14", "2021-09-15"))
@@ -182,7 +180,7 @@ def test_processes_write_whole_lines(long_lines: Simulator, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_full_nonblocking_pipe_gets_everything(long_lines: Simulator, tmp_path: Path) -> None:
-    """Without Python's buffer, as in most container images."""
+    """Python's buffer is off, as in most container images."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     argv = command(tmp_path, long_lines, **DAY)
