@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from tap_noojee.clock import Clock
 from tap_noojee.legs import SCHEMA
-from tap_noojee.simulator import Leg, Simulator, legs
+from tap_noojee.simulator import Leg, Simulator, invent_legs
 from tap_noojee.simulator.calls import SAMPLE
 from tap_noojee.tap import TapNoojee
 
@@ -108,7 +108,7 @@ class Run:
         return [m["value"] for m in self.messages if m["type"] == "STATE"]
 
     @property
-    def bookmarks(self) -> list[str | None]:
+    def bookmark_values(self) -> list[str | None]:
         """The `replication_key_value` of each STATE, or None if it has none."""
         return [s["bookmarks"]["recordings"].get("replication_key_value") for s in self.states]
 
@@ -171,7 +171,7 @@ def expected_legs(simulator: Simulator, start: str, end: str) -> list[Leg]:
     first, last = (
         datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(UTC) for text in (start, end)
     )
-    return legs(first, last, zone=zone, volume=simulator.volume)
+    return invent_legs(first, last, zone=zone, volume=simulator.volume)
 
 
 def as_rows(all_legs: list[Leg]) -> list[tuple[str, int, str, str]]:

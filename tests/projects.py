@@ -68,7 +68,7 @@ class Project:
         found |= changes | {"config": config}
         self.content = content
 
-    def read(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
+    def read_from(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
         """Point the tap at this PBX, and set the hours to read."""
         self.environment |= {
             "TAP_NOOJEE_API_URL": pbx.url,

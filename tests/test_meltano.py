@@ -102,7 +102,7 @@ def test_bad_hour_does_not_affect_others(
     }
     for hour, content in bodies.items():
         pbx.failures.append(Failure("body", ("2021-09-14", hour), body=content))
-    project.read(pbx, "2021-09-14T13:00:00", "2021-09-14T16:00:00")
+    project.read_from(pbx, "2021-09-14T13:00:00", "2021-09-14T16:00:00")
     project.load_into(server)
     printed = project.meltano(*INTO_POSTGRES, status=1)
     assert "1 hour failed" in printed
@@ -122,7 +122,7 @@ def test_bad_hour_does_not_affect_others(
 
 
 def test_killed_run_loses_no_leg(project: Project, pbx: Simulator, server: Postgres) -> None:
-    project.read(pbx, *DAY)
+    project.read_from(pbx, *DAY)
     project.load_into(server)
     pbx.failures.append(Failure("stall", NOON))
     with project.start(*INTO_POSTGRES) as process:
@@ -142,7 +142,7 @@ def test_killed_run_loses_no_leg(project: Project, pbx: Simulator, server: Postg
 def test_meltano_neither_prints_nor_stores_secrets(project: Project, pbx: Simulator) -> None:
     pbx.api_key, salt = secrets.token_hex(), secrets.token_hex()
     pbx.failures.append(Failure("status", NOON, status=401))
-    project.read(pbx, "2021-09-14T11:00:00", "2021-09-15")
+    project.read_from(pbx, "2021-09-14T11:00:00", "2021-09-15")
     project.environment["TAP_NOOJEE_STREAM_MAP_CONFIG"] = json.dumps({"salt": salt})
     printed = [
         project.meltano("config", "print", "tap-noojee"),
@@ -158,7 +158,7 @@ def test_meltano_neither_prints_nor_stores_secrets(project: Project, pbx: Simula
 
 
 def test_privacy_page_settings_remove_and_mask_fields(project: Project, pbx: Simulator) -> None:
-    project.read(pbx, "2021-09-14T15:00:00", "2021-09-14T16:00:00")
+    project.read_from(pbx, "2021-09-14T15:00:00", "2021-09-14T16:00:00")
     select = yaml.safe_load(block("docs/privacy.md", "select:", "yaml"))["select"]
     select.remove("!recordings.Username")  # the stream map removes this field
     project.environment["TAP_NOOJEE__SELECT"] = json.dumps(select)
@@ -175,7 +175,7 @@ def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) 
     (relative,) = re.findall("start_date '(.*)'", block("docs/privacy.md", "start_date", "sh"))
 
     def dates(start: str, end: str) -> tuple[datetime, datetime]:
-        project.read(pbx, start, end)
+        project.read_from(pbx, start, end)
         printed = project.meltano("config", "print", "tap-noojee")
         config = json.loads(printed[printed.index("{") :])
         return tuple(datetime.fromisoformat(config[f"{name}_date"]) for name in ("start", "end"))  # type: ignore[return-value]
@@ -200,9 +200,9 @@ def test_views_work_on_rows_from_meltano(project: Project, server: Postgres) -> 
     project.environment["MELTANO_DATABASE_URI"] = f"postgresql+psycopg://{login}"
     began = datetime.now(UTC)
     with Simulator(legs=views.ODD_LEGS) as pbx:
-        project.read(pbx, "2021-04-05", "2021-04-06")
+        project.read_from(pbx, "2021-04-05", "2021-04-06")
         project.meltano(*INTO_POSTGRES)
-        project.read(pbx, "2021-04-05", "2021-04-07", TAP_NOOJEE_API_KEY="wrong")
+        project.read_from(pbx, "2021-04-05", "2021-04-07", TAP_NOOJEE_API_KEY="wrong")
         project.meltano(*INTO_POSTGRES, status=1)
     views.run(server, views.RUN_FILE)
     db = views.Database("postgres", partial(query_postgres, server), print)

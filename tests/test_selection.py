@@ -92,7 +92,7 @@ def test_catalog_selects_fields_and_changes_nothing_else(pbx: Simulator) -> None
     for case, (content, missing) in enumerate(CATALOGS):
         run = run_tap(pbx, catalog=content, **SAMPLE_HOUR)
         assert fields_of(run) == FIELDS - missing, case
-        assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00", case
+        assert run.bookmark_values[-1] == "2021-09-14T06:00:00+00:00", case
 
 
 def test_deselected_stream_is_skipped(pbx: Simulator) -> None:
@@ -190,7 +190,7 @@ def test_stream_maps_are_applied(pbx: Simulator) -> None:
             if message["type"] == "RECORD":
                 found.setdefault(message["stream"], message["record"].get("Source"))
         assert (run.error, found) == (None, expected)
-        assert run.bookmarks[-1] == "2021-09-14T06:00:00+00:00"
+        assert run.bookmark_values[-1] == "2021-09-14T06:00:00+00:00"
 
 
 def test_stream_map_error_names_the_expression_but_no_value(

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from processes import wait_until
 from times import CHANGES, HOUR, MINUTE, clocks_around
 
-from tap_noojee.simulator import API_KEY, USER_KEY, Failure, Leg, Simulator, legs
+from tap_noojee.simulator import API_KEY, USER_KEY, Failure, Leg, Simulator, invent_legs
 from tap_noojee.simulator.cli import main
 from tap_noojee.simulator.server import BASES
 
@@ -56,7 +56,7 @@ def test_every_leg_is_in_exactly_one_response(pbx: Simulator) -> None:
     responses = [read(pbx, f"2021/04/0{day}", hour) for day in (3, 4, 5) for hour in range(24)]
     found = [(record["CallRecordId"], record["Leg"]) for hour in responses for record in hour]
     midnights = (datetime(2021, 4, day, tzinfo=MELBOURNE).astimezone(UTC) for day in (3, 6))
-    expected = legs(*midnights, zone=MELBOURNE)
+    expected = invent_legs(*midnights, zone=MELBOURNE)
     assert Counter(found) == Counter((leg.call_record_id, str(leg.leg)) for leg in expected)
     repeated_hour = responses[24 + 2]
     assert {record["callend"].split()[4] for record in repeated_hour} == {"AEDT", "AEST"}
@@ -88,10 +88,10 @@ def test_record_has_the_documented_fields_as_strings(pbx: Simulator) -> None:
 
 def test_generated_calls_never_change() -> None:
     hour = datetime(2031, 5, 6, 1, tzinfo=UTC)
-    found = legs(hour, hour + HOUR, zone=ZoneInfo("Asia/Singapore"))
+    found = invent_legs(hour, hour + HOUR, zone=ZoneInfo("Asia/Singapore"))
     first = (len(found), found[0].unique_id, found[0].username)
     assert first == (30, "1935795667.1", "Grace Papadopoulos")
-    assert legs(hour, hour + HOUR, zone=MELBOURNE, volume=0) == []
+    assert invent_legs(hour, hour + HOUR, zone=MELBOURNE, volume=0) == []
 
 
 JAVA_NAMES = """\

@@ -25,7 +25,7 @@ import pytest
 from postgres import Postgres, serve
 from projects import Project
 
-from tap_noojee.simulator import Failure, Leg, Simulator, legs
+from tap_noojee.simulator import Failure, Leg, Simulator, invent_legs
 
 pytestmark = [
     pytest.mark.slow,
@@ -101,7 +101,7 @@ class Soak:
         moments = (BEGIN + number * HOUR for number in range(COUNT))
         self.ends = {hour_at(moment): moment + HOUR for moment in moments}
         self.legs: dict[Row, datetime] = {}
-        for leg in legs(BEGIN, END, zone=ZONE):
+        for leg in invent_legs(BEGIN, END, zone=ZONE):
             self.legs[leg, (leg.callend - leg.start).seconds] = hour_at(leg.callend)
         self.read: set[datetime] = set()
         self.served: set[tuple[str | None, int | None]] = set()
@@ -132,7 +132,7 @@ class Soak:
             "TAP_NOOJEE_REQUEST_TIMEOUT": "5",
         }
         dates = [date.isoformat(timespec="seconds") for date in (start, end)]
-        self.project.read(self.pbx, *dates, **settings)
+        self.project.read_from(self.pbx, *dates, **settings)
         self.pbx.requests.clear()
         after = random.randint(0, min(limit, lookback + len(unread)))
         output, status, killed = self.run_meltano(kill, after, random.random())

@@ -410,7 +410,9 @@ def test_connection_test_makes_one_request(volume: int, caplog: pytest.LogCaptur
             assert take_hours(pbx) == [15]
             assert len(run.records) == volume
             assert hours_read(run) == (ranges((0, 16)) if "state" in more else [])
-            assert {*run.bookmarks} == {"2021-09-14T06:00:00+00:00" if "state" in more else None}
+            assert {*run.bookmark_values} == {
+                "2021-09-14T06:00:00+00:00" if "state" in more else None
+            }
             (line,) = stream_log(caplog)
             assert line.startswith(f"2021-09-14 15:00: {4 * volume} legs; the connection works")
             assert ("`timezone`" in line) == (not volume)

@@ -161,8 +161,10 @@ def _call(draw: Callable[[], float], moment: int, record_id: str, unique_id: str
         yield Leg(start, end, *ids, direction, source, destination, did, name, leg_tag)
 
 
-def legs(start: datetime, end: datetime, *, zone: ZoneInfo, volume: float = 1.0) -> list[Leg]:
-    """List the invented legs that end in [`start`, `end`), sorted by end."""
+def invent_legs(
+    start: datetime, end: datetime, *, zone: ZoneInfo, volume: float = 1.0
+) -> list[Leg]:
+    """Return invented legs that end in [`start`, `end`), sorted by end."""
     first = int(start.timestamp() // 3600) - _LONGEST_CALL
     hours = range(first, math.ceil(end.timestamp() / 3600))
     found = [leg for hour in hours for leg in _calls_created_in(hour, zone, volume)]

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from wsgiref.types import StartResponse, WSGIEnvironment
 from zoneinfo import ZoneInfo
 
-from tap_noojee.simulator.calls import MELBOURNE, SAMPLE, DateFormat, Leg, LegSource, legs
+from tap_noojee.simulator.calls import MELBOURNE, SAMPLE, DateFormat, Leg, LegSource, invent_legs
 from tap_noojee.simulator.failures import TOO_SOON, Failure, Kind, Request, Response
 
 # The Global API key gives access to all data. A User API key cannot read recordings.
@@ -197,7 +197,7 @@ class Simulator:
         if self.legs is not None:
             return [leg for leg in self.legs if start <= leg.callend < end]
         # Sorted by record, as a database might, so that a tap has to sort by end itself.
-        found = legs(start, end, zone=self._zone, volume=self.volume)
+        found = invent_legs(start, end, zone=self._zone, volume=self.volume)
         return sorted(found, key=lambda leg: (int(leg.call_record_id), leg.leg))
 
     def _send(
