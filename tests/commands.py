@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from conftest import Run, drop_missing, settings
+from conftest import Run, drop_field_warnings, settings
 
 from tap_noojee.simulator import Simulator
 from tap_noojee.tap import main
@@ -30,7 +30,7 @@ class CommandResult(Run):
     def logged(self, *levels: str) -> list[str]:
         """Return the log messages at these levels."""
         lines = [line.split(" | ", 3) for line in self.log.splitlines()]
-        return drop_missing(
+        return drop_field_warnings(
             line[-1] for line in lines if len(line) > 1 and line[1].strip() in levels
         )
 
@@ -47,7 +47,7 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Comman
     """Run `tap-noojee` with these arguments and environment variables."""
     stdout, stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     others = {k: v for k, v in os.environ.items() if "NOOJEE" not in k and "LOGLEVEL" not in k}
-    code: object = 0
+    code: Any = 0
     with (
         mock.patch.object(logging.root, "handlers", logging.root.handlers[:]),
         mock.patch.object(sys, "argv", ["tap-noojee", *map(str, arguments)]),
@@ -68,7 +68,7 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Comman
         stderr.write(f"now | ERROR | tap-noojee | {code}")
         code = 1
     stdout.seek(0)
-    return CommandResult(stdout.read(), code=int(str(code or 0)), log=stderr.getvalue())
+    return CommandResult(stdout.read(), code=code or 0, log=stderr.getvalue())
 
 
 def run_with(pbx: Simulator, tmp_path: Path, *options: object, **config: Any) -> CommandResult:

@@ -1,6 +1,7 @@
-"""Shared fixtures and helpers, which run the tap in this process with a fake clock."""
+"""Shared fixtures, and helpers that run the tap in this process with a fake clock."""
 
 import contextlib
+import copy
 import dataclasses
 import io
 import json
@@ -32,17 +33,17 @@ RAW_LEG: dict[str, Any] = {
 }
 """A leg that the PBX could send, with all fields of the schema."""
 UNSENT = set(FIELDS) - SAMPLE[0].record(ZoneInfo("UTC")).keys()
-"""Fields of the schema that the simulator does not send yet."""
+"""Fields of the schema that the simulator does not send: none, unless one is being added."""
 
-_LONGEST = ("test_own_project.py", "test_targets.py", "test_meltano.py", "test_analysis.py")
+_SLOWEST = ("test_own_project.py", "test_targets.py", "test_meltano.py", "test_analysis.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slowest files first, then those with the most tests."""
+    """Run the slowest files first, so that no worker is left with one at the end."""
     sizes = Counter(item.path for item in items)
     items.sort(
         key=lambda item: (
-            _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST),
+            _SLOWEST.index(item.path.name) if item.path.name in _SLOWEST else len(_SLOWEST),
             -sizes[item.path],
             item.path,
         )
@@ -51,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 pytest.register_assert_rewrite("environments", "postgres", "projects", "views")
 
-# Without .pyc files, every process that the tests start takes twice as long.
+# Without .pyc files, each child process takes twice as long to start.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -80,7 +81,7 @@ class FakeClock(Clock):
 
 
 class ImpatientClock(FakeClock):
-    """A clock that gives each request 0.3 s, which is enough even on a busy machine."""
+    """A clock that ends a stalled request after 0.3 s. Other requests need less time."""
 
     @override
     def run_in_thread(self, task: Callable[[], T], timeout: float) -> T:
@@ -117,8 +118,8 @@ class Run:
         return [(r["CallRecordId"], r["Leg"]) for r in self.records]
 
 
-def drop_missing(lines: Iterable[str], fields: Iterable[str] = UNSENT) -> list[str]:
-    """Drop the log lines that warn that no leg has one of these fields."""
+def drop_field_warnings(lines: Iterable[str], fields: Iterable[str] = UNSENT) -> list[str]:
+    """Drop the warnings that no leg has one of these fields."""
     starts = tuple(f"no leg has the field {name};" for name in fields)
     return [line for line in lines if not line.partition(": ")[2].startswith(starts)]
 
@@ -151,13 +152,13 @@ def run_tap(
         try:
             tap = TapNoojee(
                 config=settings(simulator, **config),
-                state=json.loads(json.dumps(state)),
+                state=copy.deepcopy(state),
                 catalog=catalog,
                 clock=clock or FakeClock(),
             )
             try:
                 sync(tap)
-            finally:  # as the command line does
+            finally:  # the command line does the same
                 tap.message_writer.release_state()  # type: ignore[attr-defined]
         except (Exception, SystemExit) as raised:  # noqa: BLE001 - the tests check it
             error = raised
@@ -166,7 +167,7 @@ def run_tap(
 
 
 def expected_legs(simulator: Simulator, start: str, end: str) -> list[Leg]:
-    """Return the legs that the simulator generates with ends between two wall-clock times."""
+    """Return the simulator's legs that end between two wall-clock times."""
     zone = ZoneInfo(simulator.timezone)
     first, last = (
         datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(UTC) for text in (start, end)

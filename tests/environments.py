@@ -1,4 +1,4 @@
-"""Virtual environments with real plugins, each installed once for all pytest workers."""
+"""Helpers to run commands, and virtual environments that all pytest workers share."""
 
 import fcntl
 import hashlib
@@ -46,7 +46,7 @@ def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
     """A function that installs a plugin once for all tests and returns the path of its program."""
 
-    def installed(plugin: dict[str, Any]) -> Path:
+    def install_plugin(plugin: dict[str, Any]) -> Path:
         packages = plugin["pip_url"].split()
 
         def make(root: Path) -> None:
@@ -57,4 +57,4 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Install:
         root = make_once(tmp_path_factory, name, make)
         return root / "bin" / str(plugin.get("executable", plugin["name"]))
 
-    return installed
+    return install_plugin

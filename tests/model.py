@@ -66,7 +66,7 @@ class RunModel:
 
     def __post_init__(self) -> None:
         self.steps: list[Step] = []
-        self.hours: list[datetime] = []  # those that this run has read
+        self.hours_read: list[datetime] = []
         self.read_before = frozenset(self.read)
         self.failed: set[datetime] = set()
         self.skew = timedelta()  # how far the PBX's clock is behind the tap's
@@ -85,8 +85,9 @@ class RunModel:
         return self.due(now) - self.read - self.failed
 
     def next_hour(self, now: datetime) -> datetime | None:
-        left = math.inf if self.limit is None else self.limit - len(self.hours) - len(self.failed)
-        if not self.hours:  # a run reads at least one hour, however many fail
+        done = len(self.hours_read) + len(self.failed)
+        left = math.inf if self.limit is None else self.limit - done
+        if not self.hours_read:  # failed hours alone never use up the limit
             left = max(left, 1)
         if left <= 0 or has_failure_streak(self.read, self.failed):
             return None
@@ -95,13 +96,13 @@ class RunModel:
             wanted |= self.reread & self.due(now)
         return (max if self.newest_first else min)(wanted, default=None)
 
-    def succeed(self, hour: datetime, legs: list[Leg], now: datetime, date: datetime) -> None:
-        """Mark an hour as read if it was due at `date`, the time on the PBX's clock."""
-        if date < self.clocks.end(hour) + self.settle - MINUTE:
-            self.skew = now - date
+    def succeed(self, hour: datetime, legs: list[Leg], now: datetime, pbx_time: datetime) -> None:
+        """Mark an hour as read if it was due by the PBX's clock. Otherwise, use that clock."""
+        if pbx_time < self.clocks.end(hour) + self.settle - MINUTE:  # the tap's tolerance
+            self.skew = now - pbx_time
             return
         records = [varying_fields(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
-        self.hours.append(hour)
+        self.hours_read.append(hour)
         self.read.add(hour)
         self.reread.discard(hour)
         self.steps.append(Step(records, frozenset(self.read)))
@@ -115,7 +116,7 @@ class RunModel:
         found: list[Any] = [self.read_before]
         for step in self.steps:
             found += [*step.records, step.read]
-        # The tap holds STATE back until the first record.
+        # Until the first record, the tap holds STATE back, and then it writes only the latest one.
         first = next(
             (n for n, message in enumerate(found) if isinstance(message, dict)), len(found)
         )

@@ -76,7 +76,7 @@ def server() -> Iterator[Postgres]:
 @contextmanager
 def serve(timezone: str) -> Iterator[Postgres]:
     """Run an empty server on a loopback port, with this time zone for its sessions."""
-    # As root, we run the server as a user who cannot enter pytest's directories.
+    # Do not use pytest's directories: if we are root, the server's user cannot enter them.
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as name:
         home = Path(name)
         binaries = _binaries()

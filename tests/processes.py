@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing.reduction import DupFd
 from operator import methodcaller
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from conftest import Run, settings
 from typing_extensions import override
@@ -28,7 +28,7 @@ TIMEOUT = 30
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without the tap's variables, plus these variables."""
+    """Return this process's environment without variables that change a run, plus `more`."""
     drop = ("TAP_NOOJEE_", "LOGLEVEL", "PYTHONUNBUFFERED")
     rest = {name: value for name, value in os.environ.items() if not name.startswith(drop)}
     return rest | more
@@ -74,8 +74,9 @@ class Process:
         if stdout == subprocess.PIPE:
             reader, writer = os.pipe()
             self.stdout = os.fdopen(reader, "rb")
-        files = [None if fd is None else _Descriptor(fd) for fd in (self._log.fileno(), writer)]
-        args = [*argv], env or environment(), cwd or Path.cwd(), *files
+        output = None if writer is None else _Descriptor(writer)
+        log = _Descriptor(self._log.fileno())
+        args = [*argv], env or environment(), cwd or Path.cwd(), log, output
         self._process = _FORKS.Process(target=_become, args=args, daemon=True)
         self._process.start()
         if writer is not None and self.stdout:
@@ -86,7 +87,7 @@ class Process:
         os.kill(self.pid, signum)
 
     def poll(self) -> int | None:
-        """Return the exit code (-N if signal N killed the run), or None during the run."""
+        """Return the exit code (-N if signal N killed the run), or None while it is running."""
         return self._process.exitcode
 
     returncode = property(poll)
@@ -106,16 +107,17 @@ class Process:
         code = self.wait()
         return code if code >= 0 else 128 - code
 
-    def end(self) -> tuple[Run, Self]:
-        """Wait for the run to end, and return its output and this process."""
+    def finish(self) -> Run:
+        """Wait for the run to end, and return its output."""
         output = self.stdout.read() if self.stdout else b""
         self.wait()
-        return Run(output.decode()), self
+        return Run(output.decode())
 
 
 def run_to_end(argv: Iterable[str], **more: Any) -> tuple[Run, Process]:
     """Run the tap with these arguments, and return its output and the ended process."""
-    return Process(argv, **more).end()
+    process = Process(argv, **more)
+    return process.finish(), process
 
 
 def last_line(log: str) -> str:
@@ -124,7 +126,7 @@ def last_line(log: str) -> str:
 
 
 def wait_until(condition: Callable[[], object], seconds: int = 20) -> None:
-    """Wait until a condition holds, and fail if it takes much longer than `seconds`."""
+    """Wait until a condition holds, and fail after about `seconds`."""
     for _ in range(50 * seconds):
         if condition():
             return
@@ -137,7 +139,7 @@ _FORKS.set_forkserver_preload(["tap_noojee.tap", "yaml", "pytest"])
 
 
 class _Descriptor(int):
-    """A file descriptor that a forked process inherits."""
+    """A file descriptor that pickling duplicates into the forked process."""
 
     @override
     def __reduce__(self) -> Any:

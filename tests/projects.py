@@ -57,19 +57,19 @@ class Project:
 
     def plugin(self, kind: str, name: str) -> dict[str, Any]:
         """Return a plugin's definition in meltano.yml."""
-        (found,) = (one for one in self.content["plugins"][kind] if one["name"] == name)
+        (found,) = (plugin for plugin in self.content["plugins"][kind] if plugin["name"] == name)
         return dict(found)
 
     def change(self, kind: str, name: str, **changes: Any) -> None:
         """Change a plugin's definition in meltano.yml, and merge `config` into its settings."""
         content = self.content
-        (found,) = (one for one in content["plugins"][kind] if one["name"] == name)
+        (found,) = (plugin for plugin in content["plugins"][kind] if plugin["name"] == name)
         config = found.get("config", {}) | changes.pop("config", {})
         found |= changes | {"config": config}
         self.content = content
 
-    def read_from(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
-        """Point the tap at this PBX, and set the hours to read."""
+    def configure_tap(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
+        """Point the tap at this PBX, and set the hours to read and any more variables."""
         self.environment |= {
             "TAP_NOOJEE_API_URL": pbx.url,
             "TAP_NOOJEE_API_KEY": pbx.api_key,
@@ -78,8 +78,8 @@ class Project:
             "TAP_NOOJEE_REQUEST_INTERVAL": "0",
         } | more
 
-    def load_into(self, server: Postgres, schema: str = "tap_noojee") -> None:
-        """Point target-postgres at this server, and drop the schema."""
+    def use_postgres(self, server: Postgres, schema: str = "tap_noojee") -> None:
+        """Point target-postgres at this server, and drop a schema that an earlier test left."""
         server.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         for name in ("host", "port", "user", "password", "database"):
             self.environment[f"TARGET_POSTGRES_{name.upper()}"] = str(getattr(server, name))
@@ -107,7 +107,10 @@ class Project:
     def shell(
         self, text: str, answer: str = "", *, status: int = 0, env: dict[str, str] | None = None
     ) -> str:
-        """Run a page's commands in a shell with this test's state id, and return all output."""
+        """Run a page's commands in a shell with this test's state id, and return all output.
+
+        `answer` is the standard input.
+        """
         text = text.replace(_STATE_ID, self.state_id)
         path = f"{self.bin}{os.pathsep}{self.environment['PATH']}"
         done = subprocess.run(
@@ -129,7 +132,7 @@ class Project:
         return f"{_STATE_ID}:{self.environment['MELTANO_RUN_STATE_ID_SUFFIX']}"
 
     def bookmark(self) -> dict[str, Any]:
-        """Return the bookmark in Meltano's database, merged as in `meltano state get`."""
+        """Return the bookmark in Meltano's database, merged as `meltano state get` does."""
         query = "SELECT completed_state, partial_state FROM state WHERE state_id = ?"
         with closing(sqlite3.connect(self.root / ".meltano" / "meltano.db")) as database:
             states = database.execute(query, [self.state_id]).fetchone() or ()
@@ -182,7 +185,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def _in_use(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
-    """Yield a project, and restore its files at the end."""
+    """Yield a project, then restore meltano.yml and .env, and delete its output."""
     files = {path: path.read_bytes() for path in (root / "meltano.yml", *root.glob(".env"))}
     yield Project(root, _environment(suffix), meltano)
     for path, before in files.items():
@@ -199,7 +202,7 @@ def project(clone: Path, tmp_path: Path) -> Iterator[Project]:
 
 @dataclasses.dataclass
 class FirstSteps:
-    """The project and output of the README's commands, and the status of each request."""
+    """The project that the README's commands create, their output, and each request's status."""
 
     project: Project
     printed: str
@@ -236,6 +239,6 @@ def own(first_steps: FirstSteps, clone: Path, tmp_path: Path) -> Iterator[Projec
         (mapping,) = plugins["mappers"][0]["mappings"]
         mapping["config"] = yaml.safe_load(block("docs/privacy.md", "sha256", "yaml"))["config"]
         # Meltano installs target-jsonl in the first run.
-        plugins["loaders"].append(Project(clone, {}, clone).plugin("loaders", "target-jsonl"))
+        plugins["loaders"].append(Project(clone, {}, own.bin).plugin("loaders", "target-jsonl"))
         own.content = content
         yield own

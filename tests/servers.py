@@ -30,7 +30,7 @@ def serving(respond: Respond, context: ssl.SSLContext | None = None) -> Iterator
             if context:
                 connection = context.wrap_socket(connection, server_side=True)
             head = connection.recv(65536)
-            _, target, *_ = [*head.split(b" "), b""]
+            target = head.partition(b" ")[2].partition(b" ")[0]
             respond(connection, target.decode(errors="replace"))
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(65536):

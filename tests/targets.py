@@ -66,7 +66,7 @@ def start(
 def pipe(
     tmp_path: Path, target: Path, config: dict[str, Any], pbx: Simulator, **more: Any
 ) -> dict[str, Any]:
-    """Run `tap | target` until both succeed, and return the last state that the target printed."""
+    """Run `tap | target`, check that both succeed, and return the target's last state."""
     with start(tmp_path, [target], config, pbx, **more) as (tap, process):
         states, _ = process.communicate()
     assert (tap.returncode, process.returncode) == (0, 0), (tmp_path / "log").read_text()

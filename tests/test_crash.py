@@ -21,7 +21,7 @@ from conftest import (
     written_rows,
 )
 from processes import Process, arguments, last_line, wait_until
-from times import every, local
+from times import legs_every, local
 
 from tap_noojee.clock import REPEAT_WINDOW
 from tap_noojee.simulator import Failure, Simulator
@@ -32,7 +32,7 @@ ALL_HOURS = {("2021-09-14", hour) for hour in range(6, 10)}
 
 
 def check_next_run(simulator: Simulator, first: Run, **config: Any) -> None:
-    """Continue a run from its last STATE, and check that this reads exactly the unread hours."""
+    """Run again from the last STATE of a run, and check that this reads all other hours."""
     del simulator.requests[:]
     rest = run_tap(simulator, state=first.states[-1] if first.states else None, **config)
     assert rest.error is None
@@ -97,7 +97,7 @@ def test_signal_ends_any_wait_and_the_last_message_is_state(
         wait_until(lambda: last in requested_hours(pbx))  # noqa: B023 - called only here
         process.send_signal(signum)
         assert process.wait() == 128 + signum
-        run, _ = process.end()
+        run = process.finish()
         assert signum.name in process.log
         assert "Traceback" not in process.log
         assert run.messages[-1]["type"] == "STATE"
@@ -111,9 +111,9 @@ def test_signal_ends_any_wait_and_the_last_message_is_state(
 
 @pytest.fixture(params=["2021-09-14T07:00", "2021-09-14T08:00"])
 def blocked_run(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
-    """A run of one or two hours, blocked in the first because its output is not read."""
+    """A run of one or two hours, blocked in its first hour, because nothing reads its output."""
     start = local("2021-09-14T06:00", "Australia/Melbourne")
-    legs = every(timedelta(seconds=4), start, start + timedelta(hours=1))
+    legs = legs_every(timedelta(seconds=4), start, start + timedelta(hours=1))
     with Simulator(legs=legs) as pbx:
         config = HOURS | {"end_date": request.param}
         process = Process(arguments(tmp_path, pbx, **config))
@@ -122,7 +122,7 @@ def blocked_run(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
             wait_until(lambda: waiting_bytes(process) > 8 * PIPE_BUF)
             yield process, legs, pbx
         finally:
-            process.end()
+            process.finish()
 
 
 def waiting_bytes(process: Process) -> int:
@@ -134,10 +134,10 @@ def waiting_bytes(process: Process) -> int:
 
 def test_signal_in_mid_hour_lets_the_hour_finish(blocked_run: Any) -> None:
     process, legs, pbx = blocked_run
-    # Signals within a second of the first one count as the same request.
+    # The tap ignores further signals within a second of the first.
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
-    run, _ = process.end()
+    run = process.finish()
     assert process.returncode in {128 + signal.SIGINT, 128 + signal.SIGTERM}
     assert written_rows(run) == as_rows(legs)
     assert hours_read(run) == [("2021-09-14T06:00", "2021-09-14T07:00")]

@@ -44,10 +44,10 @@ def check(clocks: Clocks) -> None:
     assert list(skipped_hours(existing[0], existing[-1], zone)) == skipped, clocks
     assert len(hours_between(existing[0], existing[-1], zone)) == len(existing), clocks
     for settle in (0 * MINUTE, 5 * MINUTE, 200 * MINUTE):
-        for n, wall in enumerate(existing[1:]):
+        for previous, wall in itertools.pairwise(existing):
             due = clocks.end(wall) + settle
             assert last_due(due, settle, zone) == wall, (clocks, wall)
-            assert last_due(due - TICK, settle, zone) == existing[n], (clocks, wall)
+            assert last_due(due - TICK, settle, zone) == previous, (clocks, wall)
 
 
 def test_hours_match_sampled_clocks_around_each_kind_of_change() -> None:
@@ -60,7 +60,7 @@ def test_hours_match_sampled_clocks_around_every_change_since_2014() -> None:
     """Check one day for each distinct sequence of quarter-hourly offsets, up to 2030."""
     first, last = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (2014, 2031))
     kinds: dict[tuple[object, ...], Clocks] = {}
-    # Casey's clocks changed at one minute past the hour.
+    # Leave out Casey, whose clocks changed at 00:01: the tap looks only at quarter-hours.
     for key in sorted(available_timezones() - {"Antarctica/Casey"}):
         zone = ZoneInfo(key)
         days = range(first, last, 86400)

@@ -102,8 +102,8 @@ def test_bad_hour_does_not_affect_others(
     }
     for hour, content in bodies.items():
         pbx.failures.append(Failure("body", ("2021-09-14", hour), body=content))
-    project.read_from(pbx, "2021-09-14T13:00:00", "2021-09-14T16:00:00")
-    project.load_into(server)
+    project.configure_tap(pbx, "2021-09-14T13:00:00", "2021-09-14T16:00:00")
+    project.use_postgres(server)
     printed = project.meltano(*INTO_POSTGRES, status=1)
     assert "1 hour failed" in printed
     assert "2021-09-14 14:00: record 1: " in printed
@@ -122,8 +122,8 @@ def test_bad_hour_does_not_affect_others(
 
 
 def test_killed_run_loses_no_leg(project: Project, pbx: Simulator, server: Postgres) -> None:
-    project.read_from(pbx, *DAY)
-    project.load_into(server)
+    project.configure_tap(pbx, *DAY)
+    project.use_postgres(server)
     pbx.failures.append(Failure("stall", NOON))
     with project.start(*INTO_POSTGRES) as process:
         wait_until(lambda: NOON in requested_hours(pbx) or process.poll() is not None, seconds=60)
@@ -142,7 +142,7 @@ def test_killed_run_loses_no_leg(project: Project, pbx: Simulator, server: Postg
 def test_meltano_neither_prints_nor_stores_secrets(project: Project, pbx: Simulator) -> None:
     pbx.api_key, salt = secrets.token_hex(), secrets.token_hex()
     pbx.failures.append(Failure("status", NOON, status=401))
-    project.read_from(pbx, "2021-09-14T11:00:00", "2021-09-15")
+    project.configure_tap(pbx, "2021-09-14T11:00:00", "2021-09-15")
     project.environment["TAP_NOOJEE_STREAM_MAP_CONFIG"] = json.dumps({"salt": salt})
     printed = [
         project.meltano("config", "print", "tap-noojee"),
@@ -158,7 +158,7 @@ def test_meltano_neither_prints_nor_stores_secrets(project: Project, pbx: Simula
 
 
 def test_privacy_page_settings_remove_and_mask_fields(project: Project, pbx: Simulator) -> None:
-    project.read_from(pbx, "2021-09-14T15:00:00", "2021-09-14T16:00:00")
+    project.configure_tap(pbx, "2021-09-14T15:00:00", "2021-09-14T16:00:00")
     select = yaml.safe_load(block("docs/privacy.md", "select:", "yaml"))["select"]
     select.remove("!recordings.Username")  # the stream map removes this field
     project.environment["TAP_NOOJEE__SELECT"] = json.dumps(select)
@@ -175,7 +175,7 @@ def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) 
     (relative,) = re.findall("start_date '(.*)'", block("docs/privacy.md", "start_date", "sh"))
 
     def dates(start: str, end: str) -> tuple[datetime, datetime]:
-        project.read_from(pbx, start, end)
+        project.configure_tap(pbx, start, end)
         printed = project.meltano("config", "print", "tap-noojee")
         config = json.loads(printed[printed.index("{") :])
         return tuple(datetime.fromisoformat(config[f"{name}_date"]) for name in ("start", "end"))  # type: ignore[return-value]
@@ -195,14 +195,14 @@ def test_meltano_rewrites_dates_as_documented(project: Project, pbx: Simulator) 
 def test_views_work_on_rows_from_meltano(project: Project, server: Postgres) -> None:
     server = views.create_database(server, "reports")
     run(find_uv_bin(), "pip", "install", "--python", project.bin / "python", "psycopg[binary]")
-    project.load_into(server)
+    project.use_postgres(server)
     login = f"{server.user}:{server.password}@{server.host}:{server.port}/{server.database}"
     project.environment["MELTANO_DATABASE_URI"] = f"postgresql+psycopg://{login}"
     began = datetime.now(UTC)
     with Simulator(legs=views.ODD_LEGS) as pbx:
-        project.read_from(pbx, "2021-04-05", "2021-04-06")
+        project.configure_tap(pbx, "2021-04-05", "2021-04-06")
         project.meltano(*INTO_POSTGRES)
-        project.read_from(pbx, "2021-04-05", "2021-04-07", TAP_NOOJEE_API_KEY="wrong")
+        project.configure_tap(pbx, "2021-04-05", "2021-04-07", TAP_NOOJEE_API_KEY="wrong")
         project.meltano(*INTO_POSTGRES, status=1)
     views.run(server, views.RUN_FILE)
     db = views.Database("postgres", partial(query_postgres, server), print)

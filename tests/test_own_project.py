@@ -62,8 +62,8 @@ def test_nightly_lookback_and_edited_state_read_hours_again(
     own: Project, pbx: Simulator, server: Postgres
 ) -> None:
     """Run the README's pipeline, the nightly lookback, and the recipe that edits the state."""
-    own.read_from(pbx, "2021-09-14", PERIOD[1])
-    own.load_into(server)
+    own.configure_tap(pbx, "2021-09-14", PERIOD[1])
+    own.use_postgres(server)
     text = block("README.md", "meltano add target-postgres", "sh")
     own.shell(text[text.index("meltano run") :])
     day = expected_ends(pbx, "2021-09-14")
@@ -94,17 +94,17 @@ def test_nightly_lookback_and_edited_state_read_hours_again(
 def test_rehearsal_does_not_affect_the_real_load(
     own: Project, pbx: Simulator, server: Postgres, uv_variables: dict[str, str]
 ) -> None:
-    own.load_into(server)
-    own.load_into(server, "rehearsal")
+    own.use_postgres(server)
+    own.use_postgres(server, "rehearsal")
     own.environment |= {"TAP_NOOJEE_START_DATE": PERIOD[0], "TAP_NOOJEE_END_DATE": PERIOD[1]}
     own.shell(block(OPERATION, "environment add rehearsal", "sh"), env=uv_variables)
     assert stored_ends(server, "rehearsal.recordings") == expected_ends(pbx)
-    own.read_from(pbx, *PERIOD, TAP_NOOJEE_API_URL=pbx.url.replace("127.0.0.1", "localhost"))
+    own.configure_tap(pbx, *PERIOD, TAP_NOOJEE_API_URL=pbx.url.replace("127.0.0.1", "localhost"))
     own.meltano(*RUN_PIPELINE)
     assert stored_ends(server) == expected_ends(pbx)
 
     # After a rehearsal in the same environment, the state is from another PBX, so the run stops.
-    own.read_from(pbx, *PERIOD)
+    own.configure_tap(pbx, *PERIOD)
     printed = own.meltano(*RUN_PIPELINE, status=1)
     assert "state: written with pbx 'localhost', but this run uses '127.0.0.1'" in printed
     assert "Traceback" not in printed
@@ -117,8 +117,8 @@ def test_rehearsal_does_not_affect_the_real_load(
 def test_scheduled_job_uses_the_state_of_meltano_run(
     own: Project, pbx: Simulator, server: Postgres
 ) -> None:
-    own.read_from(pbx, *PERIOD)
-    own.load_into(server)
+    own.configure_tap(pbx, *PERIOD)
+    own.use_postgres(server)
     own.shell(block(RECIPES, "schedule add", "sh"))
     own.meltano("schedule", "run", "hourly")
     assert own.hours_read() == [("2021-09-14T15:00", "2021-09-14T16:00")]
@@ -137,7 +137,7 @@ def test_pbxs_can_have_separate_tables_or_share_one(own: Project, server: Postgr
     loader = "target-postgres"
     run_both = ("run", "tap-noojee--sydney", loader, "tap-noojee--perth", loader)
     for schema in ("noojee", "noojee_sydney", "noojee_perth"):
-        own.load_into(server, schema)
+        own.use_postgres(server, schema)
 
     def legs(source: str) -> list[Leg]:
         """Return two legs, whose ids are the same on each PBX."""
@@ -147,7 +147,7 @@ def test_pbxs_can_have_separate_tables_or_share_one(own: Project, server: Postgr
         Simulator(timezone="Australia/Sydney", api_key="of-sydney", legs=legs("200")) as sydney,
         Simulator(timezone="Australia/Perth", api_key="of-perth", legs=legs("800")) as perth,
     ):
-        own.read_from(sydney, "2021-09-14T05:00:00Z", "2021-09-14T06:00:00Z")
+        own.configure_tap(sydney, "2021-09-14T05:00:00Z", "2021-09-14T06:00:00Z")
         for name, pbx in (("SYDNEY", sydney), ("PERTH", perth)):
             own.environment[f"TAP_NOOJEE__{name}_API_URL"] = pbx.url
             own.environment[f"TAP_NOOJEE__{name}_API_KEY"] = pbx.api_key
@@ -174,9 +174,9 @@ def test_pbxs_can_have_separate_tables_or_share_one(own: Project, server: Postgr
 
 
 def test_job_loads_one_pbx_into_two_targets(own: Project, server: Postgres) -> None:
-    own.load_into(server)
+    own.use_postgres(server)
     with Simulator(interval=5) as pbx:
-        own.read_from(pbx, *PERIOD, TAP_NOOJEE_REQUEST_INTERVAL="5")
+        own.configure_tap(pbx, *PERIOD, TAP_NOOJEE_REQUEST_INTERVAL="5")
         own.shell(block(RECIPES, "meltano job add both", "sh"))
         statuses = [request.status for request in pbx.requests]
         assert stored_ends(server) == expected_ends(pbx)
@@ -190,7 +190,7 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_p
     own.shell(install)
     with (own.root / ".env").open("a", encoding="utf-8") as file:
         file.write(block(RECIPES, "MELTANO_MAP_TRANSFORMER", "sh"))
-    own.read_from(pbx, *PERIOD)
+    own.configure_tap(pbx, *PERIOD)
     own.shell(pipeline.replace("postgres", "jsonl"))
     hashed = sha256(b"a-long-random-text500").hexdigest()
     assert [record["Source"] for record in own.records] == [hashed] * 4
@@ -227,11 +227,11 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
     target.write_text(IMPATIENT_TARGET.format(python=python))
     target.chmod(0o755)
     own.change("loaders", "target-postgres", executable=str(target))
-    own.load_into(server)
+    own.use_postgres(server)
     ends = [datetime(2021, 9, 14, hour, 30, tzinfo=UTC) for hour in range(2, 6)]
     legs = [Leg(end, end, str(end.hour)) for end in ends]
     with Simulator(legs=legs) as pbx:
-        own.read_from(pbx, "2021-09-14T12:00:00", PERIOD[1])
+        own.configure_tap(pbx, "2021-09-14T12:00:00", PERIOD[1])
         pbx.failures.append(Failure("stall", ("2021-09-14", 15)))
         with own.start(*RUN_PIPELINE) as process:
             wait_until(lambda: own.hours_read() or process.poll() is not None, seconds=60)

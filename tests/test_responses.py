@@ -12,7 +12,7 @@ import pytest
 from conftest import (
     FIELDS,
     as_rows,
-    drop_missing,
+    drop_field_warnings,
     expected_legs,
     requested_hours,
     run_tap,
@@ -113,7 +113,7 @@ def test_bad_response_affects_only_its_hour(name: str, caplog: pytest.LogCapture
     field, values, *patterns = READABLE.get(name, ("Leg", []))
     assert [record[field] for record in middle] == values
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    for line, pattern in zip(drop_missing(warnings, NEWER_FIELDS), patterns, strict=True):
+    for line, pattern in zip(drop_field_warnings(warnings, NEWER_FIELDS), patterns, strict=True):
         assert re.match(f"2021-09-14 15:00: .*{pattern}", line)
     assert next_run.error is None
     if problem := UNREADABLE.get(name):

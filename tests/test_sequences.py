@@ -120,7 +120,7 @@ class TapLifecycle(RuleBasedStateMachine):
             self.add_leg(self.first + n * QUARTER + n % 3 * 7 * MINUTE)
         self.hours_read: set[datetime] = set()
         self.late: set[str] = set()  # legs that arrived after their hour was read
-        self.waived: set[datetime] = set()  # hours that the user marked as read
+        self.waived: set[datetime] = set()  # hours that an edited bookmark marks as read
         self.target: dict[str, dict[str, Any]] = {}
         self.bookmark: dict[str, Any] = {}
         self.bookmarks: list[dict[str, Any]] = [{}]
@@ -213,7 +213,7 @@ class TapLifecycle(RuleBasedStateMachine):
         messages = self.run(config, **others).messages
         messages = messages[: round(kill.at * len(messages))]
         states = [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
-        kept = [0, 0, *states][-kill.lost_states - 1]
+        kept = [0, 0, *states][-kill.lost_states - 1]  # 0: the target emitted no STATE
         later_records = [message for message in messages[kept:] if message["type"] == "RECORD"]
         self.load(messages[:kept] + ([] if kill.records_lost else later_records))
 
@@ -262,7 +262,7 @@ class TapLifecycle(RuleBasedStateMachine):
             self.check_requests(model, run, case)
             self.check_messages(model, run)
             if run.error is None and unread and ahead <= ZERO:
-                assert not model.read_before.issuperset(model.hours), "the run read no new hour"
+                assert {*model.hours_read} - model.read_before, "the run read no new hour"
         self.time, self.clock = self.now(), None
         return run
 
@@ -283,12 +283,12 @@ class TapLifecycle(RuleBasedStateMachine):
                 if not is_fatal:
                     model.fail(hour)
             else:
-                date = (now - self.ahead).replace(microsecond=0)
+                pbx_time = (now - self.ahead).replace(microsecond=0)
                 legs = [leg for leg in self.legs if self.hour_of(leg.callend) == hour]
-                model.succeed(hour, legs, now, date)
+                model.succeed(hour, legs, now, pbx_time)
             attempts = 0
         assert not attempts, "the run gave up too early"
-        self.hours_read |= {*model.hours}
+        self.hours_read |= {*model.hours_read}
         if is_fatal:
             assert isinstance(run.error, RequestError)
         else:

@@ -73,13 +73,13 @@ def hour_at(moment: datetime) -> datetime:
 
 def test_kills_and_failures_lose_no_leg(project: Project) -> None:
     """SIGTERM and SIGKILL hit the tap, the target, Meltano, or all three."""
-    # In small batches, the target writes rows and hands over STATE many times in a run.
+    # With small batches, the target writes rows and emits STATE many times in a run.
     project.change("loaders", "target-postgres", config={"batch_size_rows": 100})
     random = Random(SEED)  # noqa: S311 - not a secret
     kills = random.sample([*KILLS, None, None], k=len(KILLS) + 2)
     # Use UTC: in Python, a time in a repeated hour never equals one in another zone.
     with serve("UTC") as server, Simulator(timezone=str(ZONE)) as pbx:
-        project.load_into(server)
+        project.use_postgres(server)
         soak = Soak(project, server, pbx)
         present = BEGIN
         while present < END:
@@ -110,7 +110,7 @@ class Soak:
 
     def run(self, present: datetime, kill: Kill | None) -> None:
         """Draw settings and failures, run once, and check the state and the table."""
-        # Each run has its own seed, so that what happens in one does not affect the next.
+        # Each run has its own seed, so that its draws do not depend on those of earlier runs.
         random = Random(f"{SEED} {self.runs.total()}")  # noqa: S311 - not a secret
         start, end = BEGIN, present
         if random.random() < 0.3:
@@ -132,7 +132,7 @@ class Soak:
             "TAP_NOOJEE_REQUEST_TIMEOUT": "5",
         }
         dates = [date.isoformat(timespec="seconds") for date in (start, end)]
-        self.project.read_from(self.pbx, *dates, **settings)
+        self.project.configure_tap(self.pbx, *dates, **settings)
         self.pbx.requests.clear()
         after = random.randint(0, min(limit, lookback + len(unread)))
         output, status, killed = self.run_meltano(kill, after, random.random())
@@ -146,7 +146,8 @@ class Soak:
             self.check()
             if not killed and not failures:
                 assert status == 0, "an undisturbed run failed"
-                assert len(wanted - self.read) <= max(0, len(unread) - limit + lookback)
+                left = max(0, len(unread) - limit + lookback)
+                assert len(wanted - self.read) <= left, "the run left too many hours unread"
         except Exception as error:
             error.add_note(f"seed {SEED}, {dates}, {settings}, {failures}\n{output}")
             raise
@@ -163,7 +164,7 @@ class Soak:
             if kill:
                 while len(self.pbx.requests) < after and not done.done():
                     time.sleep(0.002)
-                # The delay lets kills also hit Meltano's start and the target's last writes.
+                # Delays, mostly short, let kills hit Meltano's start and the target's last writes.
                 time.sleep(4 * chance**2)
                 killed = not done.done() and self.kill(process.pid, *kill)
             try:
@@ -186,7 +187,7 @@ class Soak:
 
     def check(self) -> None:
         """Compare this run's requests, the state and the table."""
-        served = [r[1:3] for r in self.pbx.requests if r.status == 200 and not r.failure]
+        served = [(r.date, r.hour) for r in self.pbx.requests if r.status == 200 and not r.failure]
         self.served.update(served)
         earlier, self.read = self.read, self.hours_read()
         rows, read = self.rows(), {(f"{hour:%F}", hour.hour) for hour in self.read}

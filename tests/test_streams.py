@@ -12,14 +12,14 @@ from conftest import (
     FakeClock,
     Run,
     as_rows,
-    drop_missing,
+    drop_field_warnings,
     expected_legs,
     hours_read,
     requested_hours,
     run_tap,
     written_rows,
 )
-from times import every, local
+from times import legs_every, local
 from typing_extensions import override
 
 from tap_noojee.errors import FailedHoursError, RequestError, StateError, ZoneError
@@ -87,7 +87,9 @@ def stream_log(caplog: pytest.LogCaptureFixture, level: str = "INFO") -> list[st
         for record in caplog.records
         if record.name == "tap-noojee.recordings" and record.levelname == level
     ]
-    return drop_missing(line for line in lines if not line.startswith(("Beginning", "Starting")))
+    return drop_field_warnings(
+        line for line in lines if not line.startswith(("Beginning", "Starting"))
+    )
 
 
 NEWEST: dict[str, Any] = {"backfill_order": "newest_first"}
@@ -98,7 +100,10 @@ ODD_HOURS = [(k, k + 1) for k in range(5, 16, 2)]
 
 
 class Plan(NamedTuple):
-    """A run's settings, the hours it requests, and the hours read after and before it."""
+    """A run's settings, the hours it requests, and the hours read after and before it.
+
+    The settings may contain the hour and minute of the run's clock.
+    """
 
     config: dict[str, Any]
     requested: Iterable[int]
@@ -157,7 +162,7 @@ PLANS = {
         [6, 7, 8, 9, 11, 12, 13, 14, 15],
         ends_early=True,
     ),
-    "hours that fail in every run": Plan(
+    "failed hours with read hours between them do not end the run": Plan(
         between(5, 20), [6, 8, 10, 12, 14, 16, 17, 18, 19], [*ODD_HOURS[:-1], (15, 20)],
         ODD_HOURS, [6, 8, 10, 12, 14],
     ),
@@ -206,7 +211,7 @@ def test_documented_hour_is_written_with_its_values(pbx: Simulator) -> None:
 def test_leg_returned_for_two_hours_is_written_twice() -> None:
     """The tap does not filter legs by their end: these end on another day."""
     start = local("2021-09-01", MELBOURNE.key)
-    legs = every(timedelta(hours=1), start, start + timedelta(hours=3))
+    legs = legs_every(timedelta(hours=1), start, start + timedelta(hours=3))
     body = json.dumps([leg.record(MELBOURNE) for leg in legs]).encode()
     with Simulator(failures=[Failure("body", body=body, times=None)]) as pbx:
         run = run_tap(pbx, **between(4, 6))
@@ -224,7 +229,7 @@ def test_every_leg_is_written_once_over_clock_changes() -> None:
         ("Europe/London", "2021-03-28", 23),
     ):
         end = (datetime.fromisoformat(start) + timedelta(days=1)).isoformat()
-        legs = every(timedelta(minutes=15), local(start, zone), local(end, zone))
+        legs = legs_every(timedelta(minutes=15), local(start, zone), local(end, zone))
         for order, dates in (("oldest_first", "java"), ("newest_first", "gmt")):
             with Simulator(timezone=zone, legs=legs, dates=dates) as pbx:  # type: ignore[arg-type]
                 run = run_tap(pbx, start_date=start, end_date=end, backfill_order=order)
@@ -259,7 +264,9 @@ def test_run_with_nothing_due_keeps_its_state(
         assert len(run.states) == 1
         assert hours_read(run) == (ranges((0, 16)) if read else [])
         assert stream_log(caplog) == ["Nothing left to read"]
-        assert ["start_date" in line for line in stream_log(caplog, "WARNING")] == [True] * warned
+        warnings = stream_log(caplog, "WARNING")
+        assert len(warnings) == warned
+        assert all("start_date" in line for line in warnings)
 
 
 class JumpingClock(FakeClock):
@@ -306,10 +313,11 @@ def test_state_follows_every_hour_after_the_first_record(pbx: Simulator) -> None
         in_order = counts if order == "oldest_first" else counts[::-1]
         before = next(k for k, count in enumerate(in_order) if count)
         expected = [sum(in_order[: k + 1]) for k in range(before, 24)]
+        # The SDK repeats the last STATE.
         assert records_before_states(run)[: len(expected) + 1] == [0, *expected]
         assert run.messages[-1]["type"] == "STATE"
         for k, value in enumerate(run.states):
-            read = min(before + k, 24)  # the SDK repeats the last one
+            read = min(before + k, 24)
             span = (0, read) if order == "oldest_first" else (24 - read, 24)
             assert value == state(span)
 

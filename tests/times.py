@@ -13,7 +13,7 @@ CHANGES = [
     # Clocks go back, and repeat part of an hour, an hour, or two hours.
     ("Australia/Melbourne", "2021-04-03T16:00Z"),
     ("Australia/Lord_Howe", "2021-04-03T15:00Z"),  # by half an hour
-    ("Pacific/Chatham", "2021-04-03T14:00Z"),  # at 3:45, so that two hours interleave
+    ("Pacific/Chatham", "2021-04-03T14:00Z"),  # at 3:45, so two hours interleave
     ("America/Santiago", "2021-04-04T03:00Z"),  # at midnight
     ("America/Havana", "2021-11-07T05:00Z"),  # the first hour of a day
     ("Antarctica/Troll", "2021-10-31T01:00Z"),  # by two hours
@@ -48,7 +48,7 @@ def wall_time(instant: datetime, zone: ZoneInfo) -> datetime:
     return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
-def every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
+def legs_every(step: timedelta, start: datetime, end: datetime) -> list[Leg]:
     """Return 40-second legs that end one step apart, from `start` until just before `end`."""
     ends = [start + k * step for k in range((end - start) // step)]
     return [Leg(end - timedelta(seconds=40), end, str(k)) for k, end in enumerate(ends)]
@@ -88,9 +88,8 @@ class Clocks:
     def whole_hours(self) -> list[datetime]:
         """Return the existing hours that lie entirely within the sampled time, in order."""
         found = list(self.by_hour)
-        return found[
-            found.index(wall_time(self.instants[0], self.zone).replace(minute=0)) + 1 : -1
-        ]
+        first = wall_time(self.instants[0], self.zone).replace(minute=0)
+        return found[found.index(first) + 1 : -1]
 
 
 @lru_cache(maxsize=64)

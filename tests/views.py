@@ -112,7 +112,7 @@ class Database:
 
 
 def row_values(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
-    """Return each row's values, with times as datetimes: in UTC, or naive without an offset."""
+    """Return each row's values, with times as datetimes: in UTC, or naive if without an offset."""
 
     def value(found: Any) -> Any:
         if not isinstance(found, str) or not re.match(r"\d{4}-\d\d-\d\d", found):
@@ -148,12 +148,12 @@ def calls(legs: list[Leg]) -> list[Call]:
         by_call[leg.unique_id].append(leg)
     del by_call[""]
     found = []
-    for name, parts in by_call.items():
+    for unique_id, parts in by_call.items():
         start, end = min(leg.start for leg in parts), max(leg.callend for leg in parts)
         recorded = sum((leg.callend - leg.start).seconds for leg in parts)
-        times = (start, end, len(parts), recorded, (end - start).seconds)
+        measures = (start, end, len(parts), recorded, (end - start).seconds)
         first = parts[0]
-        found.append(Call(name, *times, first.direction, first.source, first.did or None))
+        found.append(Call(unique_id, *measures, first.direction, first.source, first.did or None))
     return found
 
 
@@ -235,7 +235,8 @@ def duckdb(
         json.dumps([{name.lower(): text or None for name, text in row.items()} for row in rows])
     )
     populate = create_and_fill_sql("noojee", str.lower, "BY NAME FROM read_json('rows.json')")
-    query(populate, *[FILES["duckdb"]] * 2, "SELECT 1")
+    # Running the file again must succeed.
+    query(populate, FILES["duckdb"], FILES["duckdb"], "SELECT 1")
 
     def save(bookmark: Row) -> None:
         (folder / "state.json").write_text(state(bookmark) + "\n")

@@ -1,8 +1,6 @@
 """Compare the tap's speed and memory with those of other taps and of another checkout.
 
-    uv run --extra simulator python tests/benchmark --against ../tap-noojee-before
-
-The programs take turns, so a busy machine slows all of them alike.
+uv run --extra simulator python tests/benchmark --against ../tap-noojee-before
 """
 
 import itertools
@@ -53,12 +51,12 @@ def run(command: Command, lines: int = 1) -> tuple[float, float]:
 
 
 def compare(title: str, commands: dict[str, Command], times: int, legs: int = 0) -> None:
-    """Run all commands in turn, `times` times, and print the medians of each."""
-    rounds = [{name: run(one, legs or 1) for name, one in commands.items()} for _ in range(times)]
+    """Run the commands in turn, so that a busy machine slows all alike, and print the medians."""
+    rounds = [{n: run(tap, legs or 1) for n, tap in commands.items()} for _ in range(times)]
     click.echo(f"\n{title:40}{'s':>8}{'ratio':>8}{'peak MiB':>10}{'legs/s' if legs else '':>10}")
-    first = median(one[next(iter(commands))][0] for one in rounds)
+    first = median(next(iter(results.values()))[0] for results in rounds)
     for name in commands:
-        seconds, mib = map(median, zip(*(one[name] for one in rounds), strict=True))
+        seconds, mib = map(median, zip(*(results[name] for results in rounds), strict=True))
         rate = f"{legs / seconds:10,.0f}" if legs else ""
         click.echo(f"{name:40}{seconds:8.3f}{seconds / first:8.2f}{mib:10.1f}{rate}")
 
@@ -84,14 +82,14 @@ def config(path: Path, **settings: Any) -> tuple[str, Path]:
     return "--config", path
 
 
-def noojee(folder: Path, url: str, hours: int, interval: int = 0) -> tuple[str, Path]:
+def noojee_config(folder: Path, url: str, hours: int, interval: int = 0) -> tuple[str, Path]:
     """Write settings for tap-noojee and the hand-written tap, and return the option for them."""
     dates = {"start_date": START.isoformat(), "end_date": (START + hours * HOUR).isoformat()}
     pace = {"request_interval": interval}
     return config(folder / f"{hours}.json", api_url=url, api_key=API_KEY, **pace, **dates)
 
 
-def msdk(folder: Path, url: str) -> tuple[str, Path]:
+def msdk_config(folder: Path, url: str) -> tuple[str, Path]:
     """Write settings for tap-rest-api-msdk that read one day, with each hour as a page.
 
     This tap cannot POST, does not limit its request rate, and leaves dates and numbers as text.
@@ -117,31 +115,32 @@ def compare_records(folder: Path, taps: Taps, peers: Command, times: int, legs: 
     other = install(folder / "msdk", "tap-rest-api-msdk", "setuptools<81")  # for pkg_resources
     with SPAWN.Pool(1) as server:
         url = server.apply(start, (24, legs // 24))
-        settings = noojee(folder, url, 24)
+        settings = noojee_config(folder, url, 24)
         commands: dict[str, Command] = {name: (tap, *settings) for name, tap in taps.items()}
         commands["hand-written SDK tap"] = *peers, "written", *settings
-        commands["tap-rest-api-msdk"] = other / "tap-rest-api-msdk", *msdk(folder, url)
+        commands["tap-rest-api-msdk"] = other / "tap-rest-api-msdk", *msdk_config(folder, url)
         compare("records", commands, times, legs // 24 * 24)
 
 
 def compare_growth(folder: Path, taps: Taps, times: int) -> None:
+    """Compare 10 with 100 days of hours, to find costs that grow with history."""
     with SPAWN.Pool(1) as server:
         url = server.apply(start, (2400, 60))
-        few, many = (noojee(folder, url, 24 * days) for days in (10, 100))
+        few, many = (noojee_config(folder, url, 24 * days) for days in (10, 100))
         commands: dict[str, Command] = {f"{n}, 10 days": (tap, *few) for n, tap in taps.items()}
         commands |= {f"{n}, 100 days": (tap, *many) for n, tap in taps.items()}
         compare("growth", commands, times)
 
 
 def measure_pace(folder: Path, taps: Taps, requests: int) -> None:
-    click.echo(f"\n{'pace':40}{'used':>8}{'rejected':>10}")
+    click.echo(f"\n{'pace':40}{'of limit':>10}{'rejected':>10}")
     for latency, name in itertools.product((0, 0.3, 0.7), taps):
         with Simulator(interval=1, latency=latency) as pbx:
-            run((taps[name], *noojee(folder, pbx.url, requests, interval=1)))
+            run((taps[name], *noojee_config(folder, pbx.url, requests, interval=1)))
             served = [request.time for request in pbx.requests if request.status == 200]
         title, rejected = f"{name}, {latency} s a response", len(pbx.requests) - len(served)
         used = (len(served) - 1) / (served[-1] - served[0])
-        click.echo(f"{title:40}{used:8.1%}{rejected:10}")
+        click.echo(f"{title:40}{used:10.1%}{rejected:10}")
 
 
 @click.command(context_settings={"show_default": True})
@@ -149,7 +148,7 @@ def measure_pace(folder: Path, taps: Taps, requests: int) -> None:
 @click.option("--against", type=click.Path(path_type=Path, exists=True), help="Another checkout.")
 @click.option("--legs", default=200_000, help="Legs in total, in 24 responses.")
 @click.option("--times", default=3, help="Runs of each program (start-ups: five times as many).")
-@click.option("--requests", default=60, help="Requests for the pace, one a second.")
+@click.option("--requests", default=60, help="Requests in each pace measurement, one a second.")
 def main(parts: Sequence[str], against: Path | None, legs: int, times: int, requests: int) -> None:
     """Measure the tap, other taps and another checkout. Default: all parts."""
     parts = parts or PARTS
@@ -161,10 +160,11 @@ def main(parts: Sequence[str], against: Path | None, legs: int, times: int, requ
         peers = taps["tap-noojee"].with_name("python"), ROOT / "tests/benchmark/peers.py"
         if "records" in parts:
             compare_records(folder, taps, peers, times, legs)
-        for option in ("--version", "--discover") if "start-up" in parts else ():
-            commands: dict[str, Command] = {"empty SDK tap": (*peers, "empty", option)}
-            commands |= {name: (tap, option) for name, tap in taps.items()}
-            compare(option, commands, 5 * times)
+        if "start-up" in parts:
+            for option in ("--version", "--discover"):
+                commands: dict[str, Command] = {"empty SDK tap": (*peers, "empty", option)}
+                commands |= {name: (tap, option) for name, tap in taps.items()}
+                compare(option, commands, 5 * times)
         if "growth" in parts:
             compare_growth(folder, taps, times)
         if "pace" in parts:
