@@ -17,7 +17,7 @@ from tap_noojee.simulator import Simulator
 from tap_noojee.tap import main
 
 SAMPLE_HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
-"""Settings for the documented hour, which has four legs."""
+"""Settings for the sample hour of the vendor's documentation, which has four legs."""
 
 
 @dataclasses.dataclass
@@ -31,12 +31,12 @@ class CommandResult(Run):
         """Return the log messages at these levels."""
         lines = [line.split(" | ", 3) for line in self.log.splitlines()]
         return drop_field_warnings(
-            line[-1] for line in lines if len(line) > 1 and line[1].strip() in levels
+            parts[-1] for parts in lines if len(parts) > 1 and parts[1].strip() in levels
         )
 
     @property
     def error_line(self) -> str:
-        """The only error message of a run that exited with 1 and wrote nothing."""
+        """Check that the run exited with 1 and wrote nothing, and return its only error."""
         assert (self.code, self.output) == (1, ""), self.log
         (line,) = self.logged("ERROR", "CRITICAL")
         assert self.log.splitlines()[-1].endswith(line)  # no traceback follows
@@ -46,13 +46,13 @@ class CommandResult(Run):
 def run_command(*arguments: object, env: dict[str, str] | None = None) -> CommandResult:
     """Run `tap-noojee` with these arguments and environment variables."""
     stdout, stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
-    others = {k: v for k, v in os.environ.items() if "NOOJEE" not in k and "LOGLEVEL" not in k}
+    inherited = {k: v for k, v in os.environ.items() if "NOOJEE" not in k and "LOGLEVEL" not in k}
     code: Any = 0
     with (
         mock.patch.object(logging.root, "handlers", logging.root.handlers[:]),
         mock.patch.object(sys, "argv", ["tap-noojee", *map(str, arguments)]),
         mock.patch.object(sys, "excepthook"),  # the SDK replaces it
-        mock.patch.dict(os.environ, others | (env or {}), clear=True),
+        mock.patch.dict(os.environ, inherited | (env or {}), clear=True),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
         contextlib.ExitStack() as stack,

@@ -184,7 +184,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def _in_use(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
+def _restored_afterwards(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
     """Yield a project, then restore meltano.yml and .env, and delete its output."""
     files = {path: path.read_bytes() for path in (root / "meltano.yml", *root.glob(".env"))}
     yield Project(root, _environment(suffix), meltano)
@@ -196,7 +196,7 @@ def _in_use(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
 @pytest.fixture
 def project(clone: Path, tmp_path: Path) -> Iterator[Project]:
     """The Meltano project in the clone."""
-    with _in_use(clone, clone / ".venv" / "bin", tmp_path.name) as project:
+    with _restored_afterwards(clone, clone / ".venv" / "bin", tmp_path.name) as project:
         yield project
 
 
@@ -230,7 +230,7 @@ def first_steps(clone: Path) -> FirstSteps:
 def own(first_steps: FirstSteps, clone: Path, tmp_path: Path) -> Iterator[Project]:
     """The project of the README's commands, plus target-jsonl and the recipes' plugins."""
     created = first_steps.project
-    with _in_use(created.root, created.bin, tmp_path.name) as own:
+    with _restored_afterwards(created.root, created.bin, tmp_path.name) as own:
         content = own.content
         plugins = content["plugins"]
         pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))

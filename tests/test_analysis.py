@@ -1,4 +1,4 @@
-"""The views in docs/sql have the rows that Python computes, in Postgres and in DuckDB."""
+"""The views in docs/sql return the rows that Python computes, in Postgres and in DuckDB."""
 
 # ruff: noqa: S608 - the SQL contains no user input
 
@@ -43,7 +43,7 @@ READ_UNTIL = "2021-04-11T14:00:00+00:00"
 WIDE_PERIOD = (datetime(2021, 1, 20, tzinfo=UTC), datetime(2021, 4, 20, tzinfo=UTC))
 """A period that includes `views.PERIOD` in every time zone."""
 OUTAGE = [f"2021-03-23T{hour:02}" for hour in range(9, 13)]
-# These are one hour at night and two unread hours.
+# The view must leave out an hour at night and two unread hours.
 UNLISTED = ["2021-03-23T02", "2021-03-10T10", "2021-03-10T13"]
 
 
@@ -63,7 +63,7 @@ def quarters(start: datetime, end: datetime) -> list[datetime]:
     return [start + n * QUARTER for n in range((end - start) // QUARTER)]
 
 
-def test_legs_view_has_instants_and_null_for_empty_strings(db: Database, legs: list[Leg]) -> None:
+def test_legs_view_has_utc_times_and_null_for_empty_strings(db: Database, legs: list[Leg]) -> None:
     db.check(LEG, "legs", map(leg_row, legs))
 
 
@@ -87,17 +87,17 @@ def test_calls_are_counted_by_wall_clock_hour(db: Database, calls: list[Call], z
         db.check("local_hour, utc_offset, calls", "calls_by_hour", rows)
 
 
-def test_calls_by_weekday_are_the_sums_of_calls_by_hour(db: Database) -> None:
+def test_calls_by_weekday_adds_up_calls_by_hour(db: Database) -> None:
     calls, hours = Counter[Any](), Counter[Any]()
-    for hour, count in row_values(db.query("SELECT local_hour, calls FROM calls_by_hour")):
-        calls[hour.isoweekday(), hour.hour] += count
-        hours[hour.isoweekday(), hour.hour] += 1
+    for local_hour, count in row_values(db.query("SELECT local_hour, calls FROM calls_by_hour")):
+        calls[local_hour.isoweekday(), local_hour.hour] += count
+        hours[local_hour.isoweekday(), local_hour.hour] += 1
     assert len(hours) == 168
     rows = [(*key, calls[key], hours[key]) for key in hours]
     db.check("weekday, hour, calls, hours", "calls_by_weekday", rows)
 
 
-def test_calls_by_user_are_counted_by_day(db: Database, legs: list[Leg]) -> None:
+def test_calls_are_counted_by_user_for_each_day(db: Database, legs: list[Leg]) -> None:
     users = defaultdict(list)
     for leg in legs:
         users[wall_day(leg.start), leg.username or None].append(leg)
@@ -109,7 +109,7 @@ def test_calls_by_user_are_counted_by_day(db: Database, legs: list[Leg]) -> None
 
 
 @pytest.mark.parametrize("column", ["did", "direction"])
-def test_calls_by_did_and_direction_are_counted_by_day(
+def test_calls_are_counted_by_did_or_direction_for_each_day(
     db: Database, calls: list[Call], column: str
 ) -> None:
     groups = defaultdict(list)
@@ -120,7 +120,7 @@ def test_calls_by_did_and_direction_are_counted_by_day(
     db.check(f"local_day, {column}, calls, elapsed_seconds", view, rows)
 
 
-def test_call_lengths_are_counted_in_bands(db: Database, calls: list[Call]) -> None:
+def test_call_lengths_are_counted_and_long_calls_listed(db: Database, calls: list[Call]) -> None:
     lengths = [call.elapsed_seconds for call in calls]
     bands = row_values(db.query("SELECT from_seconds, below_seconds FROM call_lengths"))
     rows = [
@@ -155,8 +155,8 @@ def test_calls_by_tag_has_a_row_for_each_tag_and_call(
     db.check(f"tag, {CALL}", "calls_by_tag", rows)
 
 
-def test_recordings_near_deletion_are_deleted_within_a_week(db: Database, legs: list[Leg]) -> None:
-    # The legs of MONDAY are due for deletion in about three days.
+def test_recordings_near_deletion_are_due_within_a_week(db: Database, legs: list[Leg]) -> None:
+    # The legs of MONDAY are due for deletion in two to three days.
     retention = timedelta(days=(datetime.now(UTC) - views.MONDAY).days + 3)
     with db.changed("90 AS", f"{retention.days} AS"):
         query = f"SELECT now(), deletion_at, {LEG} FROM recordings_near_deletion"
@@ -183,12 +183,12 @@ def test_hours_without_calls_were_read_and_are_usually_busy(
     db: Database, legs: list[Leg], zone: str, until: str, listed: dict[str, bool]
 ) -> None:
     db.save(bookmark(until, zone))
-    last = wall_time(datetime.fromisoformat(until), zone)
+    read_until = wall_time(datetime.fromisoformat(until), zone)
     read = {
         hour
         for hour in {wall_hour(quarter, zone) for quarter in quarters(*WIDE_PERIOD)}
         for span in views.HOURS_READ
-        if span["from"] <= hour.isoformat() < span["to"] and hour + HOUR <= last
+        if span["from"] <= hour.isoformat() < span["to"] and hour + HOUR <= read_until
     }
     counts = Counter(wall_hour(leg.callend, zone) for leg in legs)
     rows = []
@@ -208,8 +208,8 @@ def test_freshness_counts_the_hours_that_are_due_and_unread(
 ) -> None:
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     until = now - 5 * HOUR
-    first, gap, gap_end, last = (wall_hour(now - n * HOUR) for n in (240, 140, 130, 5))
-    spans = [(first, gap), (gap_end, last)]
+    first, gap_start, gap_end, end = (wall_hour(now - n * HOUR) for n in (240, 140, 130, 5))
+    spans = [(first, gap_start), (gap_end, end)]
     read = [{"from": a.isoformat()[:16], "to": b.isoformat()[:16]} for a, b in spans]
     db.save(bookmark(until.isoformat(), hours_read=read))
     missing_since = first - extra_hours * HOUR
@@ -217,15 +217,14 @@ def test_freshness_counts_the_hours_that_are_due_and_unread(
     new = f"TIMESTAMP '{missing_since}' AS missing_since" if extra_hours else default
     columns = "now(), read_until, hours_missing, days_left, last_leg_ended_at"
     with db.changed(default, new):
-        ((at, *found),) = row_values(db.query(f"SELECT {columns} FROM freshness"))
-    ends = {
-        wall_hour(quarter): quarter + QUARTER for quarter in quarters(now - 300 * HOUR, at + HOUR)
-    }
-    due = {hour for hour, end in ends.items() if end <= at - timedelta(minutes=5)}
+        ((queried_at, *found),) = row_values(db.query(f"SELECT {columns} FROM freshness"))
+    period = quarters(now - 300 * HOUR, queried_at + HOUR)
+    ends = {wall_hour(quarter): quarter + QUARTER for quarter in period}
+    due = {hour for hour, ended in ends.items() if ended <= queried_at - timedelta(minutes=5)}
     missing = len([h for h in due if h >= missing_since and not any(a <= h < b for a, b in spans)])
     newest = max(leg.callend for leg in legs)
     assert found == [until, missing, pytest.approx(missing / 1440), newest]
-    assert 10 + extra_hours < missing < 20 + extra_hours
+    assert 10 + extra_hours < missing < 20 + extra_hours  # the gap, and the last hours
 
 
 def test_freshness_has_the_last_success_and_failure(
@@ -283,14 +282,14 @@ def test_chart_shows_the_result_of_its_query(db: Database, chart: str) -> None:
     (sql,) = re.findall(rf"```sql\n([^`]*);\n```\n\n!\[.*\]\({chart}.svg", text)
     svg = (ROOT / "docs" / f"{chart}.svg").read_text("utf-8")
     drawn = re.findall(r'<rect .*\b(?:height|fill-opacity)="([\d.]+)"', svg)
-    values = [[*row.values()][-1] for row in db.query(sql)]
+    values = [list(row.values())[-1] for row in db.query(sql)]
 
-    def shares(sizes: list[float]) -> list[float]:
-        """Scale sizes to 0 for the smallest and 1 for the largest."""
+    def normalize(sizes: list[float]) -> list[float]:
+        """Scale sizes linearly, from 0 for the smallest to 1 for the largest."""
         least, most = min(sizes), max(sizes)
         return [(size - least) / (most - least) for size in sizes]
 
-    assert shares([*map(float, drawn)]) == pytest.approx(shares(values), abs=0.02)
+    assert normalize([*map(float, drawn)]) == pytest.approx(normalize(values), abs=0.02)
 
 
 def test_views_work_on_rows_from_target_duckdb(install: Install, tmp_path: Path) -> None:
@@ -300,6 +299,6 @@ def test_views_work_on_rows_from_target_duckdb(install: Install, tmp_path: Path)
         dates: dict[str, Any] = {"start_date": "2021-04-05", "end_date": "2021-04-06"}
         pipe(tmp_path, program, config, pbx, **dates)
     query = partial(query_duckdb, program, tmp_path / config["path"])
-    db = views.Database("duckdb", query, print)
+    db = Database("duckdb", query, lambda _: None)
     db.query(FILES["duckdb"], "SELECT 1")
     db.check(LEG, "legs", map(leg_row, ODD_LEGS))

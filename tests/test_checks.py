@@ -47,14 +47,16 @@ def test_ordinary_hour_has_no_findings() -> None:
     assert check(ORDINARY_HOUR, leg, leg | {"Leg": "2"}) == []
 
 
-def test_findings_are_logged_once_a_run_or_once_an_hour(
+def test_findings_are_logged_once_per_run_or_for_each_hour(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    leg = '[{"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "1", "Leg": "1", %s}]'
+    template = (
+        '[{"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "1", "Leg": "1", %s}]'
+    )
     nul = '"Tag": "\\u0000", "Username": "\\u0000"'
-    bodies = [leg % '"Agent": 1', leg % f'"Agent": 1, "Team": 2, {nul}', leg % nul]
+    bodies = [template % '"Agent": 1', template % f'"Agent": 1, "Team": 2, {nul}', template % nul]
     failures = [Failure("body", body=body.encode()) for body in bodies]
-    latin = Failure("body", body=leg.encode().replace(b"%s", b'"Tag": "\xeb"'))
+    latin = Failure("body", body=template.encode().replace(b"%s", b'"Tag": "\xeb"'))
     with Simulator(failures=[*failures, latin, latin, Failure("204", times=2)]) as pbx:
         run = run_tap(pbx, max_hours_per_run=7)
     assert run.error is None
@@ -82,13 +84,13 @@ def test_calls_that_share_a_key_cause_a_warning() -> None:
     assert finding.startswith("2021-09-14 15:00: ")
     assert "share 1 key " in finding
     assert "'7', 1" in finding
-    with_key = leg | {"CallRecordId": f"id-{KEY}"}
-    assert KEY not in text(check(ORDINARY_HOUR, with_key, with_key | {"UniqueId": "2.1"}))
-    legs = [leg | {"Leg": number, "UniqueId": f"{n}.1"} for number in "12" for n in "12"]
+    with_api_key = leg | {"CallRecordId": f"id-{KEY}"}
+    assert KEY not in text(check(ORDINARY_HOUR, with_api_key, with_api_key | {"UniqueId": "2.1"}))
+    legs = [leg | {"Leg": number, "UniqueId": f"{call}.1"} for number in "12" for call in "12"]
     assert "2 keys" in text(check(ORDINARY_HOUR, *legs))
 
 
-def test_repeated_hour_with_legs_of_one_pass_causes_a_warning() -> None:
+def test_repeated_hour_with_a_missing_or_unknown_pass_causes_a_warning() -> None:
     first, second = (f"Sun Apr 04 02:30:00 {name} 2021" for name in ("AEDT", "AEST"))
     plain = "2021-04-04 02:30:00.0"
     for ends, part in [
@@ -116,7 +118,7 @@ def test_only_the_repeated_part_of_an_hour_has_two_passes() -> None:
 
 
 START = 1631595600
-"""15:00 in Melbourne, in epoch seconds."""
+"""15:00 on 2021-09-14 in Melbourne, in epoch seconds."""
 
 
 def calls(*lags: float, abbreviation: str = "") -> list[dict[str, Any]]:
@@ -135,10 +137,10 @@ def test_calls_that_start_far_from_their_creation_cause_a_zone_warning() -> None
         ((20.1, 20.1, 20.1), "after"),
         ((-20, -20, -20), None),
         ((-20.1, -20.1, -20.1), "before"),
-        ((-600, -600), None),
+        ((-600, -600), None),  # too few calls
         ((600, 600, 600), "after"),
         ((120, 120, 120, 0, 0), "after"),
-        ((120, 120, 0, 0, 0), None),
+        ((120, 120, 0, 0, 0), None),  # the median is 0
         ((120, 0, -120), None),
     ]:
         findings = check(ORDINARY_HOUR, *calls(*lags))
@@ -168,10 +170,10 @@ def test_zone_warning_uses_only_first_legs_with_an_asterisk_id() -> None:
 def test_dates_that_confirm_the_zone_cause_no_zone_warning() -> None:
     for name in ("AEST", "GMT+10:00"):
         assert check(ORDINARY_HOUR, *calls(120, 120, 120, abbreviation=name)) == [], name
-    old_jvm, zone = check(ORDINARY_HOUR, *calls(120, 120, 120, abbreviation="EST"))
+    old_jvm, wrong_zone = check(ORDINARY_HOUR, *calls(120, 120, 120, abbreviation="EST"))
     assert "EST" in old_jvm.text
     assert old_jvm.topic == "EST"
-    assert zone.topic == "zone"
+    assert wrong_zone.topic == "zone"
 
 
 def test_repeated_hour_causes_no_zone_warning() -> None:

@@ -43,9 +43,9 @@ class Case:
 
     failure: Failure
     text: str
-    """A part of the error and of each retry's warning."""
+    """Text that the error and each retry's warning contain."""
     attempts: int = 1
-    only_the_hour: bool = False
+    run_continues: bool = False
     """Whether the run continues with the next hour."""
 
 
@@ -68,11 +68,11 @@ CASES = [
     Case(Failure("reset"), "was lost", 5),
     Case(Failure("stall"), "`request_timeout`", 5),
     # These are retried and then fail only their hour.
-    Case(status(500), "status 500", 5, only_the_hour=True),
-    Case(Failure("cut"), "truncated", 5, only_the_hour=True),
-    Case(Failure("cut-json"), "truncated", 5, only_the_hour=True),
-    Case(Failure("empty"), "the response is empty", 5, only_the_hour=True),
-    Case(body(b'[{"callend": "Tue Se'), "truncated after 20 bytes", 5, only_the_hour=True),
+    Case(status(500), "status 500", 5, run_continues=True),
+    Case(Failure("cut"), "truncated", 5, run_continues=True),
+    Case(Failure("cut-json"), "truncated", 5, run_continues=True),
+    Case(Failure("empty"), "the response is empty", 5, run_continues=True),
+    Case(body(b'[{"callend": "Tue Se'), "truncated after 20 bytes", 5, run_continues=True),
     # These may be the rate limit, so they are retried once.
     Case(status(201, b"[]"), CHECK_KEY, 2),
     Case(status(400), CHECK_KEY, 2),
@@ -88,9 +88,9 @@ CASES = [
     Case(Failure("null"), CHECK_URL),
     Case(body(b'{"error": "no"}'), CHECK_URL),
     # These fail their hour at once.
-    Case(body(b'["a"]'), "record 1 is not an object", only_the_hour=True),
-    Case(body(b'[{"Leg": 1},]'), "not JSON at byte", only_the_hour=True),
-    Case(Failure("huge", size=2**26 + 1), "larger than 64 MiB", only_the_hour=True),
+    Case(body(b'["a"]'), "record 1 is not an object", run_continues=True),
+    Case(body(b'[{"Leg": 1},]'), "not JSON at byte", run_continues=True),
+    Case(Failure("huge", size=2**26 + 1), "larger than 64 MiB", run_continues=True),
 ]
 
 
@@ -101,7 +101,7 @@ def case_id(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_id)
-def test_failure_ends_the_run_or_only_its_hour_after_the_last_attempt(
+def test_failure_ends_the_run_or_fails_only_its_hour(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = ImpatientClock() if case.failure.kind == "stall" else FakeClock()
@@ -114,11 +114,10 @@ def test_failure_ends_the_run_or_only_its_hour_after_the_last_attempt(
             for hour in (14, 15, 16)
         )
     retries = [r.getMessage() for r in caplog.records if "retrying in 60 s" in r.getMessage()]
-    assert requests == [14] + [15] * case.attempts + [16] * case.only_the_hour
-    assert [line.rpartition("(")[2] for line in retries] == [
-        f"attempt {number} of {case.attempts})" for number in range(2, case.attempts + 1)
-    ]
-    if case.only_the_hour:
+    assert requests == [14] + [15] * case.attempts + ([16] if case.run_continues else [])
+    for line, number in zip(retries, range(2, case.attempts + 1), strict=True):
+        assert line.endswith(f"(attempt {number} of {case.attempts})")
+    if case.run_continues:
         (error,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
         assert isinstance(run.error, FailedHoursError)
         assert "2021-09-14 15:00" in str(run.error)
@@ -165,7 +164,7 @@ def test_attempts_are_counted_across_kinds_of_failure(
         assert written_rows(run) == expected
 
 
-def test_request_has_the_documented_form(requests_mock: Mocker) -> None:
+def test_request_has_the_documented_query_and_our_headers(requests_mock: Mocker) -> None:
     requests_mock.post(URL, json=[])
     run = run_tap(
         Simulator(),
@@ -181,7 +180,7 @@ def test_request_has_the_documented_form(requests_mock: Mocker) -> None:
     assert request.headers["User-Agent"] == "acme/1"
     assert request.headers["Accept-Encoding"] == "identity"
     assert request.headers["Connection"] == "close"
-    assert str(request.timeout) == "(10, 120)"
+    assert str(request.timeout) == "(10, 120)"  # a tuple, whatever its type annotation
 
 
 class SlowClock(FakeClock):
@@ -201,8 +200,10 @@ class SlowClock(FakeClock):
             self.instant = self.instant.add(seconds=self.latency)
 
 
-def gaps(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
-    """Return the seconds between the starts of the requests for eight hours."""
+def seconds_between_requests(
+    latency: float, *failures: Failure, interval: int = 60
+) -> list[float]:
+    """Request eight hours, and return the seconds between the starts of the requests."""
     clock = SlowClock(latency)
     # Only the first request for 04:00 fails.
     at_four = [dataclasses.replace(failure, at=("2021-09-14", 4)) for failure in failures]
@@ -212,35 +213,38 @@ def gaps(latency: float, *failures: Failure, interval: int = 60) -> list[float]:
 
 
 def test_requests_start_at_least_an_interval_and_a_margin_apart() -> None:
-    cases = [(60, 0, 60.5), (60, 59, 60.5), (60, 60.5, 60.5), (60, 90, 90)]
-    for interval, latency, gap in [*cases, (1, 0.3, 1.015), (33, 0, 33.495), (0, 0.3, 0.3)]:
-        assert gaps(latency, interval=interval) == pytest.approx([gap] * 7), (interval, latency)
+    for interval, latency, seconds in (
+        (60, 0, 60.5), (60, 59, 60.5), (60, 60.5, 60.5), (60, 90, 90),
+        (1, 0.3, 1.015), (33, 0, 33.495), (0, 0.3, 0.3),
+    ):  # fmt: skip
+        found = seconds_between_requests(latency, interval=interval)
+        assert found == pytest.approx([seconds] * 7), (interval, latency)
 
 
 def test_interval_counts_from_the_end_of_a_failed_attempt() -> None:
-    once, always = [80, 60.5, 60.5, 60.5], [80.0] * 4
+    end_once, end_always = [80, 60.5, 60.5, 60.5], [80.0] * 4
     cases: list[tuple[Failure, list[float]]] = [
-        (status(500), once),
-        (Failure("reset"), once),
-        (Failure("empty"), once),
-        (Failure("cut"), once),
-        (body(b"[1,]"), once[:3]),
-        # The response is valid JSON, so the request has not failed.
+        (status(500), end_once),
+        (Failure("reset"), end_once),
+        (Failure("empty"), end_once),
+        (Failure("cut"), end_once),
+        (body(b"[1,]"), end_once[:3]),  # not retried
+        # The JSON is valid, so the request succeeded and only the hour fails.
         (body(b"[1]"), [60.5] * 3),
-        # A rejection despite the interval makes the rest of the run count from the end.
-        (Failure("rate"), always),
-        (status(429), always),
-        (status(403), always),
-        (status(400), always),
-        (Failure("code"), always),
+        # After a rejection despite the interval, the run counts from the end of each response.
+        (Failure("rate"), end_always),
+        (status(429), end_always),
+        (status(403), end_always),
+        (status(400), end_always),
+        (Failure("code"), end_always),
     ]
     for failure, later in cases:
-        assert gaps(20, failure) == pytest.approx([60.5] * 4 + later), failure
+        assert seconds_between_requests(20, failure) == pytest.approx([60.5] * 4 + later), failure
 
 
 @pytest.fixture
 def _far_local_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Set this machine's time zone to one far from UTC."""
+    """Set this process's time zone to one far from UTC."""
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     yield
@@ -309,21 +313,22 @@ def test_hour_is_read_only_if_it_is_due_by_the_date_header(
 ) -> None:
     run = run_with_date(requests_mock, date)
     assert run.error is None
-    read = [("2021-09-14T14:00", f"2021-09-14T{14 + hours}:00")] * bool(hours)
-    assert hours_read(run) == read
+    read = ("2021-09-14T14:00", f"2021-09-14T{14 + hours}:00")
+    assert hours_read(run) == ([read] if hours else [])
     assert len(run.records) == 2 * hours
     warnings = [line for line in caplog.messages if "skipped" in line]
-    assert len(warnings) == (hours < 2)
+    assert len(warnings) == (1 if hours < 2 else 0)
     for warning in warnings:
         assert warning.startswith(f"2021-09-14 {14 + hours}:00: skipped")
         assert "2021-09-14T06:06:00+00:00" in warning
 
 
 def test_date_header_more_than_12_hours_behind_is_an_error(requests_mock: Mocker) -> None:
-    for date in ("Mon, 13 Sep 2021 18:05:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT"):
+    dates = {"Mon, 13 Sep 2021 18:05:59 GMT": "2021", "Thu, 01 Jan 1970 00:00:00 GMT": "1970"}
+    for date, year in dates.items():
         run = run_with_date(requests_mock, date, start_date="2021-09-13")
         assert isinstance(run.error, NoojeeError)
         assert "`Date`" in str(run.error)
         assert "2021-09-14T06:06:00+00:00" in str(run.error)
-        assert date[12:16] in str(run.error)
+        assert f" {year}-" in str(run.error)
     assert len(requests_mock.request_history) == 2

@@ -27,8 +27,7 @@ def test_sleep_waits_for_the_given_time() -> None:
     began = time.monotonic()
     clock.sleep(0.2)
     assert time.monotonic() - began >= 0.2
-    clock.sleep(-LONG)
-    clock.sleep(0)
+    clock.sleep(-LONG)  # returns at once
 
 
 def test_signal_interrupts_every_wait() -> None:
@@ -65,7 +64,7 @@ def test_second_signal_exits_unless_within_a_second_of_the_first(
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     clock = FakeClock()
-    clock.instant = clock.instant.add(seconds=LONG)
+    clock.instant = clock.instant.add(seconds=LONG)  # not at 0, the initial value
     clock.handle_signal(signal.SIGINT)
     for seconds, expected in (
         (0, []),
@@ -93,15 +92,15 @@ def test_task_returns_its_result_or_raises_its_error() -> None:
 
 def test_abandoned_task_does_not_affect_later_waits() -> None:
     clock = Clock()
-    late, finished = threading.Event(), threading.Event()
+    release, finished = threading.Event(), threading.Event()
 
     def late_task() -> str:
-        late.wait()
+        release.wait()
         finished.set()
         return "late"
 
     def next_task() -> str:
-        late.set()
+        release.set()
         finished.wait()
         time.sleep(0.1)  # give the late result time to arrive
         return "in time"
@@ -109,10 +108,10 @@ def test_abandoned_task_does_not_affect_later_waits() -> None:
     with pytest.raises(TimeoutError):
         clock.run_in_thread(late_task, 0.05)
     assert clock.run_in_thread(next_task, LONG) == "in time"
-    late.clear()
+    release.clear()
     with pytest.raises(TimeoutError):
         clock.run_in_thread(late_task, 0.05)
-    threading.Timer(0.05, late.set).start()
+    threading.Timer(0.05, release.set).start()
     began = time.monotonic()
     clock.sleep(0.3)
     assert time.monotonic() - began >= 0.3

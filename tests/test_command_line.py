@@ -41,7 +41,7 @@ def test_failed_run_exits_1_and_logs_the_error_last(pbx: Simulator, tmp_path: Pa
     assert done.messages[-1]["type"] == "STATE"
 
 
-@pytest.mark.parametrize("env", [{}, {"TAP_NOOJEE_TIMEZONE": "Mars"}])
+@pytest.mark.parametrize("env", [{}, {"TAP_NOOJEE_TIMEZONE": "Mars"}], ids=["none", "bad zone"])
 def test_discover_about_version_and_help_need_no_settings(env: dict[str, str]) -> None:
     catalog = json.loads(run_command("--discover", env=env).output)
     (stream,) = catalog["streams"]
@@ -66,7 +66,7 @@ def test_failed_connection_test_exits_1_and_is_not_retried(pbx: Simulator, tmp_p
         assert "attempts" not in line
 
 
-def test_unreadable_settings_file_is_a_one_line_error(tmp_path: Path) -> None:
+def test_unusable_settings_file_is_a_one_line_error(tmp_path: Path) -> None:
     paths = [tmp_path, tmp_path / "missing.json"]
     for number, content in enumerate(
         (b"", b"{", b'{"api_key": "\xff"}', b'{"a": nan}', b'"x"', b"5", b"null", b"[1]")
@@ -136,7 +136,7 @@ def test_unreadable_catalog_or_state_file_is_a_one_line_error(
     assert requested_hours(pbx) == []
 
 
-def test_byte_order_mark_is_ignored(pbx: Simulator, tmp_path: Path) -> None:
+def test_byte_order_mark_in_catalog_or_state_is_ignored(pbx: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     catalog = {"streams": [{"tap_stream_id": "recordings"}]}
     for file, content in {"catalog": catalog, "state": {}}.items():

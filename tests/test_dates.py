@@ -1,5 +1,6 @@
 """Dates from the PBX, the settings and the state."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timezone
 from pathlib import Path
@@ -41,8 +42,8 @@ MISLEADING = {
     "GMT-03:00 -0400", "MDT -0700", "MSK +0200", "MST -0600", "MST -0800", "TRT +0200",
     "WAT +0200",
 }  # fmt: skip
-"""Abbreviations that have, or once had, another offset elsewhere. Accepting them would hide a
-wrong `timezone`."""
+"""Abbreviations and the offsets for which a JDK prints them, although they have, or once had,
+another offset elsewhere. Accepting them would hide a wrong `timezone`."""
 
 
 def abbreviation_and_offset(zone: str, instant: str, text: str) -> str:
@@ -85,7 +86,7 @@ def test_every_accepted_abbreviation_and_offset_is_printed_by_a_jdk() -> None:
 def test_abbreviation_with_another_offset_contradicts_timezone() -> None:
     # NPT is Kathmandu's own abbreviation.
     for name in sorted({text.split()[4] for _, _, text in PRINTED} - {"NPT"}):
-        with pytest.raises(ZoneError, match=rf"{name.replace('+', '.')}, .*Kathmandu.*`timezone`"):
+        with pytest.raises(ZoneError, match=rf"{re.escape(name)}, .*Kathmandu.*`timezone`"):
             parse_date(f"Fri Jul 15 12:00:00 {name} 2022", ZoneInfo("Asia/Kathmandu"))
     cases = [
         ("Australia/Melbourne", "Fri Jul 15 12:00:00 AEDT 2022"),
@@ -108,7 +109,7 @@ def test_unknown_abbreviation_is_not_quoted() -> None:
         assert name not in str(error.value)
 
 
-def test_dates_with_an_old_abbreviation_are_read_as_wall_clock_times() -> None:
+def test_dates_with_an_ambiguous_abbreviation_are_read_as_wall_clock_times() -> None:
     cases = [
         ("Australia/Melbourne", "Sat Jan 15 12:00:00 EST 2022", "2022-01-15T12:00+11:00"),
         ("Australia/Melbourne", "Fri Jul 15 12:00:00 EST 2022", "2022-07-15T12:00+10:00"),
@@ -137,7 +138,7 @@ def test_every_format_is_read_correctly_around_clock_changes() -> None:
         clocks = clocks_around(key, change)
         # Sample the three hours before the change and the three hours after it.
         for minute in clocks.instants[420:780:4]:
-            instant = minute.replace(second=minute.minute)
+            instant = minute.replace(second=minute.minute)  # any second
             passes = clocks.by_minute[wall_time(minute, clocks.zone)]
             first = passes[0].replace(second=minute.minute)
             for name, format_date in FORMATS.items():
@@ -176,14 +177,16 @@ def test_skipped_time_contradicts_timezone() -> None:
 
 
 def test_fraction_is_kept_to_the_microsecond() -> None:
-    cases = [("", 0), (".0", 0), (".5", 500_000), (".05", 50_000), (".123456789", 123_456)]
-    for fraction, microseconds in [*cases, (".123456", 123_456), (".999999999", 999_999)]:
+    for fraction, microseconds in (
+        ("", 0), (".0", 0), (".5", 500_000), (".05", 50_000), (".123456", 123_456),
+        (".123456789", 123_456), (".999999999", 999_999),
+    ):  # fmt: skip
         found = parse_date(f"2014-02-13 17:06:52{fraction}", MELBOURNE)
         instant = at("2014-02-13T17:06:52+11:00").replace(microsecond=microseconds)
         assert found == expected_date(instant, confirmed=False), fraction
 
 
-def test_other_formats_are_rejected() -> None:
+def test_other_formats_and_impossible_dates_are_rejected() -> None:
     texts = [
         "", "null", "1631595787", "2021-09-14", "2021-09-14T15:03:34", "0000-00-00 00:00:00",
         "2021-09-14 15:03:34.", "2021-09-14 15:03:34.1234567890", "2021-09-14 15:03:34+10:00",

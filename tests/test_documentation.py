@@ -32,12 +32,12 @@ def anchors(page: Path) -> set[str]:
 
 
 def stream_maps(containing: str) -> Any:
-    """Return the stream maps in the privacy page's only example that contains a text."""
+    """Return the stream maps in the privacy page's only example that contains this text."""
     return yaml.safe_load(block(PRIVACY, containing, "yaml"))["config"]["stream_maps"]
 
 
 def set_numbers(pbx: Simulator, *numbers: str | None) -> None:
-    """Give the PBX one leg for each phone number, which is both its source and destination."""
+    """Give the PBX one leg for each phone number, as both source and destination."""
     leg = expected_legs(pbx, "2021-09-14T15:03", "2021-09-14T15:04")[0]
     pbx.legs = [
         dataclasses.replace(leg, call_record_id=str(n), source=number, destination=number, did="")  # type: ignore[arg-type]
@@ -95,13 +95,13 @@ def test_lookback_costs_as_many_requests_as_documented(pbx: Simulator) -> None:
     clock = FakeClock("2021-09-14T00:10:00+10:00")
     first = run_tap(pbx, clock=clock, start_date="2021-09-12")
     counts = []
-    for lookback, at_night in ((0, 0), (2, 2), (0, 26)):
+    for hourly, nightly in ((0, 0), (2, 2), (0, 26)):
         state, before = first.states[-1], len(pbx.requests)
         for hour in range(1, 25):
             clock = FakeClock(f"2021-09-{14 + hour // 24}T{hour % 24:02}:10:00+10:00")
-            again = at_night if hour == 24 else lookback
+            lookback = nightly if hour == 24 else hourly
             run = run_tap(
-                pbx, clock=clock, start_date="2021-09-12", state=state, lookback_hours=again
+                pbx, clock=clock, start_date="2021-09-12", state=state, lookback_hours=lookback
             )
             state = run.states[-1]
         counts.append(len(pbx.requests) - before)
@@ -177,10 +177,11 @@ def test_erasure_and_retention_delete_only_matching_rows(server: Postgres) -> No
                     server.execute(f"INSERT INTO tap_noojee.recordings VALUES ({pair}, {ended})")  # noqa: S608
         server.execute(delete)
         rows = server.query('SELECT "Source", "Destination" FROM tap_noojee.recordings')
-        assert not len(rows) % 2
+        assert len(rows) % 2 == 0  # both rows of a number, or neither
         return [source for source, destination in rows if destination == "500"]
 
-    everything = {*numbers}
-    assert {*remaining(by_number)} == everything - {*numbers[:3]}
-    assert {*remaining(by_hash)} == everything - {hashed}
-    assert len(remaining(by_age, (700, 740))) == len(remaining(by_age)) > 0
+    assert set(remaining(by_number)) == set(numbers) - set(numbers[:3])
+    assert set(remaining(by_hash)) == set(numbers) - {hashed}
+    recent = remaining(by_age)
+    assert recent
+    assert len(remaining(by_age, (700, 740))) == len(recent)

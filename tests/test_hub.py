@@ -46,7 +46,7 @@ def kind(prop: dict[str, Any]) -> str:
     return str(next(name for name in prop["type"] if name != "null"))
 
 
-def own_definition(name: str) -> dict[str, Any]:
+def expected_definition(name: str) -> dict[str, Any]:
     """Return a setting as the definitions must list it, without its label."""
     prop = PROPERTIES[name]
     definition = {"name": name, "kind": kind(prop), "description": prop["description"]}
@@ -66,7 +66,7 @@ def test_definition_lists_the_settings_of_the_tap(definition: dict[str, Any]) ->
     assert all(setting["label"] for setting in listed.values())
     own = own_settings()
     for name in own:
-        assert own_definition(name) == {k: v for k, v in listed[name].items() if k != "label"}
+        assert expected_definition(name) == {k: v for k, v in listed[name].items() if k != "label"}
     # The other settings are the SDK's.
     for name in listed.keys() - set(own):
         parent, _, part = name.partition(".")
@@ -99,9 +99,9 @@ def test_readme_lists_the_settings_in_order_with_types_and_defaults() -> None:
 
 def test_hub_definition_describes_the_tap_and_its_package() -> None:
     capabilities = {capability.value for capability in TapNoojee.capabilities}
-    # Meltano runs discovery, and passes the catalog and the state, only if they are listed.
+    # Meltano runs discovery, and passes the catalog and the state, only if these are listed.
     assert {"catalog", "discover", "state"} <= set(HUB["capabilities"]) <= capabilities
-    assert "batch" not in capabilities
+    assert "batch" not in capabilities  # a batch's STATE would come before its records
     versions = [line.rpartition(" :: ")[2] for line in PROJECT["classifiers"] if ":: 3." in line]
     assert HUB["supported_python_versions"] == versions
     assert HUB["pip_url"] == PROJECT["name"]

@@ -23,8 +23,10 @@ def read(*changes: dict[str, Any]) -> HourLegs:
     return LegReader(ZONE, KEY).read(WALL_HOUR, legs)
 
 
-NUMBERS = {"68": 68, "3999": 3999, "4000": 4000, " 68 ": 68, "+68": 68, "-2": -2, "-0": 0}
-NUMBERS |= {"68.0": 68, "6.8E1": 68, "680e-1": 68, "7".zfill(20): 7, f"{BIG - 1}.000": BIG - 1}
+NUMBERS = {
+    "68": 68, "3999": 3999, "4000": 4000, " 68 ": 68, "+68": 68, "-2": -2, "-0": 0, "68.0": 68,
+    "6.8E1": 68, "680e-1": 68, "7".zfill(20): 7, f"{BIG - 1}.000": BIG - 1,
+}  # fmt: skip
 
 VALUES: list[tuple[str, Any, Any]] = [
     *(("Duration", text, number) for text, number in NUMBERS.items()),
@@ -57,7 +59,7 @@ UNREADABLE: list[tuple[str, Any, str]] = [
     ("Duration", True, "is not a string"),
     ("Duration", float("nan"), "is not a string"),
     ("Username", ["a"], "is not a string"),
-    ("Tag", Leg(**LEG), "is not a string"),
+    ("Tag", Leg(**LEG), "is not a string"),  # a nested object
     ("Start", "yesterday", "'yesterday' is not a date"),
     ("Start", "1970-01-01 00:00:00.0", "is not a date"),
     ("Start", "Tue Sep 14 15:03:34 XYZT 2021", "unknown time zone"),
@@ -97,7 +99,7 @@ def test_date_that_contradicts_timezone_raises_zone_error() -> None:
             assert "`timezone`" in str(raised.value)
 
 
-def test_only_ten_values_of_an_hour_have_their_own_warnings() -> None:
+def test_only_the_first_ten_unreadable_values_have_their_own_warnings() -> None:
     for count, more in ((10, []), (12, ["2021-09-14 15:00: 2 more values written as null"])):
         warnings = read(*({"Duration": f"x{number}"} for number in range(count))).warnings
         assert len(warnings) == 10 + len(more)

@@ -42,7 +42,7 @@ def expected_ends(pbx: Simulator, start: str = PERIOD[0], end: str = PERIOD[1]) 
 
 @pytest.fixture
 def uv_variables(own: Project, tmp_path: Path) -> dict[str, str]:
-    """Variables that make `uv tool install` install into the test's folder."""
+    """Variables for `uv tool install`, which then installs into a folder on PATH."""
     folders = (tmp_path / "bin", own.root.parent / "tap-noojee" / ".uv" / "bin")
     return {
         "PATH": os.pathsep.join([*map(str, (*folders, own.bin)), own.environment["PATH"]]),
@@ -103,7 +103,7 @@ def test_rehearsal_does_not_affect_the_real_load(
     own.meltano(*RUN_PIPELINE)
     assert stored_ends(server) == expected_ends(pbx)
 
-    # After a rehearsal in the same environment, the state is from another PBX, so the run stops.
+    # The state is from another PBX, as after a rehearsal in the same environment.
     own.configure_tap(pbx, *PERIOD)
     printed = own.meltano(*RUN_PIPELINE, status=1)
     assert "state: written with pbx 'localhost', but this run uses '127.0.0.1'" in printed
@@ -140,12 +140,12 @@ def test_pbxs_can_have_separate_tables_or_share_one(own: Project, server: Postgr
         own.use_postgres(server, schema)
 
     def legs(source: str) -> list[Leg]:
-        """Return two legs, whose ids are the same on each PBX."""
+        """Return two legs with the same ids on each PBX."""
         return [Leg(end, end, "1", leg, source=source) for leg in (1, 2)]
 
     with (
-        Simulator(timezone="Australia/Sydney", api_key="of-sydney", legs=legs("200")) as sydney,
-        Simulator(timezone="Australia/Perth", api_key="of-perth", legs=legs("800")) as perth,
+        Simulator(timezone="Australia/Sydney", api_key="sydney-key", legs=legs("200")) as sydney,
+        Simulator(timezone="Australia/Perth", api_key="perth-key", legs=legs("800")) as perth,
     ):
         own.configure_tap(sydney, "2021-09-14T05:00:00Z", "2021-09-14T06:00:00Z")
         for name, pbx in (("SYDNEY", sydney), ("PERTH", perth)):
@@ -195,7 +195,7 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_p
     hashed = sha256(b"a-long-random-text500").hexdigest()
     assert [record["Source"] for record in own.records] == [hashed] * 4
 
-    # Run the mapper itself with a shorter salt, to see its exit code and output.
+    # Run the mapper directly with too short a salt, to see its exit code and output.
     (mapper,) = own.content["plugins"]["mappers"]
     config = mapper["mappings"][0]["config"] | {"stream_map_config": {"salt": "15-character-xx"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -207,7 +207,7 @@ def test_mapper_hashes_only_with_a_long_salt(own: Project, pbx: Simulator, tmp_p
         text=True,
         check=False,
     )
-    assert done.returncode
+    assert done.returncode != 0
     assert "RECORD" not in done.stdout
 
 
@@ -216,7 +216,7 @@ from target_postgres.target import TargetPostgres
 TargetPostgres._MAX_RECORD_AGE_IN_MINUTES = 0
 TargetPostgres.cli()
 """
-"""A target-postgres that hands over STATE immediately, instead of every five minutes."""
+"""A target-postgres that emits STATE immediately, instead of every five minutes."""
 
 
 def test_interrupted_run_keeps_the_last_state_from_the_target(
@@ -239,12 +239,12 @@ def test_interrupted_run_keeps_the_last_state_from_the_target(
             process.send_signal(signal.SIGTERM)
             process.communicate()
         assert process.returncode != 0
-        ((first, last),) = own.hours_read()
-        assert first == "2021-09-14T12:00"
+        ((start, end),) = own.hours_read()
+        assert start == "2021-09-14T12:00"
         pbx.failures.clear()
         pbx.requests.clear()
         own.meltano(*RUN_PIPELINE)
-        assert requested_hours(pbx)[0] == ("2021-09-14", datetime.fromisoformat(last).hour)
+        assert requested_hours(pbx)[0] == ("2021-09-14", datetime.fromisoformat(end).hour)
         assert stored_ends(server) == ends
 
 
@@ -277,10 +277,8 @@ def test_readme_commands_work_without_meltano(
     config |= {"start_date": PERIOD[0], "end_date": "2021-09-14T17:00", "request_interval": 0}
     pbx.api_key = config["api_key"]
     pbx.failures.append(Failure("status", ("2021-09-14", 16), status=401))
-    target = block("README.md", "destination_path", "json")
-    (folder / "target.json").write_text(target)
-    (folder / json.loads(target)["destination_path"]).mkdir()
-    # Like an interactive shell, continue after a command that fails.
+    (folder / "target.json").write_text(block("README.md", "destination_path", "json"))
+    # `shell` sets -e, but the README runs this script with plain bash.
     script = "set +e\n" + block("README.md", "pipefail", "bash")
 
     plain.shell(block("README.md", "uv tool install", "sh"))

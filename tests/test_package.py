@@ -84,7 +84,7 @@ def test_installed_tap_finds_its_schema(programs: Path, tmp_path: Path) -> None:
 
 
 @slow
-def test_simulator_without_its_extra_names_both_install_commands(programs: Path) -> None:
+def test_simulator_without_its_extra_prints_two_ways_to_install_it(programs: Path) -> None:
     simulator = programs / "noojee-simulator"
     process = subprocess.run([simulator, "true"], check=False, capture_output=True, text=True)
     assert process.returncode == 1

@@ -1,4 +1,4 @@
-"""The API key appears in no output, whatever fails and at any log level."""
+"""The API key appears in no output, whatever fails, at any log level."""
 
 import json
 import logging
@@ -69,15 +69,15 @@ def test_urllib3_logs_no_key_and_no_traceback(caplog: pytest.LogCaptureFixture) 
     assert UUID not in caplog.text
 
 
-def http(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
+def http_response(body: str = "", status: str = "200 OK", *headers: str) -> bytes:
     content = body.encode()
-    head = (f"HTTP/1.1 {status}", f"Content-Length: {len(content)}", *headers, "\r\n")
+    head = (f"HTTP/1.1 {status}", f"Content-Length: {len(content)}", *headers, "", "")
     return "\r\n".join(head).encode() + content
 
 
 def status_response(text: Any, status: str = "500 x", code: Any = -1) -> bytes:
     """Return a response whose body is the vendor's status object."""
-    return http(json.dumps({"Code": code, "Message": text}), status)
+    return http_response(json.dumps({"Code": code, "Message": text}), status)
 
 
 DATE = "Tue Sep 14 15:03:34 {} 2021"
@@ -86,7 +86,7 @@ GOOD = {"callend": DATE.format("AEST"), "CallRecordId": "6468", "Leg": "1", "Uni
 
 def two_legs(**changes: Any) -> bytes:
     """Return a response with two legs, with these changes to the second."""
-    return http(json.dumps([GOOD, GOOD | {"Leg": "2"} | changes]))
+    return http_response(json.dumps([GOOD, GOOD | {"Leg": "2"} | changes]))
 
 
 RESPONSES: dict[str, Callable[[str, str], bytes]] = {
@@ -98,25 +98,25 @@ RESPONSES: dict[str, Callable[[str, str], bytes]] = {
     "status 429": lambda key, _: status_response(key[-8:], "429 x"),
     "no more requests": lambda key, _: status_response(f"wait a bit and retry {key}", "400 x"),
     "status 200": lambda key, _: status_response(f"{key} is not known", "200 OK"),
-    "status 500": lambda key, target: http(f"<html>{target} {key}", f"500 {key}"),
-    "status 503": lambda key, _: http(
+    "status 500": lambda key, target: http_response(f"<html>{target} {key}", f"500 {key}"),
+    "status 503": lambda key, _: http_response(
         "", "503 x", f"Retry-After: {key}", f"Set-Cookie: k={key}", f"Date: {key}"),
-    "a web page": lambda key, target: http(f"<html>{target} {key}"),
-    "not a list of legs": lambda key, _: http(json.dumps(key)),
-    "not JSON": lambda key, _: http(f'["{key}", {key}, 1]'),
-    "truncated": lambda key, _: http(f'["{key}"'),
+    "a web page": lambda key, target: http_response(f"<html>{target} {key}"),
+    "not a list of legs": lambda key, _: http_response(json.dumps(key)),
+    "not JSON": lambda key, _: http_response(f'["{key}", {key}, 1]'),
+    "truncated": lambda key, _: http_response(f'["{key}"'),
     "not valid HTTP": lambda key, _: f"{key}\r\n\r\n".encode(),
     "not valid HTTP ((not shown": lambda key, _: f"HTTP/1.1 {key}\r\n\r\n".encode(),
     "is truncated": lambda key, _: OK + f"Transfer-Encoding: chunked\r\n\r\n{key}\r\n".encode(),
-    "Content-Encoding": lambda key, _: http(key, "200 x", "Content-Encoding: gzip"),
+    "Content-Encoding": lambda key, _: http_response(key, "200 x", "Content-Encoding: gzip"),
     "0 legs": lambda key, _: OK + f"Content-Length: {key}\r\n\r\n[]".encode(),
     "windows-1252": lambda key, _: two_legs(Tag="TAG").replace(b"TAG", b"\xeb" * 3).replace(
         b"OK", f"OK\r\nContent-Type: a/b; charset={quote(key)}".encode()),
     # The additional header has no colon.
     "2 legs": lambda key, target: two_legs().replace(
         b"\r\n", f"\r\nX {target} {key}\r\n".encode(), 1),
-    "redirects to https://a.b": lambda _, target: http("", "302 x", f"Location: https://a.b{target}"),
-    "redirects to (not shown": lambda key, _: http(
+    "redirects to https://a.b": lambda _, target: http_response("", "302 x", f"Location: https://a.b{target}"),
+    "redirects to (not shown": lambda key, _: http_response(
         "", "307 x", f"Location: https://{quote(key, safe='')}@example.com"),
     "record 2: Duration": lambda key, _: two_legs(Duration=f"4 {quote(key)}"),
     "record 2: Leg": lambda key, _: two_legs(Leg=[key]),
@@ -124,9 +124,9 @@ RESPONSES: dict[str, Callable[[str, str], bytes]] = {
     "record 2: Tag": lambda key, _: two_legs(Tag={key: key}),
     "record 2: callend": lambda key, _: two_legs(callend=DATE.format(key)),
     "record 2: Start": lambda key, _: two_legs(Start=DATE.format(key[:8])),
-    "record 1 is not": lambda key, _: http(json.dumps([key])),
+    "record 1 is not": lambda key, _: http_response(json.dumps([key])),
     "not in the schema": lambda key, _: two_legs(**{key: "", quote(key): ""}),
-    "different UniqueIds": lambda key, _: http(json.dumps(
+    "different UniqueIds": lambda key, _: http_response(json.dumps(
         [GOOD | {"CallRecordId": key, "UniqueId": name} for name in (key, "2")])),
 }  # fmt: skip
 
@@ -157,7 +157,7 @@ def test_command_prints_no_key_at_debug_level(tmp_path: Path) -> None:
     with serving(at_once(status_response(f"rejected: {UUID}", "403 x"))) as host:
         config = SAMPLE_HOUR | {"api_url": f"http://{host}"}
         argv = arguments(tmp_path, Simulator(), "--config=ENV", **config)
-        for options, status in (["--test"], 1), (["--about"], 0):
+        for options, status in ((["--test"], 1), (["--about"], 0)):
             run, done = run_to_end([*argv, *options], env=env)
             assert done.returncode == status, done.log
             assert leaks(run.output + done.log, UUID) == []

@@ -1,4 +1,4 @@
-"""Responses: the raw legs that they contain, or the errors that they raise."""
+"""The parsing of responses: the raw legs, or the error."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ def decode(
 
 
 def error_of(*response: Any) -> RequestError:
-    """Return the error that a response raises. Parameters as for `decode`."""
+    """Return the error that parsing raises. The arguments are those of `decode`."""
     with pytest.raises(RequestError) as raised:
         decode(*response)
     return raised.value
@@ -59,7 +59,7 @@ def error_of(*response: Any) -> RequestError:
 def one_leg(**raw: str) -> bytes:
     """Return an array of one leg, with these JSON values for some fields."""
     fields = dict.fromkeys(FIELDS, '"x"') | raw
-    return f"[{{{', '.join(f'{json.dumps(n)}: {v}' for n, v in fields.items())}}}]".encode()
+    return ("[{" + ", ".join(f"{json.dumps(n)}: {v}" for n, v in fields.items()) + "}]").encode()
 
 
 def tag_of(value: str | bytes, content_type: str = "application/json") -> tuple[Any, DecodedBody]:
@@ -70,7 +70,7 @@ def tag_of(value: str | bytes, content_type: str = "application/json") -> tuple[
     return decoded.legs[0].Tag, decoded
 
 
-# --- Bodies that resemble public reports ------------------------------------------------------
+# --- Bodies modelled on bug reports about other systems ---------------------------------------
 
 START = "2021-09-14T05:03:30+00:00"
 
@@ -107,10 +107,10 @@ def test_bad_response_affects_only_its_hour(name: str, caplog: pytest.LogCapture
             for hour in (14, 15, 16)
         )
     written = written_rows(run)
-    middle = run.records[len(before) : len(run.records) - len(after)]
+    middle = run.records[len(before) : -len(after)]
     assert written[: len(before)] == before
-    assert written[len(run.records) - len(after) :] == after
-    field, values, *patterns = READABLE.get(name, ("Leg", []))
+    assert written[-len(after) :] == after
+    field, values, *patterns = READABLE.get(name, ("Leg", []))  # no records if unreadable
     assert [record[field] for record in middle] == values
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     for line, pattern in zip(drop_field_warnings(warnings, NEWER_FIELDS), patterns, strict=True):
@@ -136,6 +136,7 @@ def test_bom_and_whitespace_around_an_array_are_ignored() -> None:
         assert decode(before + b"[]" + after) == DecodedBody([])
         (found,) = decode(before + one_leg() + after).legs
         assert asdict(found) == leg
+        # A number has to be decoded tolerantly.
         (found,) = decode(before + one_leg(Duration="4") + after).legs
         assert asdict(found) == leg | {"Duration": "4"}
 
@@ -166,10 +167,10 @@ def test_field_names_are_matched_regardless_of_case() -> None:
 
 def test_unknown_and_missing_fields_are_listed() -> None:
     bare = b'[{"callend": "", "CallRecordId": "", "Leg": "", "Tag": ""}]'
-    optional = set(FIELDS) - {"callend", "CallRecordId", "Leg", "Tag"}
-    assert decode(bare).missing == optional
-    assert decode(b"[{}]").missing == optional | {"Tag"}  # LegReader checks the required ones
-    assert decode(bare.replace(b"}]", b'}, {"DID": null}]')).missing == optional - {"DID"}
+    absent = set(FIELDS) - {"callend", "CallRecordId", "Leg", "Tag"}
+    assert decode(bare).missing == absent
+    assert decode(b"[{}]").missing == absent | {"Tag"}  # LegReader checks the required ones
+    assert decode(bare.replace(b"}]", b'}, {"DID": null}]')).missing == absent - {"DID"}
     assert decode(b"[]").missing == set()
     decoded = decode(one_leg(Team='{"a": [1]}', Agent="1", **{"\u2028": "1"}))
     assert {"Team", "Agent", " "} <= decoded.unknown
@@ -230,10 +231,9 @@ def test_charset_is_utf_8_or_the_declared_one_or_windows_1252() -> None:
 # --- Bodies that cannot be read ---------------------------------------------------------------
 
 TRUNCATED = [
-    *(b"[", b'[{"a": "b"}', b'[{"a": "b"},', b'[{"a": "b]', b'[{"a": "b\\'),
-    *(rb'[{"a": "b\u00', b'[{"a": fals', b'[{"a": -Infinit', '[{"a": "Zoë'.encode()[:-1]),
-    *(b'{"Code": 0', b"{" * 60_000),
-]
+    b"[", b'[{"a": "b"}', b'[{"a": "b"},', b'[{"a": "b]', b'[{"a": "b\\', rb'[{"a": "b\u00',
+    b'[{"a": fals', b'[{"a": -Infinit', '[{"a": "Zoë'.encode()[:-1], b'{"Code": 0', b"{" * 60_000,
+]  # fmt: skip
 BROKEN = [
     *((body, TransientHourError, f"after {len(body.strip()):,} bytes") for body in TRUNCATED),
     *((body, TransientHourError, "the response is empty") for body in (b"", b" \n")),
@@ -265,13 +265,13 @@ def test_response_with_too_many_legs_is_rejected(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tap_noojee.decoding.MAX_LEGS", 100)
     leg = one_leg()[1:-1]
     assert len(decode(b"[" + b",".join([leg] * 100) + b"]").legs) == 100
-    limit = 100 * (len(FIELDS) + 1) - 1
-    assert len(decode(b"[" + b"0," * (limit - 1) + b"0]").legs) == limit
+    max_values = 100 * (len(FIELDS) + 1) - 1
+    assert len(decode(b"[" + b"0," * (max_values - 1) + b"0]").legs) == max_values
     for body in (
         b"[" + b",".join([leg] * 101) + b"]",
-        b"[" + b"0," * (limit + 1) + b"0]",
-        b"[" + b"{}," * limit + b"{}]",
-        b"[" + b"[]," * limit + b"[]]",
+        b"[" + b"0," * (max_values + 1) + b"0]",
+        b"[" + b"{}," * max_values + b"{}]",
+        b"[" + b"[]," * max_values + b"[]]",
     ):
         raised = error_of(body)
         assert type(raised) is HourError

@@ -11,7 +11,7 @@ from pages import block
 from processes import wait_until
 
 FAKE_MELTANO = """#!/bin/sh
-echo "$PWD: meltano $*" >> "$CALLS"
+echo "$PWD: meltano $*" >> "$INVOCATIONS"
 sleep "${SLEEP:-0}"
 exit "${STATUS:-0}"
 """
@@ -19,49 +19,49 @@ EVERY_HOUR = ["10", "*", "*", "*", "*"]
 
 
 @pytest.fixture
-def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file to which the stand-in adds a line for each call."""
+def invocations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file to which the stand-in adds a line each time it runs."""
     (tmp_path / "meltano").write_text(FAKE_MELTANO)
     (tmp_path / "meltano").chmod(0o755)
-    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    monkeypatch.setenv("INVOCATIONS", str(tmp_path / "invocations"))
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    return tmp_path / "calls"
+    return tmp_path / "invocations"
 
 
-def snippet(calls: Path, containing: str, language: str) -> str:
+def snippet(invocations: Path, containing: str, language: str) -> str:
     """Return a block of docs/recipes.md, adapted to a project in the test's folder."""
     text = block("docs/recipes.md", containing, language)
     assert "/srv/calls" in text
-    return text.replace("/.venv/bin", "").replace("/srv/calls", str(calls.parent))
+    return text.replace("/.venv/bin", "").replace("/srv/calls", str(invocations.parent))
 
 
-def expected_call(calls: Path) -> str:
-    return f"{calls.parent}: meltano run tap-noojee target-postgres\n"
+def expected_invocation(invocations: Path) -> str:
+    return f"{invocations.parent}: meltano run tap-noojee target-postgres\n"
 
 
-def test_cron_runs_meltano_in_the_project(calls: Path) -> None:
-    path, line = snippet(calls, "&& meltano run", "crontab").splitlines()
+def test_cron_runs_meltano_in_the_project(invocations: Path) -> None:
+    path, line = snippet(invocations, "&& meltano run", "crontab").splitlines()
     *fields, command = line.split(maxsplit=5)
     assert fields == EVERY_HOUR
-    env = {"PATH": path.removeprefix("PATH="), "CALLS": str(calls)}
+    env = {"PATH": path.removeprefix("PATH="), "INVOCATIONS": str(invocations)}
     subprocess.run(["sh", "-c", command], cwd="/", env=env, check=True)
-    assert calls.read_text() == expected_call(calls)
+    assert invocations.read_text() == expected_invocation(invocations)
 
 
-def test_lock_prevents_a_second_run(calls: Path) -> None:
-    *fields, command = snippet(calls, "flock", "crontab").split(maxsplit=5)
+def test_lock_prevents_concurrent_runs(invocations: Path) -> None:
+    *fields, command = snippet(invocations, "flock", "crontab").split(maxsplit=5)
     assert fields == EVERY_HOUR
     with subprocess.Popen(
         ["sh", "-c", command],
         env=os.environ | {"SLEEP": "60"},
         start_new_session=True,
     ) as first:
-        wait_until(lambda: calls.exists() or first.poll() is not None)
+        wait_until(lambda: invocations.exists() or first.poll() is not None)
         assert first.poll() is None
         second = subprocess.run(["sh", "-c", command], check=False)
         os.killpg(first.pid, signal.SIGKILL)
     assert second.returncode == 1
-    assert calls.read_text() == expected_call(calls)
+    assert invocations.read_text() == expected_invocation(invocations)
 
 
 AIRFLOW = """
@@ -98,14 +98,16 @@ dagster.ScheduleDefinition = define_schedule
 
 @pytest.mark.parametrize("status", [0, 1])
 @pytest.mark.parametrize(
-    ("stand_in", "containing"), [(AIRFLOW, "import DAG"), (DAGSTER, "import dagster")]
+    ("stand_in", "containing"),
+    [(AIRFLOW, "import DAG"), (DAGSTER, "import dagster")],
+    ids=["airflow", "dagster"],
 )
 def test_scheduler_runs_meltano_in_the_project(
-    calls: Path, stand_in: str, containing: str, status: int
+    invocations: Path, stand_in: str, containing: str, status: int
 ) -> None:
     """A stand-in for the scheduler runs the task immediately."""
     done = subprocess.run(
-        [sys.executable, "-c", stand_in + snippet(calls, containing, "python")],
+        [sys.executable, "-c", stand_in + snippet(invocations, containing, "python")],
         env=os.environ | {"STATUS": str(status)},
         capture_output=True,
         text=True,
@@ -113,4 +115,4 @@ def test_scheduler_runs_meltano_in_the_project(
     )
     assert done.returncode == status, done.stderr
     assert done.stdout.split() == EVERY_HOUR
-    assert calls.read_text() == expected_call(calls)
+    assert invocations.read_text() == expected_invocation(invocations)

@@ -16,7 +16,7 @@ from tap_noojee.tap import TapNoojee
 
 DISCOVERED: dict[str, Any] = TapNoojee(config={}, validate_config=False).catalog_dict
 FIELDS = set(DISCOVERED["streams"][0]["schema"]["properties"])
-KEYS = {"CallRecordId", "Leg", "callend"}
+REQUIRED = {"CallRecordId", "Leg", "callend"}
 
 
 def catalog(**changes: Any) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def with_metadata(**fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def fields_of(run: Run) -> set[str]:
-    """Return the fields of the documented hour's records, which must be those of the schema."""
+    """Check the messages of the sample hour, and return the fields of its records."""
     assert run.error is None
     schema = run.messages[0]
     assert (schema["stream"], schema["key_properties"]) == ("recordings", ["CallRecordId", "Leg"])
@@ -71,12 +71,12 @@ CATALOGS: list[tuple[dict[str, Any], set[str]]] = [
     ({"streams": [{"tap_stream_id": "recordings"}]}, set()),
     ({"streams": [{"tap_stream_id": "calls"}, *DISCOVERED["streams"]]}, set()),
     (catalog(schema={"properties": {name: {} for name in FIELDS - {"DID"}}}), {"DID"}),
-    (catalog(schema={}), FIELDS - KEYS),
+    (catalog(schema={}), FIELDS - REQUIRED),
     (with_metadata(Source=DESELECTED, Username=DESELECTED), {"Source", "Username"}),
     (with_metadata(Leg=DESELECTED, callend=DESELECTED, CallRecordId=DESELECTED), set()),
     (with_metadata(Tag={"inclusion": "available", "selected-by-default": False}), {"Tag"}),
     (with_metadata(Tag={"inclusion": "unsupported"}), {"Tag"}),
-    (with_metadata(**dict.fromkeys(FIELDS, DESELECTED)), FIELDS - KEYS),
+    (with_metadata(**dict.fromkeys(FIELDS, DESELECTED)), FIELDS - REQUIRED),
     # Meltano sets `selected` for every field.
     (
         with_metadata(
@@ -89,10 +89,10 @@ CATALOGS: list[tuple[dict[str, Any], set[str]]] = [
 
 
 def test_catalog_selects_fields_and_changes_nothing_else(pbx: Simulator) -> None:
-    for case, (content, missing) in enumerate(CATALOGS):
+    for content, deselected in CATALOGS:
         run = run_tap(pbx, catalog=content, **SAMPLE_HOUR)
-        assert fields_of(run) == FIELDS - missing, case
-        assert run.bookmark_values[-1] == "2021-09-14T06:00:00+00:00", case
+        assert fields_of(run) == FIELDS - deselected, content
+        assert run.bookmark_values[-1] == "2021-09-14T06:00:00+00:00", content
 
 
 def test_deselected_stream_is_skipped(pbx: Simulator) -> None:
@@ -130,6 +130,7 @@ def test_bad_catalog_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> None
         path.write_text(json.dumps(content))
         line = run_with(pbx, tmp_path, "--catalog", path).error_line
         assert line.startswith(f"catalog: {problem}")
+        # A new catalog does not help against a bad `selected`.
         assert ("--discover" in line) is ("selected" not in problem)
     assert requested_hours(pbx) == []
 
@@ -196,6 +197,7 @@ def test_stream_maps_are_applied(pbx: Simulator) -> None:
 def test_stream_map_error_names_the_expression_but_no_value(
     pbx: Simulator, tmp_path: Path
 ) -> None:
+    # No source makes sha256 fail, and the log must not quote the number in the user name.
     pbx.legs = [
         dataclasses.replace(leg, source=None, username="x0412345678")  # type: ignore[arg-type]
         for leg in expected_legs(pbx, SAMPLE_HOUR["start_date"], SAMPLE_HOUR["end_date"])

@@ -74,7 +74,7 @@ def test_bad_setting_ends_the_run_before_any_request(pbx: Simulator, tmp_path: P
             assert re.match(rf"{name}\b", done.error_line), (name, value)
             assert problem in done.error_line, (name, value)
             assert API_KEY[:8] not in done.log, (name, value)
-            assert ".invalid" not in done.log, (name, value)
+            assert ".invalid" not in done.log, (name, value)  # no message quotes the URL
     assert requested_hours(pbx) == []
 
 
@@ -119,12 +119,13 @@ def test_api_url_is_normalized() -> None:
         "https://pbx.example.com/x/retrieveMetaDataByHour/": "https://pbx.example.com/x",
     }
     for host in ("https://bücher.example", "http://localhost", "http://127.8.8.8", "http://[::1]"):
+        # This is not the endpoint, but a longer name.
         forms[f"{host}/xretrieveMetaDataByHour"] = f"{host}/xretrieveMetaDataByHour"
     for text, expected in forms.items():
         assert build_api_url(text) == expected
 
 
-def test_start_date_without_offset_is_in_timezone(pbx: Simulator) -> None:
+def test_start_date_is_converted_to_the_pbx_hour(pbx: Simulator) -> None:
     first_hours = {
         "2021-09-14": 0,
         "2021-09-14T15:59:59": 15,
@@ -196,14 +197,14 @@ def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
     assert done.states[-1]["bookmarks"]["recordings"]["timezone"] == "Australia/Sydney"
 
 
-def test_unknown_variables_cause_a_warning(pbx: Simulator) -> None:
-    """Meltano's own variables, with two underscores, and the log level cause no warning."""
-    unknown = {
+def test_only_unknown_variables_cause_a_warning(pbx: Simulator) -> None:
+    """Meltano's variables such as `TAP_NOOJEE__SELECT` and the log level cause none."""
+    extra = {
         "TAP_NOOJEE_STARTDATE": "",
         "TAP_NOOJEE__SELECT": "x",
         "TAP_NOOJEE_LOGLEVEL": "info",
     }
-    done = run_command("--config", "ENV", env=variables(pbx) | unknown)
+    done = run_command("--config", "ENV", env=variables(pbx) | extra)
     (warning,) = done.logged("WARNING")
     assert "'startdate'" in warning
     assert "'start_date'" in warning

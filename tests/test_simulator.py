@@ -12,6 +12,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -31,7 +32,7 @@ COMMAND = (sys.executable, "-m", "tap_noojee.simulator")
 
 
 def post(pbx: Simulator, **params: str) -> requests.Response:
-    """Request the documented hour, with these parameters changed."""
+    """Request the sample hour, with these parameters changed."""
     options: Any = {"stream": True, "allow_redirects": False}
     return requests.post(f"{pbx.url}{ENDPOINT}", params=SAMPLE | params, timeout=2, **options)
 
@@ -63,15 +64,15 @@ def test_every_leg_is_in_exactly_one_response(pbx: Simulator) -> None:
 
 
 @pytest.mark.parametrize("fold", ["both", "first", "second"])
-def test_hours_and_passes_match_sampled_clocks(fold: Any) -> None:
+def test_repeated_hour_returns_the_passes_that_fold_selects(fold: Any) -> None:
     passes = {"both": slice(None), "first": slice(1), "second": slice(-1, None)}
     for key, change in CHANGES:
         clocks = clocks_around(key, change)
-        calls = [Leg(end, end, end.isoformat()) for end in clocks.instants]
-        with Simulator(timezone=key, fold=fold, legs=calls) as pbx:
+        legs = [Leg(end, end, end.isoformat()) for end in clocks.instants]
+        with Simulator(timezone=key, fold=fold, legs=legs) as pbx:
             for hour in clocks.all_hours()[5:-5]:
                 minutes = [clocks.by_minute.get(hour + k * MINUTE, []) for k in range(60)]
-                expected = {end.isoformat() for both in minutes for end in both[passes[fold]]}
+                expected = {end.isoformat() for ends in minutes for end in ends[passes[fold]]}
                 records = read(pbx, f"{hour:%Y/%m/%d}", hour.hour)
                 assert {record["CallRecordId"] for record in records} == expected, (clocks, hour)
 
@@ -94,6 +95,7 @@ def test_generated_calls_never_change() -> None:
     assert invent_legs(hour, hour + HOUR, zone=MELBOURNE, volume=0) == []
 
 
+# Each line has a date format, a zone, and the zone's names in January and July.
 JAVA_NAMES = """\
 java Australia/Melbourne AEDT AEST
 java Australia/Lord_Howe LHDT LHST
@@ -109,11 +111,12 @@ old Pacific/Auckland NZDT NZST"""
 
 
 @pytest.mark.parametrize("line", JAVA_NAMES.split("\n"))
-def test_dates_have_java_zone_names(line: Any) -> None:
-    dates, zone, *names = line.split()
+def test_dates_have_java_zone_names(line: str) -> None:
+    style: Any
+    style, zone, *names = line.split()
     for month, name in zip((1, 7), names, strict=True):
         moment = datetime(2021, month, 3, 0, 0, 5, tzinfo=UTC)
-        printed = Leg(moment, moment, "1").record(ZoneInfo(zone), dates)["callend"]
+        printed = Leg(moment, moment, "1").record(ZoneInfo(zone), style)["callend"]
         assert printed == f"{moment.astimezone(ZoneInfo(zone)):%a %b %d %T} {name} 2021"
 
 
@@ -150,7 +153,11 @@ def test_early_request_is_rejected_and_does_not_restart_the_interval() -> None:
     assert last.time - first.time >= 0.5
 
 
-@pytest.mark.parametrize("failures", [[], [Failure("status")], [Failure("slow", delay=0)]])
+@pytest.mark.parametrize(
+    "failures",
+    [[], [Failure("status")], [Failure("slow", delay=0)]],
+    ids=["success", "status", "slow"],
+)
 def test_interval_starts_at_the_request_or_at_its_response(failures: list[Failure]) -> None:
     with Simulator(interval=0.2, latency=0.3, failures=failures) as pbx:
         assert 429 not in [post(pbx).status_code for _ in range(2)]
@@ -173,7 +180,7 @@ def test_failures_are_served_in_order_until_used_up(pbx: Simulator) -> None:
     pbx.failures += [Failure("status", status=500, times=2), other_hour, Failure("rate")]
     assert [post(pbx).status_code for _ in range(4)] == [500, 500, 429, 200]
     assert post(pbx, hour="16").status_code == 502
-    assert pbx.requests[-1][1:] == ("2021-09-14", 16, 502, "status")
+    assert pbx.requests[-1] == (mock.ANY, "2021-09-14", 16, 502, "status")
     pbx.failures[:] = [Failure("empty", times=None)]
     assert [post(pbx).content for _ in range(3)] == [b""] * 3
 
@@ -244,6 +251,7 @@ def test_stop_ends_all_connections_and_threads(kind: Any) -> None:
     target = f"{ENDPOINT}?apiKey={API_KEY}&date=2021/09/14&hour=15"
     with Simulator(failures=[Failure(kind, delay=600, size=2**60)]) as pbx:
         address = ("127.0.0.1", int(pbx.url.rsplit(":", 1)[1]))
+        # The first connection stays idle.
         with socket.create_connection(address), socket.create_connection(address) as busy:
             busy.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             wait_until(lambda: pbx.requests)
@@ -261,6 +269,7 @@ def test_failure_is_parsed_from_text() -> None:
     assert Failure.parse("status=502@2021-09-14T05*2") == status
 
 
+# Each line has options and a part of the error.
 BAD_OPTIONS = """\
 --failure foo: the kinds are status, cut, cut-json,
 --failure status=x: status cannot have the value 'x'
@@ -292,10 +301,11 @@ def test_command_gets_settings_and_keeps_the_users_dates(start_date: str, end_da
     show = (sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))")
     done = run_simulator(*options, "--", *show, NO_PROXY="pbx.example", no_proxy="", **given)
     env = json.loads(done.stdout)
-    dates = start_date or "2024-02-29", end_date or ("" if start_date else "2024-03-01")
+    default_end = "" if start_date else "2024-03-01"
+    dates = (start_date or "2024-02-29", end_date or default_end)
     assert (env["TAP_NOOJEE_START_DATE"], env["TAP_NOOJEE_END_DATE"]) == dates
     assert env["TAP_NOOJEE_API_KEY"] == API_KEY
-    assert env["TAP_NOOJEE_REQUEST_INTERVAL"] == "1"
+    assert env["TAP_NOOJEE_REQUEST_INTERVAL"] == "1"  # 0.2 rounded up
     assert env["NO_PROXY"] == env["no_proxy"] == "pbx.example,127.0.0.1,localhost"
     shown = done.stderr.splitlines()[0]
     assert all(word in shown for word in (env["TAP_NOOJEE_API_URL"], "Pacific/Chatham", *dates))
@@ -305,29 +315,29 @@ def test_command_gets_settings_and_keeps_the_users_dates(start_date: str, end_da
     ("command", "status"),
     [("sh -c 'exit 3'", 3), ("sh -c 'kill -9 $$'", 137), ("no-such-command", 127), ("/", 126)],
 )
-def test_exit_status_is_that_of_a_shell(command: str, status: int) -> None:
+def test_exit_status_follows_the_shells_conventions(command: str, status: int) -> None:
     done = run_simulator("--", *shlex.split(command))
     assert done.returncode == status
     assert (f"noojee-simulator: {command}: " in done.stderr) == (status in {126, 127})
 
 
-COUNT_SIGNALS = """if True:
-    import signal, time
-    received = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: received.append(number))
-    print("ready", flush=True)
-    while not received: time.sleep(0.01)
-    time.sleep(0.3)
-    print(*map(int, received))
-    raise SystemExit(42)
+PRINT_SIGNALS = """
+import signal, time
+received = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: received.append(number))
+print("ready", flush=True)
+while not received: time.sleep(0.01)
+time.sleep(0.3)
+print(*map(int, received))
+raise SystemExit(42)
 """
-SIGNAL_COUNTER = (*COMMAND, "--", sys.executable, "-c", COUNT_SIGNALS)
+SIGNAL_PRINTER = (*COMMAND, "--", sys.executable, "-c", PRINT_SIGNALS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_signal_is_forwarded_once(number: signal.Signals) -> None:
-    with start_without_terminal(*SIGNAL_COUNTER) as running:
+    with start_without_terminal(*SIGNAL_PRINTER) as running:
         assert running.stdout.readline() == "ready\n"
         running.send_signal(number)
         out, _ = running.communicate(timeout=30)
@@ -336,7 +346,8 @@ def test_signal_is_forwarded_once(number: signal.Signals) -> None:
 
 def test_ctrl_c_in_a_terminal_is_not_forwarded() -> None:
     terminal = "import os, pty, sys\nsys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
-    with start_without_terminal(sys.executable, "-c", terminal, *SIGNAL_COUNTER) as running:
+    with start_without_terminal(sys.executable, "-c", terminal, *SIGNAL_PRINTER) as running:
+        # The simulator prints its address first.
         assert ["ready" in running.stdout.readline() for _ in range(2)] == [False, True]
         running.stdin.write("\x03")
         running.stdin.flush()
@@ -345,7 +356,7 @@ def test_ctrl_c_in_a_terminal_is_not_forwarded() -> None:
     assert running.returncode == 42
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_simulator_without_a_command_prints_keys_and_status_counts(number: signal.Signals) -> None:
     options = ("--api-key", "abc", "--user-key", "def", "--interval", "0")
     with start_without_terminal(*COMMAND, *options, "--failure", "status=500") as running:

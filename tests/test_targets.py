@@ -30,9 +30,9 @@ START, MIDDLE, END = "2021-04-03T09:00", "2021-04-03T13:00", "2021-04-04T09:00"
 """A Saturday and the following night, in which daylight saving ends."""
 
 FIELDS = (
-    *("callend", "CallRecordId", "DID", "Destination", "Direction", "Duration", "Leg"),
-    *("Source", "Start", "Tag", "UniqueId", "Username"),
-)
+    "callend", "CallRecordId", "DID", "Destination", "Direction", "Duration", "Leg", "Source",
+    "Start", "Tag", "UniqueId", "Username",
+)  # fmt: skip
 
 Row = tuple[Any, ...]
 
@@ -52,7 +52,7 @@ class Target:
     upserts: bool = False
 
     def run(self, pbx: Simulator, **settings: Any) -> dict[str, Any]:
-        """Run `tap | target`, and return the state that the target hands over."""
+        """Run `tap | target`, and return the last state that the target emits."""
         return pipe(self.folder, self.program, self.config, pbx, **settings)
 
     def rows(self) -> list[Row]:
@@ -90,7 +90,7 @@ def duckdb(install: Install, folder: Path, _: Postgres) -> Target:
     program, config = install(definition), definition["config"]
     query = partial(query_duckdb, program, folder / config["path"])
     read = partial(query, "SELECT * FROM noojee.recordings")
-    return Target(folder, program, config, read, query, None, upserts=True)
+    return Target(folder, program, config, read, query, empty=None, upserts=True)
 
 
 def csv_files(install: Install, folder: Path, _: Postgres) -> Target:
@@ -114,7 +114,7 @@ def pipelinewise(install: Install, folder: Path, server: Postgres) -> Target:
     server.execute("DROP SCHEMA IF EXISTS noojee CASCADE")
     query = partial(query_postgres, server)
     read = partial(query, "SELECT * FROM noojee.recordings")
-    return Target(folder, install(definition), config, read, query, None, upserts=True)
+    return Target(folder, install(definition), config, read, query, empty=None, upserts=True)
 
 
 @pytest.fixture(params=[duckdb, csv_files, pipelinewise], ids=lambda f: f.__name__)
@@ -131,7 +131,7 @@ def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) 
     state = target.run(pbx, start_date=START, end_date=MIDDLE)
     early = expected_legs(pbx, START, MIDDLE)
     assert target.rows() == expected_rows(early, target.empty)
-    time.sleep(0 if target.upserts else 1)  # target-csv names its files by the second
+    time.sleep(0 if target.upserts else 1)  # or target-csv reuses the file
     state = target.run(pbx, start_date=START, end_date=END, state=state)
     legs = expected_legs(pbx, START, END)
     assert target.rows() == expected_rows(legs, target.empty)
@@ -142,8 +142,8 @@ def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) 
     time.sleep(0 if target.upserts else 1)
     hours = {"start_date": START, "end_date": MIDDLE, "lookback_hours": 4}
     target.run(pbx, **hours, state=state)
-    kept = changed + legs[len(early) :] if target.upserts else legs + changed
-    assert target.rows() == expected_rows(kept, target.empty)
+    stored = changed + legs[len(early) :] if target.upserts else legs + changed
+    assert target.rows() == expected_rows(stored, target.empty)
 
     if target.query:
         types = target.query(
@@ -160,7 +160,7 @@ def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) 
 
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
-def test_run_without_records_repeats_at_most_ten_hours(target: Target) -> None:
+def test_run_without_records_keeps_its_first_50_hours(target: Target) -> None:
     """These targets keep the first STATE of a run without records."""
     with Simulator(volume=0, timezone="Australia/Perth") as pbx:
         days = {"start_date": "2021-06-05", "end_date": "2021-06-07T12:00"}
@@ -177,7 +177,7 @@ MORNING: dict[str, Any] = {"start_date": "2021-09-14T09:00", "end_date": "2021-0
 
 
 def jsonl_config(folder: Path) -> dict[str, Any]:
-    """Return settings with which target-jsonl writes to a folder."""
+    """Return settings that make target-jsonl write to this folder."""
     return {"destination_path": str(folder), "do_timestamp_file": False}
 
 
@@ -189,19 +189,19 @@ def install_loader(install: Install, name: str) -> Path:
 
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
-def test_state_is_handed_over_after_each_batch(target: Target, pbx: Simulator) -> None:
+def test_state_is_emitted_after_each_batch(target: Target, pbx: Simulator) -> None:
     """The last request stalls, so the run does not end."""
     pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
     config = target.config | {"batch_size_rows": 5}
     with start(target.folder, [target.program], config, pbx, **MORNING) as (tap, process):
         assert process.stdout
         while "2021-09-14T09:00" not in (state := process.stdout.readline()):
-            assert state, (target.folder / "log").read_text()
+            assert state, (target.folder / "log").read_text()  # no more output
         process.kill()
         tap.kill()
 
 
-def test_jsonl_hands_over_state_only_at_the_end(
+def test_jsonl_emits_state_only_at_the_end(
     install: Install, tmp_path: Path, pbx: Simulator
 ) -> None:
     pbx.failures.append(Failure("stall", ("2021-09-14", 12)))

@@ -44,8 +44,8 @@ def test_plan_of_a_limited_run_counts_its_hours() -> None:
 
 
 def test_progress_estimates_the_end_from_the_pace() -> None:
-    for pace, done in ((60, "13:40 AEST"), (180, "17:00 AEST")):
-        text = f"100 hours left, done at about 2021-09-20 {done}"
+    for pace, end in ((60, "13:40 AEST"), (180, "17:00 AEST")):
+        text = f"100 hours left, done at about 2021-09-20 {end}"
         assert describe_progress(100, inf, pace, NOON) == text
     # Clocks change on 3 October.
     assert describe_progress(400, inf, 3600, NOON).endswith("2021-10-07 05:00 AEDT")

@@ -31,13 +31,15 @@ NO_CONTENT = b"HTTP/1.1 204 x\r\n\r\n"
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_proxy_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-@pytest.mark.parametrize("flaw", ["", "unknown authority", "another name", "expired"])
+@pytest.mark.parametrize(
+    "flaw", ["", "unknown authority", "another name", "expired"], ids=lambda flaw: flaw or "valid"
+)
 def test_only_a_server_with_a_valid_certificate_gets_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flaw: str
 ) -> None:
@@ -99,23 +101,23 @@ def test_connection_errors_name_the_cause_without_the_key(
         return look_up(host, *arguments)
 
     def refuse(connection: socket.socket, target: str) -> None:
-        """Refuse like a proxy, with the status at the start of the host's name."""
+        """Refuse as a proxy does, with the status that starts the host's name."""
         status = target[:3] if target.endswith(":443") else "400"
         connection.sendall(f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode())
 
     caplog.set_level(logging.DEBUG)
     monkeypatch.setattr(socket, "getaddrinfo", look_up_loopback)
     with serving(refuse) as server:
-        for url, setting, detail, attempts in UNREACHABLE:
+        for url, variable, detail, attempts in UNREACHABLE:
             with monkeypatch.context() as patch:
-                if setting:
-                    patch.setenv(*setting.replace("SERVER", server).split("=", 1))
+                if variable:
+                    patch.setenv(*variable.replace("SERVER", server).split("=", 1))
                 run = run_tap(Simulator(), api_url=url.replace("SERVER", server), **SAMPLE_HOUR)
             text = str(run.error)
-            assert detail in text, (url, setting)
-            assert ("HTTPS_PROXY" in text) is ("PROXY" in setting), (url, setting)
-            assert text.endswith(f"({attempts} attempts)") is (attempts > 1), (url, setting)
-            assert leaks(log_of(run, caplog), API_KEY) == [], (url, setting)
+            assert detail in text, (url, variable)
+            assert ("HTTPS_PROXY" in text) is ("PROXY" in variable), (url, variable)
+            assert text.endswith(f"({attempts} attempts)") is (attempts > 1), (url, variable)
+            assert leaks(log_of(run, caplog), API_KEY) == [], (url, variable)
             caplog.clear()
 
 
@@ -141,11 +143,11 @@ def test_key_is_added_once_to_every_form_of_url() -> None:
 
 
 class VeryImpatientClock(FakeClock):
-    """A clock that allows a request 0.1 s: enough to connect, but not to get a response."""
+    """A clock that ends each request after 0.1 s. The servers here never complete a response."""
 
     @override
     def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
-        assert timeout == 11
+        assert timeout == 11  # 10 s to connect, and request_timeout
         return super().run_in_thread(task, 0.1)
 
 
@@ -153,6 +155,7 @@ LEG = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "6468", "Leg"
 GOOD = json.dumps([LEG]).encode()
 
 BROKEN = [
+    # Each entry has a response and a part of the error.
     (b"", "was lost"),
     (OK + b"Content-Length: 9\r\n\r\n[", "truncated"),
     (CHUNKED + b"xyz\r\n", "truncated"),
@@ -171,6 +174,7 @@ def test_broken_responses_are_retried(caplog: pytest.LogCaptureFixture) -> None:
         with serving(at_once(response)) as host:
             run = run_tap(Simulator(), api_url=f"http://{host}", **SAMPLE_HOUR)
         errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+        # A truncated response fails only its hour.
         error = errors[0] if detail == "truncated" else str(run.error)
         assert error.startswith("2021-09-14 15:00: "), detail
         assert detail in error
@@ -199,6 +203,7 @@ def test_unusual_responses_are_read() -> None:
 
 
 ENDLESS = [
+    # Each entry has the start of a response and the piece that follows it without end.
     (OK + b"Content-Length: 99999\r\n\r\n[", b" "),
     (CHUNKED, b"1\r\n \r\n"),
     (CHUNKED, b"0"),
@@ -209,7 +214,7 @@ ENDLESS = [
 ]
 
 
-def test_response_has_a_time_limit_however_slowly_it_arrives() -> None:
+def test_response_that_never_completes_ends_at_the_time_limit() -> None:
     for start, piece in ENDLESS:
         with serving(endless(start, piece, pause=0.02)) as host:
             url, clock = f"http://{host}", VeryImpatientClock()
@@ -266,7 +271,7 @@ def test_errors_name_the_cause_and_do_not_keep_the_url() -> None:
         assert raised.value.__cause__ is raised.value.__context__ is None
 
 
-def test_array_may_have_64_mib_and_error_bodies_are_cut_off() -> None:
+def test_array_may_be_64_mib_and_error_bodies_are_cut_off() -> None:
     for status, size, read in [(200, 2**26, 2**26), (500, 2**16, 2**16), (201, 2**20, 2**17)]:
         with requests_mock.Mocker() as server:
             server.post(requests_mock.ANY, status_code=status, content=b" " * size)

@@ -1,4 +1,4 @@
-"""Standard output: whole lines, all of them or an error, and STATE when targets can keep it."""
+"""Standard output: whole lines, an error if any are lost, and STATE held until a record."""
 
 import io
 import json
@@ -140,7 +140,7 @@ def test_partial_writes_are_completed(output: Output) -> None:
     assert output.messages == ["RECORD", "long" * 100]
 
 
-def test_nothing_follows_a_partial_line(output: Output) -> None:
+def test_nothing_is_written_after_a_failed_write(output: Output) -> None:
     writer = LineWriter()
     writer.write_message(state(1))
     writer.write_message(RECORD)
@@ -154,7 +154,7 @@ def test_nothing_follows_a_partial_line(output: Output) -> None:
 
 
 @pytest.fixture
-def long_lines(pbx: Simulator) -> Simulator:
+def wordy_pbx(pbx: Simulator) -> Simulator:
     """A PBX with tags that make some lines longer than PIPE_BUF."""
     pbx.legs = [
         Leg(leg.start, leg.callend, str(k), tag=LONG if k % 50 == 0 else "")
@@ -163,10 +163,10 @@ def long_lines(pbx: Simulator) -> Simulator:
     return pbx
 
 
-def test_processes_write_whole_lines(long_lines: Simulator, tmp_path: Path) -> None:
+def test_processes_write_whole_lines(wordy_pbx: Simulator, tmp_path: Path) -> None:
     reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with reader, writer:
-        process = Process(arguments(tmp_path, long_lines, **DAY), stdout=writer.fileno())
+        process = Process(arguments(tmp_path, wordy_pbx, **DAY), stdout=writer.fileno())
         writer.close()
         writes = []
         while write := reader.recv(1_000_000):
@@ -179,11 +179,11 @@ def test_processes_write_whole_lines(long_lines: Simulator, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_full_nonblocking_pipe_gets_everything(long_lines: Simulator, tmp_path: Path) -> None:
+def test_full_nonblocking_pipe_gets_everything(wordy_pbx: Simulator, tmp_path: Path) -> None:
     """Python's buffer is off, as in most container images."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    argv = command(tmp_path, long_lines, **DAY)
+    argv = command(tmp_path, wordy_pbx, **DAY)
     env = environment(PYTHONUNBUFFERED="1")
     process = subprocess.Popen(argv, stdout=writer, stderr=subprocess.DEVNULL, env=env)
     wait_until(lambda: not select.select([], [writer], [], 0)[1])

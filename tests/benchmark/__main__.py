@@ -1,7 +1,4 @@
-"""Compare the tap's speed and memory with those of other taps and of another checkout.
-
-uv run --extra simulator python tests/benchmark --against ../tap-noojee-before
-"""
+"""Compare the tap's speed and memory with those of other taps and of another checkout."""
 
 import itertools
 import json
