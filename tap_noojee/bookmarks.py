@@ -14,7 +14,7 @@ from tap_noojee.hours import HOUR, end_of, last_due, next_hour, skipped_hours
 Range: TypeAlias = tuple[datetime, datetime]
 """A range of hours, end exclusive. Both times are naive and on the full hour."""
 
-MAX_FAILURES = 5
+MAX_FAILURE_STREAK = 5
 """End the run after this many failed hours without a read hour between them: more would probably
 fail."""
 
@@ -33,7 +33,7 @@ class HourSet:
 
     @classmethod
     def merge(cls, ranges: Iterable[Range]) -> Self:
-        """Build the set from any ranges: unsorted, empty, touching or overlapping."""
+        """Build the set from any ranges: unsorted, empty, inverted, touching or overlapping."""
         merged: list[Range] = []
         for start, end in sorted(ranges):
             if start >= end:
@@ -59,21 +59,21 @@ class HourSet:
         return self.merge((*self.ranges, *other.ranges))
 
     def __sub__(self, other: Self) -> Self:
-        left: list[Range] = []
+        kept: list[Range] = []
         cuts = iter((*other.ranges, (datetime.max, datetime.max)))  # noqa: DTZ901 - naive
         cut_start, cut_end = next(cuts)
         for start, end in self.ranges:
-            rest = start
+            rest_start = start
             # Both sides are sorted, so one pass is enough, however many gaps there are.
             while cut_start < end:
-                left.append((rest, cut_start))
-                rest = max(rest, cut_end)
+                kept.append((rest_start, cut_start))
+                rest_start = max(rest_start, cut_end)
                 if cut_end > end:  # it may also cut the next range
                     break
                 cut_start, cut_end = next(cuts)
-            left.append((rest, end))
-        # This drops the empty ranges.
-        return self.merge(left)
+            kept.append((rest_start, end))
+        # Drop the empty and inverted ranges.
+        return self.merge(kept)
 
     def __and__(self, other: Self) -> Self:
         return self - (self - other)
@@ -117,7 +117,8 @@ def load_bookmark(
     `hours_read`, every hour from `start` up to that value counts as read.
 
     Raises:
-        StateError: The bookmark is unreadable, ahead of `now`, or for another PBX or time zone.
+        StateError: The bookmark is unreadable, more than MAX_AHEAD ahead of `now`, or for
+            another PBX or time zone.
     """
     if unknown := bookmark.keys() - _KEYS - _SDK_KEYS:
         raise _unreadable(f"unknown key {min(unknown)!r}")
@@ -125,8 +126,8 @@ def load_bookmark(
         if (previous := bookmark.get(name, current)) != current:
             raise StateError(
                 f"state: written with {name} {previous!r}, but this run uses {current!r}: correct "
-                "the setting; or, if it is right, start over (`meltano state clear …`), or change "
-                f"{name!r} in the state"
+                f"the setting, start over (`meltano state clear …`) or, if only its {name} has "
+                "changed, edit the state"
             )
     if not (value := bookmark.get("replication_key_value")):
         if bookmark.get("hours_read"):
@@ -238,9 +239,9 @@ class Backlog:
         """Return the hour to request next, or None if the run is over."""
         if self.has_failure_streak or self.remaining <= 0:
             return None
+        hours = self.pending(newest_due)
         # Save the last request for an unread hour. Otherwise, hours to read again and an hour
         # that always fails could use up the limit of every run.
-        hours = self.pending(newest_due)
         if self.remaining == 1:
             hours = self.unread(newest_due) or hours
         if not hours:
@@ -260,16 +261,16 @@ class Backlog:
 
     @property
     def has_failure_streak(self) -> bool:
-        """Whether MAX_FAILURES failed hours have no read hour between them."""
-        if len(self.failed) < MAX_FAILURES:
+        """Whether MAX_FAILURE_STREAK failed hours have no read hour between them."""
+        if len(self.failed) < MAX_FAILURE_STREAK:
             return False
-        # A read hour breaks the streak. Otherwise, with `oldest_first`, old hours that always fail
-        # would come first in every run and could block the rest.
+        # An hour read by any run breaks the streak. Otherwise, with `oldest_first`, old hours that
+        # always fail would come first in every run and could block the rest.
         span = HourSet(((self.failed.first, self.failed.last + HOUR),))
         return any(
             # Check the length first, because it is cheap: scattered failures leave short ranges.
-            end - start >= MAX_FAILURES * HOUR
-            and len(self.failed & HourSet(((start, end),))) >= MAX_FAILURES
+            end - start >= MAX_FAILURE_STREAK * HOUR
+            and len(self.failed & HourSet(((start, end),))) >= MAX_FAILURE_STREAK
             for start, end in (span - (self.hours_read - self.failed)).ranges
         )
 

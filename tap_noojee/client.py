@@ -25,7 +25,7 @@ from tap_noojee.transport import Transport
 MAX_ATTEMPTS = 5
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
-"""How long before the hour is due the `Date` header may be."""
+"""How much earlier than the due time the `Date` header may be."""
 
 MAX_CLOCK_SKEW = timedelta(hours=12)
 """How far the PBX's clock may be behind this machine's."""
@@ -65,7 +65,7 @@ class Client:
     def fetch(
         self, hour: datetime, due: datetime, max_attempts: int = MAX_ATTEMPTS
     ) -> DecodedBody:
-        """Fetch the raw legs that ended in this hour, which is due at the instant `due`.
+        """Fetch the raw legs that ended in this hour. `due` is when it may first be requested.
 
         Raises:
             HourError: The response cannot be read, or the PBX fails on this hour.
@@ -94,8 +94,8 @@ class Client:
                     attempts = f" ({attempt} attempts)" if attempt > 1 else ""
                     raise kind(f"{format_hour(hour)}: {error}{attempts}") from None
                 was_rejected |= is_rejection
-                last = attempt + 1 if is_rejection else max_attempts
-                retry = f"attempt {attempt + 1} of {last}"
+                last_attempt = attempt + 1 if is_rejection else max_attempts
+                retry = f"attempt {attempt + 1} of {last_attempt}"
                 self._logger.warning(
                     "%s: %s; retrying in %d s (%s)", format_hour(hour), error, wait, retry
                 )

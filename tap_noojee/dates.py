@@ -17,7 +17,7 @@ from tap_noojee.hours import resolve
 from tap_noojee.zone_names import AMBIGUOUS_OFFSETS, OFFSETS
 
 
-class ParsedDate(msgspec.Struct, frozen=True):  # faster to create than a named tuple
+class ParsedDate(msgspec.Struct, frozen=True):  # faster to create than a matching tuple
     """A parsed date from the PBX."""
 
     iso: str
@@ -46,7 +46,7 @@ _VALID_SECONDS = {f":{second:02}" for second in range(60)}
 _OFFSET = re.compile(r"(?:GMT|UTC)?([+-])([0-9]{1,2}):?([0-9]{2})")
 
 _FIRST_YEAR = 1971
-"""Servers print a missing date as the epoch, which is in 1969 or 1970, depending on the zone."""
+"""A server may print a missing date as the epoch, which is in 1969 or 1970 by its zone."""
 
 _LAST_YEAR = 8999
 """Keeps arithmetic in any time zone within the range of datetime."""
@@ -99,15 +99,17 @@ def _parse_minute(text: str, zone: ZoneInfo) -> ParsedDate:
 
 
 def _choose_pass(wall: datetime, abbreviation: str, zone: ZoneInfo) -> tuple[datetime, bool, str]:
-    """Return the instant, whether it could be in either pass, and an ambiguous abbreviation."""
+    """Return the instant, whether it could be in either pass, and any ambiguous abbreviation."""
     passes = resolve(wall, zone)
     if not passes:
         # A server that prints no abbreviation may print skipped times, so reject only this value.
         error_type = ZoneError if abbreviation else DateError
         raise error_type(f"is a time that clocks in {zone.key} skip: {_SET_ZONE}")
-    named = [p for p in passes if not abbreviation or _matches(abbreviation, p.astimezone(zone))]
-    if named:
-        return named[0], len(named) > 1, ""
+    matching = [
+        p for p in passes if not abbreviation or _matches(abbreviation, p.astimezone(zone))
+    ]
+    if matching:
+        return matching[0], len(matching) > 1, ""
     offsets = AMBIGUOUS_OFFSETS.get(abbreviation, ())
     if any(p.astimezone(zone).utcoffset() in offsets for p in passes):
         return passes[0], len(passes) > 1, abbreviation

@@ -24,7 +24,7 @@ def format_hour(hour: datetime) -> str:
 
 
 def resolve(wall: datetime, zone: ZoneInfo) -> list[datetime]:
-    """Return the UTC instants of this time: none if clocks skip it, two if they repeat it."""
+    """Return the UTC instants of this wall time: none if clocks skip it, two if they repeat it."""
     found = {wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
     # A skipped time does not survive the round trip.
     return sorted(t for t in found if _wall_time(t, zone) == wall)

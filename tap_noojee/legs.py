@@ -18,7 +18,7 @@ from msgspec.structs import astuple
 from tap_noojee.dates import ParsedDate, parse_date
 from tap_noojee.errors import HourError, ZoneError
 from tap_noojee.hours import format_hour
-from tap_noojee.redaction import safe_excerpt
+from tap_noojee.redaction import MAX_EXCERPT, safe_excerpt
 from tap_noojee.text import pluralize
 
 SCHEMA: dict[str, Any] = json.loads(
@@ -32,7 +32,7 @@ Leg = msgspec.defstruct(
     forbid_unknown_fields=True,
     gc=False,  # a leg cannot be part of a reference cycle
 )
-"""A leg with the schema's fields: first usually strings, then LegReader converts them in place.
+"""A leg with the schema's fields, usually strings until LegReader converts them in place.
 
 A struct takes less than half the memory of a dictionary.
 """
@@ -136,7 +136,7 @@ class LegReader:
         """Return the warning about an optional value. Raise for a required one or a ZoneError."""
         text = f"{where}: {name}"
         if isinstance(value, str) and value.strip():
-            text += f" {safe_excerpt(repr(value[:1000]), self._api_key)}"
+            text += f" {safe_excerpt(repr(value[: MAX_EXCERPT + 1]), self._api_key)}"
         if isinstance(error, ZoneError):
             raise ZoneError(f"{text} {error}") from None
         if name in REQUIRED:

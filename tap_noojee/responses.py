@@ -135,7 +135,7 @@ def _retry_after(response: Response, now: datetime) -> float:
 
 
 def _status_message(body: bytes) -> str:
-    """Format the vendor's status object; an empty string if the body is anything else."""
+    """Format the vendor's status object, or return an empty string for any other body."""
     try:
         status = json.loads(body.decode(errors="replace"), strict=False)
     except (ValueError, RecursionError):
@@ -167,7 +167,7 @@ def _unexpected_body(body: bytes) -> RequestError:
 
 
 def _parse_http_date(text: str) -> datetime | None:
-    """Parse a header's date into UTC; None if it is not a date."""
+    """Parse a header's date into UTC, or return None if it is not a date."""
     try:
         date = email.utils.parsedate_to_datetime(text)
         # A date with the offset -0000 is parsed as naive.

@@ -105,4 +105,4 @@ def _field_problem(field: str, expression: object) -> str | None:
         close = get_close_matches(field.lower(), real_names, 1)
         remedy = f"use {real_names[close[0]]!r}" if close else "remove it"
         return f"there is no field {field!r}: {remedy}"
-    return None
+    return None  # any other name adds a field

@@ -19,7 +19,14 @@ from singer_sdk.singerlib import StateMessage
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 from typing_extensions import override
 
-from tap_noojee.bookmarks import MAX_FAILURES, Backlog, HourSet, Pbx, load_bookmark, make_bookmark
+from tap_noojee.bookmarks import (
+    MAX_FAILURE_STREAK,
+    Backlog,
+    HourSet,
+    Pbx,
+    load_bookmark,
+    make_bookmark,
+)
 from tap_noojee.checks import check_hour
 from tap_noojee.client import MAX_ATTEMPTS, Client
 from tap_noojee.clock import Clock
@@ -82,8 +89,8 @@ class RecordingsStream(Stream):
         if level < logging.ERROR:
             super().log(message, *args, level=level, **kwargs)
 
-    def load_bookmark(self) -> None:
-        """Restore the set of hours already read from the state.
+    def restore_hours_read(self) -> None:
+        """Load the hours already read, from the bookmark in the state.
 
         Raises:
             StateError: The state is unusable.
@@ -99,10 +106,10 @@ class RecordingsStream(Stream):
             )
         self._emit_state(self._hours_read)
         # `--test` sets ABORT_AT_RECORD_COUNT.
-        yield from self._read_hours() if self.ABORT_AT_RECORD_COUNT is None else self._read_one()
+        yield from self._read_pending() if self.ABORT_AT_RECORD_COUNT is None else self._read_one()
         self._clock.raise_if_interrupted()
 
-    def _read_hours(self) -> Iterator[Record]:
+    def _read_pending(self) -> Iterator[Record]:
         """Request each pending hour, and write STATE after each one that is read."""
         if self._parse(self.config["start_date"]) > self._clock.now():
             self.logger.warning("start_date is in the future: there is nothing to read yet")
@@ -137,9 +144,11 @@ class RecordingsStream(Stream):
             text = (
                 f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(format_hour, failed))}."
             )
-            text += " The next run requests them again, except any that an earlier run has read."
+            text += (
+                " The next run requests them again, unless an earlier run has already read them."
+            )
             if backlog.has_failure_streak:
-                text += f" The run ended because {MAX_FAILURES} hours in a row failed."
+                text += f" The run ended because {MAX_FAILURE_STREAK} hours in a row failed."
             raise FailedHoursError(text)
 
     def _build_backlog(self) -> Backlog:
@@ -191,10 +200,10 @@ class RecordingsStream(Stream):
         hour_legs = self._leg_reader.read(hour, decoded.legs)
         key = self.config["api_key"]
         for finding in check_hour(hour, decoded, hour_legs, self._zone, key):
-            if finding.topic not in self._reported_topics:
-                self.logger.warning(finding.text)
-            if finding.topic:
-                self._reported_topics.add(finding.topic)
+            if finding.topic and finding.topic in self._reported_topics:
+                continue
+            self.logger.warning(finding.text)
+            self._reported_topics.add(finding.topic)
         return hour_legs.legs
 
     def _use_pbx_clock(self, hour: datetime, error: TooEarlyError) -> None:
@@ -219,7 +228,7 @@ class RecordingsStream(Stream):
         self._write_message(StateMessage(self.tap_state))
 
     def _record_metrics(self, status: int, seconds: float) -> None:
-        """Log the SDK's metric of a request, only at DEBUG: one a minute would flood the log."""
+        """Log the SDK's request metric, but only at DEBUG: a line a minute would flood the log."""
         if not self.metrics_logger.isEnabledFor(logging.DEBUG):
             return
         failed = status >= HTTPStatus.BAD_REQUEST

@@ -169,7 +169,7 @@ class TapNoojee(Tap):
             raise StateError("state: `bookmarks` must map each stream's name to an object")
         super().load_state(state)
         for stream in self.streams.values():
-            cast("RecordingsStream", stream).load_bookmark()
+            cast("RecordingsStream", stream).restore_hours_read()
 
     @override
     @classmethod

@@ -141,10 +141,10 @@ class Transport:
     def _build_error(self, error: Exception) -> RequestError:
         """Map an exception of the HTTP libraries to an error of the tap."""
         causes = list(_causes(error))
-        os_errors = [c.strerror for c in causes if isinstance(c, OSError) and c.strerror]
+        os_reasons = [c.strerror for c in causes if isinstance(c, OSError) and c.strerror]
         if isinstance(error, requests.exceptions.ProxyError):
             refusals = [match[1] for c in causes if (match := _TUNNEL.fullmatch(str(c)))]
-            detail = safe_excerpt((refusals + os_errors + ["no reason given"])[0], self.api_key)
+            detail = safe_excerpt((refusals + os_reasons + ["no reason given"])[0], self.api_key)
             # A refusal starts with the proxy's status. Retrying won't help after a 4xx.
             error_type = RequestError if detail.startswith("4") else TransientError
             return error_type(
@@ -156,8 +156,8 @@ class Transport:
                     detail = getattr(cause, "verify_message", str(cause))
                     detail = safe_excerpt(detail, self.api_key)
                     return error_type(reason.format(host=self._host, detail=detail))
-        if os_errors:
-            return TransientError(f"no connection to {self._host}: {os_errors[0]}")
+        if os_reasons:
+            return TransientError(f"no connection to {self._host}: {os_reasons[0]}")
         if type(error) is OSError:  # requests raises it for a missing CA bundle
             return RequestError("REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: the file does not exist")
         if isinstance(error, requests.RequestException):

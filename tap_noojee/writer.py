@@ -13,8 +13,8 @@ PIPE_BUF = getattr(select, "PIPE_BUF", 512)
 """Largest write that a pipe accepts completely or not at all, in bytes. POSIX guarantees 512."""
 
 MAX_HELD_STATES = 52
-"""Without records, write only every 52nd STATE: the SDK's copy of the state passed in, the one at
-the start of the sync, and one for each of 50 hours."""
+"""Without records, write only every 52nd STATE. The first 52 are the SDK's copy of the input
+state, the one at the start of the sync, and one for each of 50 hours."""
 
 
 class LineWriter(MsgSpecWriter):

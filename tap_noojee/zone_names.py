@@ -1,4 +1,4 @@
-"""Java's abbreviations of time zones, and their offsets."""
+"""Java's time zone abbreviations and their offsets."""
 
 from datetime import timedelta
 
@@ -49,8 +49,8 @@ NAMES_BY_OFFSET = {
 
 Python has no abbreviations for many of these zones. Source: the output of `Date.toString()` on JDK
 17 in all its zones, 2014 to 2026. For an abbreviation with several meanings, only the offsets of
-the most populous places are listed. WST is also listed at +08:00, because JVMs with zone data
-older than 2014 print it for Perth.
+the most populous places are listed. WST (+08:00) is not in that output: JVMs with
+time zone data older than 2014 print it for Perth.
 """
 
 OFFSETS: dict[str, set[timedelta]] = {}
@@ -62,5 +62,5 @@ AMBIGUOUS_OFFSETS = {
     "EST": {timedelta(hours=10), timedelta(hours=11)},
     "CST": {timedelta(hours=9, minutes=30), timedelta(hours=10, minutes=30)},
 }
-"""A JVM with zone tables older than 2014 prints these for eastern and central Australia, in summer
-and winter alike."""
+"""A JVM with time zone data older than 2014 prints these for eastern and central Australia, in
+summer and winter alike."""

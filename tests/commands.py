@@ -28,7 +28,7 @@ class CommandResult(Run):
     log: str = ""
 
     def logged(self, *levels: str) -> list[str]:
-        """Return the log messages at these levels."""
+        """Return the log messages at these levels, except warnings about unsent fields."""
         lines = [line.split(" | ", 3) for line in self.log.splitlines()]
         return drop_field_warnings(
             parts[-1] for parts in lines if len(parts) > 1 and parts[1].strip() in levels
@@ -64,7 +64,7 @@ def run_command(*arguments: object, env: dict[str, str] | None = None) -> Comman
         except SystemExit as error:
             code = error.code
     if isinstance(code, str):
-        # Python prints a string and exits with 1. Format it as a log line for `logged`.
+        # Python would print the string and exit with 1. Add it to the log for `logged`.
         stderr.write(f"now | ERROR | tap-noojee | {code}")
         code = 1
     stdout.seek(0)

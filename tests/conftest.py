@@ -35,11 +35,11 @@ RAW_LEG: dict[str, Any] = {
 UNSENT = set(FIELDS) - SAMPLE[0].record(ZoneInfo("UTC")).keys()
 """Fields of the schema that the simulator does not send: none, unless one is being added."""
 
-_SLOWEST = ("test_own_project.py", "test_targets.py", "test_meltano.py", "test_analysis.py")
+_SLOWEST = ("test_new_project.py", "test_targets.py", "test_meltano.py", "test_analysis.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slowest files first, so that no worker is left with one at the end."""
+    """Run the slowest files first, then those with the most tests, to keep all workers busy."""
     sizes = Counter(item.path for item in items)
     items.sort(
         key=lambda item: (
@@ -119,7 +119,7 @@ class Run:
 
 
 def drop_field_warnings(lines: Iterable[str], fields: Iterable[str] = UNSENT) -> list[str]:
-    """Drop the warnings that no leg has one of these fields."""
+    """Drop the `no leg has the field …` warnings about these fields."""
     starts = tuple(f"no leg has the field {name};" for name in fields)
     return [line for line in lines if not line.partition(": ")[2].startswith(starts)]
 

@@ -9,11 +9,11 @@ from times import MINUTE, Clocks
 
 from tap_noojee.simulator import Leg
 
-MAX_FAILURES = 5
+MAX_FAILURE_STREAK = 5
 
 
-def varying_fields(leg: Leg) -> dict[str, Any]:
-    """Return the fields that differ between the legs of these tests."""
+def key_and_times(leg: Leg) -> dict[str, Any]:
+    """Return the key and the times of a leg, as the tap should write them."""
     return {
         "CallRecordId": leg.call_record_id,
         "Leg": leg.leg,
@@ -40,7 +40,7 @@ def bookmark_hours(bookmark: dict[str, Any], clocks: Clocks, start: datetime) ->
 def has_failure_streak(read: set[Any], failed: set[Any]) -> bool:
     """Whether five failed hours have no read hour between them."""
     marks = "".join("x" if hour in failed else "." for hour in sorted(read | failed))
-    return "x" * MAX_FAILURES in marks
+    return "x" * MAX_FAILURE_STREAK in marks
 
 
 class Step(NamedTuple):
@@ -66,7 +66,7 @@ class RunModel:
 
     def __post_init__(self) -> None:
         self.steps: list[Step] = []
-        self.hours_read: list[datetime] = []
+        self.read_in_run: list[datetime] = []
         self.read_before = frozenset(self.read)
         self.failed: set[datetime] = set()
         self.skew = timedelta()  # how far the PBX's clock is behind the tap's
@@ -85,9 +85,9 @@ class RunModel:
         return self.due(now) - self.read - self.failed
 
     def next_hour(self, now: datetime) -> datetime | None:
-        done = len(self.hours_read) + len(self.failed)
+        done = len(self.read_in_run) + len(self.failed)
         left = math.inf if self.limit is None else self.limit - done
-        if not self.hours_read:  # failed hours alone never use up the limit
+        if not self.read_in_run:  # failed hours alone never use up the limit
             left = max(left, 1)
         if left <= 0 or has_failure_streak(self.read, self.failed):
             return None
@@ -96,13 +96,15 @@ class RunModel:
             wanted |= self.reread & self.due(now)
         return (max if self.newest_first else min)(wanted, default=None)
 
-    def succeed(self, hour: datetime, legs: list[Leg], now: datetime, pbx_time: datetime) -> None:
-        """Mark an hour as read if it was due by the PBX's clock. Otherwise, use that clock."""
+    def handle_response(
+        self, hour: datetime, legs: list[Leg], now: datetime, pbx_time: datetime
+    ) -> None:
+        """Mark an hour as read. If it was not due by the PBX's clock, go by that clock instead."""
         if pbx_time < self.clocks.end(hour) + self.settle - MINUTE:  # the tap's tolerance
             self.skew = now - pbx_time
             return
-        records = [varying_fields(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
-        self.hours_read.append(hour)
+        records = [key_and_times(leg) for leg in sorted(legs, key=lambda leg: leg.callend)]
+        self.read_in_run.append(hour)
         self.read.add(hour)
         self.reread.discard(hour)
         self.steps.append(Step(records, frozenset(self.read)))
@@ -116,7 +118,7 @@ class RunModel:
         found: list[Any] = [self.read_before]
         for step in self.steps:
             found += [*step.records, step.read]
-        # Until the first record, the tap holds STATE back, and then it writes only the latest one.
+        # The tap holds STATE back until the first record, and then writes only the latest one.
         first = next(
             (n for n, message in enumerate(found) if isinstance(message, dict)), len(found)
         )

@@ -77,7 +77,7 @@ class Process:
         output = None if writer is None else _Descriptor(writer)
         log = _Descriptor(self._log.fileno())
         args = [*argv], env or environment(), cwd or Path.cwd(), log, output
-        self._process = _FORKS.Process(target=_become, args=args, daemon=True)
+        self._process = _FORKS.Process(target=_run_tap, args=args, daemon=True)
         self._process.start()
         if writer is not None and self.stdout:
             os.close(writer)
@@ -146,12 +146,14 @@ class _Descriptor(int):
         return methodcaller("detach"), (DupFd(self),)
 
 
-def _become(argv: list[str], env: dict[str, str], cwd: Path, log: int, output: int | None) -> None:
+def _run_tap(
+    argv: list[str], env: dict[str, str], cwd: Path, log: int, output: int | None
+) -> None:
     """Turn this process into a run of the tap."""
     os.dup2(log, 2)
     if output is None:
         os.close(1)
-        sys.stdout = None  # as Python sets it if there is no standard output
+        sys.stdout = None  # as Python does if standard output is closed
     else:
         os.dup2(output, 1)
         os.close(output)

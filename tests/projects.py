@@ -24,7 +24,15 @@ pytest_plugins = ["postgres"]
 
 _STATE_ID = "dev:tap-noojee-to-target-postgres"
 
-_IGNORED = ("TAP_NOOJEE_", "TARGET_", "MELTANO_", "LOGLEVEL", "VIRTUAL_ENV", "UV_PROJECT", "PG")
+_REMOVED_PREFIXES = (
+    "TAP_NOOJEE_",
+    "TARGET_",
+    "MELTANO_",
+    "LOGLEVEL",
+    "VIRTUAL_ENV",
+    "UV_PROJECT",
+    "PG",
+)
 """Prefixes of variables that would change how the programs behave."""
 
 
@@ -69,7 +77,7 @@ class Project:
         self.content = content
 
     def configure_tap(self, pbx: Simulator, start: str, end: str, **more: str) -> None:
-        """Point the tap at this PBX, and set the hours to read and any more variables."""
+        """Point the tap at this PBX, and set the hours to read and any other variables."""
         self.environment |= {
             "TAP_NOOJEE_API_URL": pbx.url,
             "TAP_NOOJEE_API_KEY": pbx.api_key,
@@ -79,7 +87,7 @@ class Project:
         } | more
 
     def use_postgres(self, server: Postgres, schema: str = "tap_noojee") -> None:
-        """Point target-postgres at this server, and drop a schema that an earlier test left."""
+        """Point target-postgres at this server, and drop what an earlier test left behind."""
         server.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         for name in ("host", "port", "user", "password", "database"):
             self.environment[f"TARGET_POSTGRES_{name.upper()}"] = str(getattr(server, name))
@@ -149,7 +157,9 @@ class Project:
 
 def _environment(suffix: str = "") -> dict[str, str]:
     """Return environment variables for Meltano. The suffix gives each test its own state."""
-    rest = {name: value for name, value in os.environ.items() if not name.startswith(_IGNORED)}
+    rest = {
+        name: value for name, value in os.environ.items() if not name.startswith(_REMOVED_PREFIXES)
+    }
     return rest | {
         # Nothing listens on this port, so a command that needs the Hub fails.
         "MELTANO_HUB_URL": "http://127.0.0.1:9",
@@ -185,7 +195,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def _restored_afterwards(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
-    """Yield a project, then restore meltano.yml and .env, and delete its output."""
+    """Yield a project, then restore meltano.yml and any .env, and delete its output."""
     files = {path: path.read_bytes() for path in (root / "meltano.yml", *root.glob(".env"))}
     yield Project(root, _environment(suffix), meltano)
     for path, before in files.items():
@@ -214,24 +224,26 @@ def first_steps(clone: Path) -> FirstSteps:
     """Run the README's commands for a new project with the simulator, and without the Hub."""
     folder, meltano = clone.parent, clone / ".venv" / "bin"
     run(meltano / "meltano", "init", "own", "--no-usage-stats", cwd=folder, env=_environment())
-    own = Project(folder / "own", _environment(), meltano)
+    new_project = Project(folder / "own", _environment(), meltano)
     # Leave out `PGTZ`, because the README's commands set it in `.env`.
     loader = Project(clone, {}, meltano).plugin("loaders", "target-postgres") | {"env": {}}
     (folder / "loader.yml").write_text(yaml.safe_dump(loader))
     add, _, _ = block("README.md", "meltano add target-postgres", "sh").rpartition("meltano run")
     with Simulator(api_key="the-global-key") as pbx:
         url = {"TAP_NOOJEE_API_URL": pbx.url}
-        printed = own.shell(block("README.md", "--from-ref", "sh"), env=url)
-        printed += own.shell(add.replace("meltano add", "meltano add --from-ref ../loader.yml"))
-        return FirstSteps(own, printed, [request.status for request in pbx.requests])
+        printed = new_project.shell(block("README.md", "--from-ref", "sh"), env=url)
+        printed += new_project.shell(
+            add.replace("meltano add", "meltano add --from-ref ../loader.yml")
+        )
+        return FirstSteps(new_project, printed, [request.status for request in pbx.requests])
 
 
 @pytest.fixture
-def own(first_steps: FirstSteps, clone: Path, tmp_path: Path) -> Iterator[Project]:
+def new_project(first_steps: FirstSteps, clone: Path, tmp_path: Path) -> Iterator[Project]:
     """The project of the README's commands, plus target-jsonl and the recipes' plugins."""
     created = first_steps.project
-    with _restored_afterwards(created.root, created.bin, tmp_path.name) as own:
-        content = own.content
+    with _restored_afterwards(created.root, created.bin, tmp_path.name) as new_project:
+        content = new_project.content
         plugins = content["plugins"]
         pbxs = yaml.safe_load(block("docs/recipes.md", "inherit_from", "yaml"))
         plugins["extractors"] += pbxs["extractors"]
@@ -239,6 +251,8 @@ def own(first_steps: FirstSteps, clone: Path, tmp_path: Path) -> Iterator[Projec
         (mapping,) = plugins["mappers"][0]["mappings"]
         mapping["config"] = yaml.safe_load(block("docs/privacy.md", "sha256", "yaml"))["config"]
         # Meltano installs target-jsonl in the first run.
-        plugins["loaders"].append(Project(clone, {}, own.bin).plugin("loaders", "target-jsonl"))
-        own.content = content
-        yield own
+        plugins["loaders"].append(
+            Project(clone, {}, new_project.bin).plugin("loaders", "target-jsonl")
+        )
+        new_project.content = content
+        yield new_project

@@ -155,7 +155,7 @@ def test_calls_by_tag_has_a_row_for_each_tag_and_call(
     db.check(f"tag, {CALL}", "calls_by_tag", rows)
 
 
-def test_recordings_near_deletion_are_due_within_a_week(db: Database, legs: list[Leg]) -> None:
+def test_recordings_near_deletion_are_deleted_within_a_week(db: Database, legs: list[Leg]) -> None:
     # The legs of MONDAY are due for deletion in two to three days.
     retention = timedelta(days=(datetime.now(UTC) - views.MONDAY).days + 3)
     with db.changed("90 AS", f"{retention.days} AS"):
@@ -224,7 +224,8 @@ def test_freshness_counts_the_hours_that_are_due_and_unread(
     missing = len([h for h in due if h >= missing_since and not any(a <= h < b for a, b in spans)])
     newest = max(leg.callend for leg in legs)
     assert found == [until, missing, pytest.approx(missing / 1440), newest]
-    assert 10 + extra_hours < missing < 20 + extra_hours  # the gap, and the last hours
+    # Ten hours are in the gap, and about five came after `until`.
+    assert 10 + extra_hours < missing < 20 + extra_hours
 
 
 def test_freshness_has_the_last_success_and_failure(

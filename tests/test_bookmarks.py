@@ -37,7 +37,7 @@ def numbers(hours: HourSet) -> set[int]:
     """Return the numbers of the hours, and check that the ranges are in order and do not touch."""
     flat = [bound for span in hours.ranges for bound in span]
     assert flat == sorted(set(flat))
-    found = {(s + k * HOUR - DAY) // HOUR for s, e in hours.ranges for k in range((e - s) // HOUR)}
+    found = {(hour - DAY) // HOUR for hour in hours}
     assert len(hours) == len(found)
     return found
 
@@ -177,23 +177,24 @@ def test_state_may_be_at_most_an_hour_ahead_of_the_clock() -> None:
 
 
 UNREADABLE: list[dict[str, Any]] = [
-    {"owed": [], "since": "2021-09-14T00:00:00+00:00"},
-    {"since": "2021-09-14T00:00:00+00:00"},
+    {"unknown": [], "x": 1},
+    {"unknown": 1},
     {"replication_key_value": None},
     {"replication_key_value": "yesterday"},
     {"replication_key_value": "1970-01-01T00:00:00+00:00"},
-    *({"hours_read": None}, {"hours_read": {}}, {"hours_read": "2021-09-14"}),
+    {"hours_read": None},
+    {"hours_read": {}},
+    {"hours_read": "2021-09-14"},
     *({"hours_read": [item]} for item in (None, {}, "2021-09-14", 7, [1], {"from": "x"})),
     *({"hours_read": [{"from": first, "to": "2021-09-14T01:00"}]} for first in (None, 5, "noon")),
     *(
         {"hours_read": [{"from": f"2021-09-14T{first}", "to": f"2021-09-14T{end}"}]}
         for first, end in (
-            *(("00:30", "01:00"), ("00:00", "01:00:01"), ("00:00", "01:00:00.000001")),
-            *(("00:00+10:00", "01:00"), ("00:00", "01:00Z")),
-            *(("01:00", "01:00"), ("02:00", "01:00")),
+            ("00:30", "01:00"), ("00:00", "01:00:01"), ("00:00", "01:00:00.000001"),
+            ("00:00+10:00", "01:00"), ("00:00", "01:00Z"), ("01:00", "01:00"), ("02:00", "01:00"),
         )
     ),
-]
+]  # fmt: skip
 
 
 def test_unreadable_bookmark_raises_a_one_line_error() -> None:
@@ -220,7 +221,7 @@ def test_any_value_of_any_key_is_either_read_or_rejected() -> None:
 @quick
 @given(st.data())
 def test_run_requests_each_wanted_hour_once(data: st.DataObject) -> None:
-    """A limited run saves its last request for an unread hour, so lookback cannot fill every run.
+    """A limited run saves its last request for an unread hour, so lookback cannot use up all runs.
 
     During a run, the last due hour may move in either direction, because of the PBX's clock.
     """

@@ -180,7 +180,7 @@ def test_request_has_the_documented_query_and_our_headers(requests_mock: Mocker)
     assert request.headers["User-Agent"] == "acme/1"
     assert request.headers["Accept-Encoding"] == "identity"
     assert request.headers["Connection"] == "close"
-    assert str(request.timeout) == "(10, 120)"  # a tuple, whatever its type annotation
+    assert str(request.timeout) == "(10, 120)"  # annotated as int, but a tuple
 
 
 class SlowClock(FakeClock):
@@ -222,21 +222,21 @@ def test_requests_start_at_least_an_interval_and_a_margin_apart() -> None:
 
 
 def test_interval_counts_from_the_end_of_a_failed_attempt() -> None:
-    end_once, end_always = [80, 60.5, 60.5, 60.5], [80.0] * 4
+    from_end_once, from_end_always = [80, 60.5, 60.5, 60.5], [80.0] * 4
     cases: list[tuple[Failure, list[float]]] = [
-        (status(500), end_once),
-        (Failure("reset"), end_once),
-        (Failure("empty"), end_once),
-        (Failure("cut"), end_once),
-        (body(b"[1,]"), end_once[:3]),  # not retried
+        (status(500), from_end_once),
+        (Failure("reset"), from_end_once),
+        (Failure("empty"), from_end_once),
+        (Failure("cut"), from_end_once),
+        (body(b"[1,]"), from_end_once[:3]),  # not retried
         # The JSON is valid, so the request succeeded and only the hour fails.
         (body(b"[1]"), [60.5] * 3),
-        # After a rejection despite the interval, the run counts from the end of each response.
-        (Failure("rate"), end_always),
-        (status(429), end_always),
-        (status(403), end_always),
-        (status(400), end_always),
-        (Failure("code"), end_always),
+        # After a rejection despite the interval, the run counts from the end of responses.
+        (Failure("rate"), from_end_always),
+        (status(429), from_end_always),
+        (status(403), from_end_always),
+        (status(400), from_end_always),
+        (Failure("code"), from_end_always),
     ]
     for failure, later in cases:
         assert seconds_between_requests(20, failure) == pytest.approx([60.5] * 4 + later), failure
@@ -270,13 +270,13 @@ def test_retry_after_is_honoured_up_to_an_hour(requests_mock: Mocker) -> None:
         ("Tue, 31 May 2022 00:00:00 GMT", 60),
     ]
     all_cases = [*((503, *case) for case in cases), (403, "61", 61), (429, "61", 61)]
-    for number, text, seconds in all_cases:
+    for code, text, seconds in all_cases:
         clock = FakeClock("2022-06-01T00:00:00+00:00")
-        rejection = {"status_code": number, "headers": {"Retry-After": text}}
+        rejection = {"status_code": code, "headers": {"Retry-After": text}}
         requests_mock.post(URL, [rejection, {"json": []}])
         run = run_tap(Simulator(), clock=clock, api_url=PBX, request_interval=60, **SAMPLE_HOUR)
         assert run.error is None
-        assert [sleep for sleep in clock.sleeps if sleep] == [seconds], (number, text)
+        assert [sleep for sleep in clock.sleeps if sleep] == [seconds], (code, text)
 
 
 LEG = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "1", "Leg": "1"}
@@ -308,7 +308,7 @@ def run_with_date(requests_mock: Mocker, date: str, **config: Any) -> Any:
         ("Fri, 31 Dec 9999 23:59:59 -2359", 2),
     ],
 )
-def test_hour_is_read_only_if_it_is_due_by_the_date_header(
+def test_hour_is_skipped_if_the_date_header_is_over_a_minute_too_early(
     date: str, hours: int, requests_mock: Mocker, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = run_with_date(requests_mock, date)

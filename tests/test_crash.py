@@ -32,7 +32,7 @@ ALL_HOURS = {("2021-09-14", hour) for hour in range(6, 10)}
 
 
 def check_next_run(simulator: Simulator, first: Run, **config: Any) -> None:
-    """Run again from the last STATE of a run, and check that this reads all other hours."""
+    """Run again from the last STATE of a run, and check that the new run reads all other hours."""
     del simulator.requests[:]
     rest = run_tap(simulator, state=first.states[-1] if first.states else None, **config)
     assert rest.error is None
@@ -90,7 +90,8 @@ def test_signal_ends_any_wait_and_the_last_message_is_state(
     kinds: tuple[Any, ...] = (None, "stall", "trickle", "slow")
     for kind in kinds:
         del pbx.requests[:]
-        pbx.failures[:] = [Failure(kind, delay=300, times=None, at=("2021-09-14", 8))]
+        failure = Failure(kind, delay=300, times=None, at=("2021-09-14", 8))
+        pbx.failures[:] = [failure] if kind else []
         interval = 0 if kind else 600
         process = Process(arguments(tmp_path, pbx, **HOURS, request_interval=interval))
         last = ("2021-09-14", 8 if kind else 6)
@@ -118,14 +119,14 @@ def blocked_run(tmp_path: Path, request: pytest.FixtureRequest) -> Any:
         config = HOURS | {"end_date": request.param}
         process = Process(arguments(tmp_path, pbx, **config))
         try:
-            # The pipe has 16 pages, and each write fills more than half of one.
-            wait_until(lambda: waiting_bytes(process) > 8 * PIPE_BUF)
+            # Each write takes one of the pipe's 16 pages, and fills more than half of it.
+            wait_until(lambda: unread_bytes(process) > 8 * PIPE_BUF)
             yield process, legs, pbx
         finally:
             process.finish()
 
 
-def waiting_bytes(process: Process) -> int:
+def unread_bytes(process: Process) -> int:
     """Return the number of unread bytes in the pipe."""
     assert process.stdout
     (count,) = unpack("i", ioctl(process.stdout, FIONREAD, b"\0" * 4))
@@ -134,7 +135,7 @@ def waiting_bytes(process: Process) -> int:
 
 def test_signal_in_mid_hour_lets_the_hour_finish(blocked_run: Any) -> None:
     process, legs, pbx = blocked_run
-    # The tap ignores further signals within a second of the first.
+    # The tap ignores the signal that it handles second, because it comes within a second.
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     run = process.finish()

@@ -42,8 +42,8 @@ MISLEADING = {
     "GMT-03:00 -0400", "MDT -0700", "MSK +0200", "MST -0600", "MST -0800", "TRT +0200",
     "WAT +0200",
 }  # fmt: skip
-"""Abbreviations and the offsets for which a JDK prints them, although they have, or once had,
-another offset elsewhere. Accepting them would hide a wrong `timezone`."""
+"""Each is an abbreviation that a JDK prints at this offset, although it means another, at least in
+other places or years. Accepting it would hide a wrong `timezone`."""
 
 
 def abbreviation_and_offset(zone: str, instant: str, text: str) -> str:
@@ -79,7 +79,7 @@ def test_every_accepted_abbreviation_and_offset_is_printed_by_a_jdk() -> None:
         for offset in offsets
     }
     printed = {abbreviation_and_offset(*line) for line in PRINTED}
-    # The only exception is Perth's abbreviation in JVMs older than 2014.
+    # The exception is Perth's abbreviation in zone data older than 2014.
     assert accepted - printed == {"WST +0800"}
 
 
@@ -138,7 +138,7 @@ def test_every_format_is_read_correctly_around_clock_changes() -> None:
         clocks = clocks_around(key, change)
         # Sample the three hours before the change and the three hours after it.
         for minute in clocks.instants[420:780:4]:
-            instant = minute.replace(second=minute.minute)  # any second
+            instant = minute.replace(second=minute.minute)  # an arbitrary second
             passes = clocks.by_minute[wall_time(minute, clocks.zone)]
             first = passes[0].replace(second=minute.minute)
             for name, format_date in FORMATS.items():
@@ -232,7 +232,7 @@ def test_years_before_1971_and_after_8999_are_rejected() -> None:
         parse_date("1971-01-01 00:00:00.0", ZoneInfo("Africa/Monrovia"))
 
 
-def test_date_setting_without_an_offset_is_in_timezone() -> None:
+def test_date_setting_without_an_offset_is_interpreted_in_timezone() -> None:
     cases = [
         ("2021-09-14", "2021-09-14T00:00:00+10:00"),
         ("2021-09-14T15:00:00", "2021-09-14T15:00:00+10:00"),

@@ -83,7 +83,7 @@ def test_pages_list_all_fields() -> None:
 def test_pages_describe_the_stream_and_its_state(pbx: Simulator) -> None:
     glance = table("README.md", "", "")
     assert tuple(glance["Primary key"][0].split("`, `")) == RecordingsStream.primary_keys
-    assert "Incremental" in glance["Sync mode"][0]
+    assert "Incremental" in glance["Replication method"][0]
     state = json.loads(block(OPERATION, "hours_read", "json"))
     run = run_tap(pbx, start_date="2021-09-14", end_date="2021-09-14T16:00")
     state["bookmarks"]["recordings"]["pbx"] = "127.0.0.1"

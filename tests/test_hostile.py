@@ -1,4 +1,4 @@
-"""Responses that no PBX should send, and how much memory they take.
+"""Responses that no PBX should send, and how much memory the tap needs to read them.
 
 A second, simpler reader computes the expected records.
 """
@@ -82,7 +82,7 @@ def expected_value(name: str, value: Any) -> Any:
         return None
     text = value if isinstance(value, str) else json.dumps(value)
     utf_16 = text.replace("\0", "\ufffd").encode("utf-16", "surrogatepass")
-    text = utf_16.decode("utf-16", "replace")  # joins pairs of surrogates and replaces others
+    text = utf_16.decode("utf-16", "replace")  # joins surrogate pairs, replaces lone surrogates
     if name in NUMBERS:
         return whole_number(text.strip(), *NUMBERS[name])
     if name in DATES:
@@ -93,7 +93,7 @@ def expected_value(name: str, value: Any) -> Any:
 
 
 def expected_outcome(legs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """Return the expected records, and a part of the expected error or an empty string."""
+    """Return the expected records, and part of the expected error, or an empty string."""
     records = [{name: expected_value(name, leg.get(name)) for name in LEG} for leg in legs]
     for number, record in enumerate(records, 1):
         for name, value in record.items():
@@ -307,7 +307,7 @@ def test_no_response_takes_more_than_650_mib(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "limit"), [(5_000, 100), (150_000, 350)])
-def test_thousands_of_legs_take_little_memory(tmp_path: Path, count: int, limit: int) -> None:
+def test_many_legs_take_moderate_memory(tmp_path: Path, count: int, limit: int) -> None:
     leg = json.dumps(LEG | {"CallRecordId": "%d"}, ensure_ascii=False)
     body = f"[{','.join(leg % number for number in range(count))}]".encode()
     status, log, size = measure(tmp_path, build_response(body))
@@ -319,7 +319,7 @@ def test_thousands_of_legs_take_little_memory(tmp_path: Path, count: int, limit:
 
 @pytest.mark.slow
 def test_decompressed_response_is_limited_to_64_mib(tmp_path: Path) -> None:
-    inner = zlib.compressobj(1, zlib.DEFLATED, 31)  # 31: in gzip format
+    inner = zlib.compressobj(1, zlib.DEFLATED, 31)  # 31 selects gzip
     zeros = bytes(2**24)
     packed = b"".join(inner.compress(zeros) for _ in range(128)) + inner.flush()
     body = gzip.compress(packed)

@@ -64,12 +64,16 @@ def files_with(text: str, root: Path) -> set[str]:
 def test_readme_commands_load_and_chart_a_day(project: Project, pbx: Simulator) -> None:
     first = block("README.md", "uv && .uv/bin/uv run --extra", "sh")
     again, another_day, first_day_again = block("README.md", "--day", "sh").splitlines()[1:]
-    assert first.strip().endswith(f"--group meltano {again.partition('  ')[0]}")
-    today, tomorrow = expected_legs(pbx, *DAY), expected_legs(pbx, "2021-09-15", "2021-09-16")
+    command = again.partition("  ")[0]  # without the comment
+    assert first.strip().endswith(f"--group meltano {command}")
+    first_day, second_day = (
+        expected_legs(pbx, *DAY),
+        expected_legs(pbx, "2021-09-15", "2021-09-16"),
+    )
 
     # Turn off the simulator's rate limit, so that the test does not wait.
     project.shell(again.replace(" -- ", " --interval 0 -- "))
-    assert file_rows(project) == as_rows(today)
+    assert file_rows(project) == as_rows(first_day)
     chart = project.shell(block("README.md", "duckdb", "sh"))
     noon = len(expected_legs(pbx, "2021-09-14T12:00", "2021-09-14T13:00"))
     (line,) = (line for line in chart.splitlines() if line.startswith("│    12 │"))
@@ -78,9 +82,9 @@ def test_readme_commands_load_and_chart_a_day(project: Project, pbx: Simulator) 
 
     assert "Nothing left to read" in project.shell(again)
     project.shell(another_day.replace("--day", "--interval 0 --day"))
-    assert file_rows(project) == as_rows(today + tomorrow)
+    assert file_rows(project) == as_rows(first_day + second_day)
     project.shell(first_day_again)
-    assert file_rows(project) == as_rows(today + tomorrow + today)
+    assert file_rows(project) == as_rows(first_day + second_day + first_day)
 
 
 def test_bad_hour_does_not_affect_others(

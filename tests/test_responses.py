@@ -1,4 +1,4 @@
-"""The parsing of responses: the raw legs, or the error."""
+"""Parsing responses into raw legs or errors."""
 
 import json
 import logging
@@ -50,19 +50,21 @@ def decode(
 
 
 def error_of(*response: Any) -> RequestError:
-    """Return the error that parsing raises. The arguments are those of `decode`."""
+    """Return the error that parsing raises. It takes the arguments of `decode`."""
     with pytest.raises(RequestError) as raised:
         decode(*response)
     return raised.value
 
 
 def one_leg(**raw: str) -> bytes:
-    """Return an array of one leg, with these JSON values for some fields."""
+    """Return a body with one leg. `raw` has JSON values for some of its fields."""
     fields = dict.fromkeys(FIELDS, '"x"') | raw
     return ("[{" + ", ".join(f"{json.dumps(n)}: {v}" for n, v in fields.items()) + "}]").encode()
 
 
-def tag_of(value: str | bytes, content_type: str = "application/json") -> tuple[Any, DecodedBody]:
+def decode_tag(
+    value: str | bytes, content_type: str = "application/json"
+) -> tuple[Any, DecodedBody]:
     """Decode a leg whose Tag is this JSON value, and return the Tag and the decoded response."""
     raw = value if isinstance(value, bytes) else value.encode()
     body = one_leg(Tag="TAG").replace(b"TAG", raw)
@@ -136,7 +138,7 @@ def test_bom_and_whitespace_around_an_array_are_ignored() -> None:
         assert decode(before + b"[]" + after) == DecodedBody([])
         (found,) = decode(before + one_leg() + after).legs
         assert asdict(found) == leg
-        # A number has to be decoded tolerantly.
+        # The fast decoder rejects a number, so this takes the tolerant path.
         (found,) = decode(before + one_leg(Duration="4") + after).legs
         assert asdict(found) == leg | {"Duration": "4"}
 
@@ -149,10 +151,10 @@ def test_tolerant_decoding_clears_the_body_to_save_memory() -> None:
 
 def test_numbers_become_text_and_other_values_keep_their_type() -> None:
     for number in ("0", "-0", "68", "68.0", "6.8E1", "1e999", "9" * 5000, "-1.50"):
-        assert tag_of(number)[0] == number
+        assert decode_tag(number)[0] == number
     for constant in ("NaN", "Infinity", "-Infinity"):
-        assert isinstance(tag_of(constant)[0], float)
-    assert [tag_of(value)[0] for value in ("null", "true", "[1]")] == [None, True, ["1"]]
+        assert isinstance(decode_tag(constant)[0], float)
+    assert [decode_tag(value)[0] for value in ("null", "true", "[1]")] == [None, True, ["1"]]
     assert decode(b'[null, 1, "a", []]').legs == [None, "1", "a", []]
 
 
@@ -173,7 +175,7 @@ def test_unknown_and_missing_fields_are_listed() -> None:
     assert decode(bare.replace(b"}]", b'}, {"DID": null}]')).missing == absent - {"DID"}
     assert decode(b"[]").missing == set()
     decoded = decode(one_leg(Team='{"a": [1]}', Agent="1", **{"\u2028": "1"}))
-    assert {"Team", "Agent", " "} <= decoded.unknown
+    assert {"Team", "Agent", " "} <= decoded.unknown  # a line separator becomes a space
     assert decode(one_leg(**{"x-the-key-01": "1"})).unknown == {REDACTED}
     many = decode(one_leg(**{f"f{number}": "1" for number in range(30)}))
     assert len(many.unknown) == 20
@@ -203,7 +205,7 @@ def test_only_nul_and_lone_surrogates_are_replaced() -> None:
         (b'"a\xed\xa0\x80b"', "a\ufffdb"),
         (b'"\xed\xa0\xbd\xed\xb1\x8b"', "\U0001f44b"),
     ]:
-        found, decoded = tag_of(value)
+        found, decoded = decode_tag(value)
         assert found == expected
         assert decoded.replaced == ({"Tag"} if "\ufffd" in expected else set())
         assert decoded.charset == ""
@@ -221,11 +223,11 @@ def test_charset_is_utf_8_or_the_declared_one_or_windows_1252() -> None:
         ("Живаго".encode("koi8-r"), json_type + "KOI8-R", "Живаго", "koi8-r"),
         (b"a\x81b", "", "a\ufffdb", "windows-1252"),
     ]:
-        found, decoded = tag_of(b'"%b"' % value, content_type)
+        found, decoded = decode_tag(b'"%b"' % value, content_type)
         assert (found, decoded.charset) == (expected, charset), content_type
     # None of these is a charset, although Python has codecs with the first five names.
     for name in ("base64", "idna", "punycode", "undefined", "rot13", "a\0b", "", "x" * 5000):
-        assert tag_of(b'"\xeb"', json_type + name)[0] == "ë"
+        assert decode_tag(b'"\xeb"', json_type + name)[0] == "ë"
 
 
 # --- Bodies that cannot be read ---------------------------------------------------------------
@@ -265,11 +267,11 @@ def test_response_with_too_many_legs_is_rejected(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tap_noojee.decoding.MAX_LEGS", 100)
     leg = one_leg()[1:-1]
     assert len(decode(b"[" + b",".join([leg] * 100) + b"]").legs) == 100
-    max_values = 100 * (len(FIELDS) + 1) - 1
+    max_values = 100 * (len(FIELDS) + 1)
     assert len(decode(b"[" + b"0," * (max_values - 1) + b"0]").legs) == max_values
     for body in (
         b"[" + b",".join([leg] * 101) + b"]",
-        b"[" + b"0," * (max_values + 1) + b"0]",
+        b"[" + b"0," * max_values + b"0]",
         b"[" + b"{}," * max_values + b"{}]",
         b"[" + b"[]," * max_values + b"[]]",
     ):
@@ -291,11 +293,11 @@ once a minute / limit was reached / limit reached
 """
 
 
-def test_rate_limit_is_recognised_by_status_or_wording() -> None:
-    words = [text.strip() for text in re.split(" / |\n", RATE_LIMITS) if text]
+def test_rate_limit_is_recognized_by_status_or_wording() -> None:
+    phrases = [text.strip() for text in re.split(" / |\n", RATE_LIMITS) if text]
     cases = [(429, ""), (400, "x" * (MAX_MESSAGE_BYTES - 10) + "rate limit")]
-    cases += [(status, text) for status in (400, 403, 500) for text in words]
-    cases += [(status, words[-1]) for status in (200, 401, 404, 499)]
+    cases += [(status, text) for status in (400, 403, 500) for text in phrases]
+    cases += [(status, phrases[-1]) for status in (200, 401, 404, 499)]
     for status, text in cases:
         raised = error_of(text.encode(), status)
         assert type(raised) is RateLimitError, text[:50]
@@ -304,8 +306,15 @@ def test_rate_limit_is_recognised_by_status_or_wording() -> None:
 
 
 def test_similar_words_and_login_pages_are_not_rate_limits() -> None:
-    for words in ("limit", "unlimited", "no waiting", "every minute counts", "retry", "too late"):
-        assert type(error_of(words.encode(), 400)) is PossibleRateLimitError
+    for phrases in (
+        "limit",
+        "unlimited",
+        "no waiting",
+        "every minute counts",
+        "retry",
+        "too late",
+    ):
+        assert type(error_of(phrases.encode(), 400)) is PossibleRateLimitError
     for status in (200, 401, 404):
         page = b"<form>Please wait and try again</form>"
         assert type(error_of(page, status)) is RequestError

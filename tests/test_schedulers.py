@@ -1,4 +1,4 @@
-"""The recipes for cron, Airflow and Dagster, run with a stand-in for Meltano."""
+"""The recipes for cron, Airflow and Dagster, run with a fake Meltano."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ EVERY_HOUR = ["10", "*", "*", "*", "*"]
 
 @pytest.fixture
 def invocations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file to which the stand-in adds a line each time it runs."""
+    """The file to which the fake Meltano adds a line each time it runs."""
     (tmp_path / "meltano").write_text(FAKE_MELTANO)
     (tmp_path / "meltano").chmod(0o755)
     monkeypatch.setenv("INVOCATIONS", str(tmp_path / "invocations"))

@@ -1,4 +1,4 @@
-"""The SDK's own tests, and tests of what they do not cover."""
+"""The SDK's standard tests, and a few of our own."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +38,7 @@ def test_batch_config_is_ignored(pbx: Simulator) -> None:
     assert "batch_config" not in TapNoojee.config_jsonschema["properties"]
 
 
-def test_catalog_has_keys_method_and_descriptions() -> None:
+def test_catalog_has_keys_replication_method_and_descriptions() -> None:
     (stream,) = TapNoojee(config={}, validate_config=False).catalog_dict["streams"]
     assert list(stream["key_properties"]) == ["CallRecordId", "Leg"]
     assert stream["replication_key"] == "callend"

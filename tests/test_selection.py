@@ -130,7 +130,7 @@ def test_bad_catalog_is_a_one_line_error(pbx: Simulator, tmp_path: Path) -> None
         path.write_text(json.dumps(content))
         line = run_with(pbx, tmp_path, "--catalog", path).error_line
         assert line.startswith(f"catalog: {problem}")
-        # A new catalog does not help against a bad `selected`.
+        # Discovering again would not fix a bad `selected`.
         assert ("--discover" in line) is ("selected" not in problem)
     assert requested_hours(pbx) == []
 
@@ -197,7 +197,7 @@ def test_stream_maps_are_applied(pbx: Simulator) -> None:
 def test_stream_map_error_names_the_expression_but_no_value(
     pbx: Simulator, tmp_path: Path
 ) -> None:
-    # No source makes sha256 fail, and the log must not quote the number in the user name.
+    # A missing source makes sha256 fail. The log must not quote the number in the user name.
     pbx.legs = [
         dataclasses.replace(leg, source=None, username="x0412345678")  # type: ignore[arg-type]
         for leg in expected_legs(pbx, SAMPLE_HOUR["start_date"], SAMPLE_HOUR["end_date"])

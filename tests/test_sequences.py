@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from model import RunModel, bookmark_hours, varying_fields
+from model import RunModel, bookmark_hours, key_and_times
 from times import HOUR, MINUTE, Clocks, at, wall_time
 from typing_extensions import override
 
@@ -29,8 +29,8 @@ from tap_noojee.simulator import Failure, Leg, Simulator
 
 QUARTER = 15 * MINUTE
 ZERO = timedelta()
-LENGTH = 10 * HOUR
-PLACES = {
+PERIOD_LENGTH = 10 * HOUR
+STARTS = {
     "Australia/Melbourne": "2021-04-03T12:00Z",
     "Australia/Lord_Howe": "2021-04-03T11:00Z",
     "Pacific/Chatham": "2021-04-03T10:00Z",
@@ -70,8 +70,10 @@ class Kill(NamedTuple):
 
 KILLS = st.just(Kill()) | st.builds(Kill, st.floats(0, 1), st.integers(0, 1), st.booleans())
 
-READ_ALL: dict[str, Any] = {"start": -4, "length": None, "newest_first": False, "limit": None}
-READ_ALL |= {"lookback": 0, "interval": 0, "settle": 5}
+READ_ALL: dict[str, Any] = {
+    "start": -4, "length": None, "newest_first": False, "limit": None, "lookback": 0,
+    "interval": 0, "settle": 5,
+}  # fmt: skip
 RUNS = st.fixed_dictionaries(
     {
         "start": st.integers(0, 20),
@@ -87,7 +89,7 @@ RUNS = st.fixed_dictionaries(
 
 
 class RequestClock(FakeClock):
-    """A fake clock that keeps the time of each request."""
+    """A fake clock that records the time of each request."""
 
     def __init__(self, now: str) -> None:
         super().__init__(now)
@@ -102,21 +104,21 @@ class RequestClock(FakeClock):
 
 @lru_cache
 def clocks_for(zone: str) -> Clocks:
-    first = at(PLACES[zone])
+    first = at(STARTS[zone])
     return Clocks(ZoneInfo(zone), first - 4 * HOUR, first + 80 * HOUR)
 
 
 class TapLifecycle(RuleBasedStateMachine):
     """A scheduled tap, its PBX, and a target that keeps the tap's records and state."""
 
-    @initialize(zone=st.sampled_from(sorted(PLACES)))
+    @initialize(zone=st.sampled_from(sorted(STARTS)))
     def set_up(self, zone: str) -> None:
-        self.first, self.clocks = at(PLACES[zone]), clocks_for(zone)
+        self.first, self.clocks = at(STARTS[zone]), clocks_for(zone)
         self.time = self.first + 5 * HOUR
         self.ahead = ZERO  # how far the tap's clock is ahead of the PBX's
         self.clock: RequestClock | None = None
         self.legs: list[Leg] = []
-        for n in range(LENGTH // QUARTER):
+        for n in range(PERIOD_LENGTH // QUARTER):
             self.add_leg(self.first + n * QUARTER + n % 3 * 7 * MINUTE)
         self.hours_read: set[datetime] = set()
         self.late: set[str] = set()  # legs that arrived after their hour was read
@@ -157,7 +159,7 @@ class TapLifecycle(RuleBasedStateMachine):
 
     @rule(hours=st.integers(1, 3), minutes=st.sampled_from([0, 6, 31]))
     def time_passes(self, hours: int, minutes: int) -> None:
-        if self.time < self.first + LENGTH:
+        if self.time < self.first + PERIOD_LENGTH:
             self.time += hours * HOUR + minutes * MINUTE
 
     @rule(minutes=st.integers(0, 300))
@@ -209,11 +211,11 @@ class TapLifecycle(RuleBasedStateMachine):
         self.run_and_load(config, kill, ahead=minutes * MINUTE)
 
     def run_and_load(self, config: dict[str, Any], kill: Kill, **others: Any) -> None:
-        """Run the tap, and load its output as if it had been killed."""
+        """Run the tap, and load the part of its output that the target keeps after `kill`."""
         messages = self.run(config, **others).messages
         messages = messages[: round(kill.at * len(messages))]
         states = [n for n, m in enumerate(messages, 1) if m["type"] == "STATE"]
-        kept = [0, 0, *states][-kill.lost_states - 1]  # 0: the target emitted no STATE
+        kept = [0, 0, *states][-kill.lost_states - 1]  # 0: no STATE
         later_records = [message for message in messages[kept:] if message["type"] == "RECORD"]
         self.load(messages[:kept] + ([] if kill.records_lost else later_records))
 
@@ -262,7 +264,7 @@ class TapLifecycle(RuleBasedStateMachine):
             self.check_requests(model, run, case)
             self.check_messages(model, run)
             if run.error is None and unread and ahead <= ZERO:
-                assert {*model.hours_read} - model.read_before, "the run read no new hour"
+                assert {*model.read_in_run} - model.read_before, "the run read no new hour"
         self.time, self.clock = self.now(), None
         return run
 
@@ -285,10 +287,10 @@ class TapLifecycle(RuleBasedStateMachine):
             else:
                 pbx_time = (now - self.ahead).replace(microsecond=0)
                 legs = [leg for leg in self.legs if self.hour_of(leg.callend) == hour]
-                model.succeed(hour, legs, now, pbx_time)
+                model.handle_response(hour, legs, now, pbx_time)
             attempts = 0
         assert not attempts, "the run gave up too early"
-        self.hours_read |= {*model.hours_read}
+        self.hours_read |= {*model.read_in_run}
         if is_fatal:
             assert isinstance(run.error, RequestError)
         else:
@@ -298,7 +300,7 @@ class TapLifecycle(RuleBasedStateMachine):
 
     def check_messages(self, model: RunModel, run: Run) -> None:
         """Check that the records are complete and in order, and that each STATE is correct."""
-        names, written = varying_fields(self.legs[0]), list[Any]()
+        names, written = key_and_times(self.legs[0]), list[Any]()
         for message in run.messages:
             if message["type"] == "RECORD":
                 written.append({name: message["record"][name] for name in names})
@@ -324,8 +326,8 @@ class TapLifecycle(RuleBasedStateMachine):
                 assert {leg.call_record_id for leg in legs} <= self.target.keys() | self.late
 
     def read_everything(self) -> None:
-        """Check that a run reads the rest, the next one nothing, and lookback everything again."""
-        self.time = max(self.time, self.first + LENGTH) + 3 * HOUR
+        """Check that a run reads the rest, the next reads nothing, and lookback rereads all."""
+        self.time = max(self.time, self.first + PERIOD_LENGTH) + 3 * HOUR
         self.load(self.run(READ_ALL).messages)
         due = {
             hour for hour in self.clocks.by_hour if self.clocks.end(hour) <= self.time - 6 * MINUTE
@@ -338,7 +340,7 @@ class TapLifecycle(RuleBasedStateMachine):
         self.load(self.run(READ_ALL | {"lookback": 60}).messages)
         for leg in self.legs:
             if self.hour_of(leg.callend) in due:
-                assert varying_fields(leg).items() <= self.target[leg.call_record_id].items()
+                assert key_and_times(leg).items() <= self.target[leg.call_record_id].items()
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_empty_variables_count_as_unset(pbx: Simulator, tmp_path: Path) -> None:
 
 
 def test_only_unknown_variables_cause_a_warning(pbx: Simulator) -> None:
-    """Meltano's variables such as `TAP_NOOJEE__SELECT` and the log level cause none."""
+    """`TAP_NOOJEE__SELECT`, which Meltano sets, and the log level cause none."""
     extra = {
         "TAP_NOOJEE_STARTDATE": "",
         "TAP_NOOJEE__SELECT": "x",

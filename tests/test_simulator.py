@@ -71,8 +71,8 @@ def test_repeated_hour_returns_the_passes_that_fold_selects(fold: Any) -> None:
         legs = [Leg(end, end, end.isoformat()) for end in clocks.instants]
         with Simulator(timezone=key, fold=fold, legs=legs) as pbx:
             for hour in clocks.all_hours()[5:-5]:
-                minutes = [clocks.by_minute.get(hour + k * MINUTE, []) for k in range(60)]
-                expected = {end.isoformat() for ends in minutes for end in ends[passes[fold]]}
+                by_minute = [clocks.by_minute.get(hour + k * MINUTE, []) for k in range(60)]
+                expected = {end.isoformat() for ends in by_minute for end in ends[passes[fold]]}
                 records = read(pbx, f"{hour:%Y/%m/%d}", hour.hour)
                 assert {record["CallRecordId"] for record in records} == expected, (clocks, hour)
 
@@ -90,8 +90,8 @@ def test_record_has_the_documented_fields_as_strings(pbx: Simulator) -> None:
 def test_generated_calls_never_change() -> None:
     hour = datetime(2031, 5, 6, 1, tzinfo=UTC)
     found = invent_legs(hour, hour + HOUR, zone=ZoneInfo("Asia/Singapore"))
-    first = (len(found), found[0].unique_id, found[0].username)
-    assert first == (30, "1935795667.1", "Grace Papadopoulos")
+    summary = (len(found), found[0].unique_id, found[0].username)
+    assert summary == (30, "1935795667.1", "Grace Papadopoulos")
     assert invent_legs(hour, hour + HOUR, zone=MELBOURNE, volume=0) == []
 
 
@@ -124,7 +124,7 @@ def test_api_has_two_paths_and_requires_post(pbx: Simulator) -> None:
     for base in BASES:
         url = f"{pbx.url}{base}/retrieveMetaDataByHour"
         assert len(requests.post(url, params=SAMPLE, timeout=9).json()) == 4
-    assert requests.get(url, params=SAMPLE, timeout=9).status_code == 405
+    assert requests.get(f"{pbx.url}{ENDPOINT}", params=SAMPLE, timeout=9).status_code == 405
     assert requests.post(f"{pbx.url}/x", params=SAMPLE, timeout=9).status_code == 404
 
 
@@ -269,7 +269,7 @@ def test_failure_is_parsed_from_text() -> None:
     assert Failure.parse("status=502@2021-09-14T05*2") == status
 
 
-# Each line has options and a part of the error.
+# Each line has options and part of the error.
 BAD_OPTIONS = """\
 --failure foo: the kinds are status, cut, cut-json,
 --failure status=x: status cannot have the value 'x'

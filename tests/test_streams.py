@@ -31,31 +31,33 @@ ORDERS = ("oldest_first", "newest_first")
 MIDNIGHT = datetime(2021, 9, 14)  # noqa: DTZ001 - on the PBX's clock
 
 
-def at(hour: int) -> str:
+def hour_text(hour: int) -> str:
     """Return an hour, counted from midnight of 2021-09-14, as text."""
     return (MIDNIGHT + timedelta(hours=hour)).isoformat(timespec="minutes")
 
 
 def between(first: int, end: int) -> dict[str, Any]:
     """Return settings for the hours from `first` until just before `end`."""
-    return {"start_date": at(first), "end_date": at(end)}
+    return {"start_date": hour_text(first), "end_date": hour_text(end)}
 
 
 def clock(hour: int, minute: int = 6) -> FakeClock:
-    """Return a clock at this time in Melbourne. `hour` is counted as in `at`."""
-    return FakeClock((local(at(hour), MELBOURNE.key) + timedelta(minutes=minute)).isoformat())
+    """Return a clock at this time in Melbourne. `hour` is counted as in `hour_text`."""
+    return FakeClock(
+        (local(hour_text(hour), MELBOURNE.key) + timedelta(minutes=minute)).isoformat()
+    )
 
 
 def ranges(*hours: tuple[int, int]) -> list[tuple[str, str]]:
     """Return ranges of hours in the form of `hours_read`."""
-    return [(at(first), at(end)) for first, end in hours]
+    return [(hour_text(first), hour_text(end)) for first, end in hours]
 
 
 def state(*hours: tuple[int, int]) -> dict[str, Any]:
     """Return the STATE of a run that has read these ranges of hours."""
     bookmark = {
         "replication_key": "callend",
-        "replication_key_value": local(at(hours[-1][1]), MELBOURNE.key).isoformat(),
+        "replication_key_value": local(hour_text(hours[-1][1]), MELBOURNE.key).isoformat(),
         "hours_read": [{"from": first, "to": end} for first, end in ranges(*hours)],
         "pbx": "127.0.0.1",
         "timezone": MELBOURNE.key,
@@ -72,7 +74,7 @@ def take_hours(pbx: Simulator) -> list[int]:
 
 def rows(pbx: Simulator, first: int, end: int) -> list[tuple[str, int, str, str]]:
     """Return the rows expected for the hours from `first` until just before `end`."""
-    return as_rows(expected_legs(pbx, at(first), at(end)))
+    return as_rows(expected_legs(pbx, hour_text(first), hour_text(end)))
 
 
 def failures_at(*hours: int) -> list[Failure]:
@@ -94,8 +96,8 @@ def stream_log(caplog: pytest.LogCaptureFixture, level: str = "INFO") -> list[st
 
 NEWEST: dict[str, Any] = {"backfill_order": "newest_first"}
 EACH_HALF_HOUR: dict[str, Any] = {"request_interval": 1800, "clock": (16, 6)}
-GAPS = [(2, 4), (6, 7)]
-APART = [(0, 6), (10, 12), (20, 22)]
+WITH_GAPS = [(2, 4), (6, 7)]
+READ_APART = [(0, 6), (10, 12), (20, 22)]
 ODD_HOURS = [(k, k + 1) for k in range(5, 16, 2)]
 
 
@@ -132,15 +134,19 @@ PLANS = {
         between(10, 24) | EACH_HALF_HOUR | NEWEST, [15, 14, 16, 13, 17, 12, 18, 11, 19, 10],
         [(10, 20)],
     ),
-    "gaps": Plan(between(0, 9), [0, 1, 4, 5, 7, 8], [(0, 9)], GAPS),
-    "gaps, newest first": Plan(between(0, 9) | NEWEST, [8, 7, 5, 4, 1, 0], [(0, 9)], GAPS),
-    "limited run": Plan(between(0, 9) | {"max_hours_per_run": 2}, [0, 1], [(0, 4), (6, 7)], GAPS),
-    "limited run, newest first": Plan(
-        between(0, 9) | NEWEST | {"max_hours_per_run": 2}, [8, 7], [(2, 4), (6, 9)], GAPS,
+    "gaps": Plan(between(0, 9), [0, 1, 4, 5, 7, 8], [(0, 9)], WITH_GAPS),
+    "gaps, newest first": Plan(between(0, 9) | NEWEST, [8, 7, 5, 4, 1, 0], [(0, 9)], WITH_GAPS),
+    "limited run": Plan(
+        between(0, 9) | {"max_hours_per_run": 2}, [0, 1], [(0, 4), (6, 7)], WITH_GAPS,
     ),
-    "hours outside the dates stay read": Plan(between(10, 12), [10, 11], APART, APART[::2]),
+    "limited run, newest first": Plan(
+        between(0, 9) | NEWEST | {"max_hours_per_run": 2}, [8, 7], [(2, 4), (6, 9)], WITH_GAPS,
+    ),
+    "hours outside the dates stay read": Plan(
+        between(10, 12), [10, 11], READ_APART, READ_APART[::2],
+    ),
     "earlier start_date": Plan(
-        between(-2, 24), [-2, -1, *range(6, 10), *range(12, 20), 22, 23], [(-2, 24)], APART,
+        between(-2, 24), [-2, -1, *range(6, 10), *range(12, 20), 22, 23], [(-2, 24)], READ_APART,
     ),
     "lookback": Plan(between(0, 17) | {"lookback_hours": 3}, range(12, 17), [(0, 17)], [(0, 15)]),
     "lookback, newest first": Plan(
@@ -253,7 +259,7 @@ def test_run_with_nothing_due_keeps_its_state(
     """The run warns if start_date is in the future."""
     caplog.set_level("INFO")
     for start, read, warned in (
-        (at(0), state((0, 16)), False),
+        (hour_text(0), state((0, 16)), False),
         ("2021-09-14T16:06", None, False),
         ("2021-09-14T16:07", None, True),
     ):
@@ -290,7 +296,7 @@ class JumpingClock(FakeClock):
 def test_no_hour_is_lost_when_the_clock_is_set_back(pbx: Simulator) -> None:
     for order in ORDERS:
         for n in range(1, 6):
-            config: dict[str, Any] = {"start_date": at(11), "backfill_order": order}
+            config: dict[str, Any] = {"start_date": hour_text(11), "backfill_order": order}
             run = run_tap(pbx, clock=JumpingClock(n), request_interval=60, **config)
             assert run.error is None
             first = take_hours(pbx)
@@ -313,7 +319,7 @@ def test_state_follows_every_hour_after_the_first_record(pbx: Simulator) -> None
         in_order = counts if order == "oldest_first" else counts[::-1]
         before = next(k for k, count in enumerate(in_order) if count)
         expected = [sum(in_order[: k + 1]) for k in range(before, 24)]
-        # The SDK repeats the last STATE.
+        # The SDK may repeat the last STATE.
         assert records_before_states(run)[: len(expected) + 1] == [0, *expected]
         assert run.messages[-1]["type"] == "STATE"
         for k, value in enumerate(run.states):
@@ -342,17 +348,17 @@ def test_last_message_is_state_however_the_run_ends(
 ) -> None:
     """This STATE has exactly the hours before the one that ended the run."""
     pbx.failures[:] = [Failure("status", status=401, at=("2021-09-14", h)) for h in (6, 10)]
-    quiet = run_tap(pbx, **between(4, 12))
-    busy = run_tap(pbx, **between(7, 12))
+    without_records = run_tap(pbx, **between(4, 12))
+    with_records = run_tap(pbx, **between(7, 12))
     maps = {"recordings": {"Tag": "str(1 / (int(UniqueId[-1]) - 7))"}}
     failing_map = run_tap(pbx, **between(8, 12), stream_maps=maps)
-    for run, read in ((quiet, (4, 6)), (busy, (7, 10))):
+    for run, read in ((without_records, (4, 6)), (with_records, (7, 10))):
         assert isinstance(run.error, RequestError)
         assert run.states[-1] == state(read)
     assert isinstance(failing_map.error, ZeroDivisionError)
     assert failing_map.records
     assert failing_map.states[-1]["bookmarks"]["recordings"]["hours_read"] == []
-    for run in (quiet, busy, failing_map):
+    for run in (without_records, with_records, failing_map):
         assert run.messages[-1]["type"] == "STATE"
     # The command logs each error, so the stream does not.
     assert stream_log(caplog, "ERROR") == []
@@ -388,7 +394,7 @@ def test_hour_that_is_not_over_on_the_pbx_is_read_later_in_the_run(
 ) -> None:
     fake = clock(16)
     with Simulator(clock=lambda: fake.instant.subtract(minutes=31)) as pbx:
-        run = run_tap(pbx, clock=fake, start_date=at(12), request_interval=600, **NEWEST)
+        run = run_tap(pbx, clock=fake, start_date=hour_text(12), request_interval=600, **NEWEST)
         assert run.error is None
         assert take_hours(pbx) == [15, 14, 13, 15, 12]
         assert sorted(written_rows(run)) == sorted(rows(pbx, 12, 16))
@@ -473,5 +479,5 @@ def test_request_metrics_are_logged_at_debug(
         assert [(tag["http_status_code"], tag["status"]) for tag in tags] == expected
         assert all(tag["endpoint"] == "retrieveMetaDataByHour" for tag in tags)
         assert all(point["value"] >= 0 for point in requests)
-        # The SDK logs two metrics of its own in each run.
+        # The SDK logs two other metrics in each run.
         assert len(points) - len(requests) == 2

@@ -1,4 +1,4 @@
-"""The tap piped into the targets of docs/targets.md, as that page defines them."""
+"""The tap piped into real targets, as docs/targets.md and meltano.yml define them."""
 
 import csv
 import dataclasses
@@ -63,13 +63,13 @@ def expected_rows(legs: Iterable[Leg], empty: str | None = "") -> list[Row]:
     """Return the rows of these legs, derived without the tap."""
     return sorted(
         (
-            *(leg.callend, leg.call_record_id),
-            *(text or empty for text in (leg.did, leg.destination, leg.direction)),
-            *(int((leg.callend - leg.start).total_seconds()), leg.leg, leg.source, leg.start),
-            *(text or empty for text in (leg.tag, leg.unique_id, leg.username)),
+            leg.callend, leg.call_record_id, leg.did or empty, leg.destination or empty,
+            leg.direction or empty, int((leg.callend - leg.start).total_seconds()), leg.leg,
+            leg.source or empty, leg.start, leg.tag or empty, leg.unique_id or empty,
+            leg.username or empty,
         )
         for leg in legs
-    )
+    )  # fmt: skip
 
 
 def sorted_rows(found: Iterable[dict[str, Any]]) -> list[Row]:
@@ -131,7 +131,7 @@ def test_targets_upsert_or_append_as_documented(target: Target, pbx: Simulator) 
     state = target.run(pbx, start_date=START, end_date=MIDDLE)
     early = expected_legs(pbx, START, MIDDLE)
     assert target.rows() == expected_rows(early, target.empty)
-    time.sleep(0 if target.upserts else 1)  # or target-csv reuses the file
+    time.sleep(0 if target.upserts else 1)  # otherwise target-csv reuses the file
     state = target.run(pbx, start_date=START, end_date=END, state=state)
     legs = expected_legs(pbx, START, END)
     assert target.rows() == expected_rows(legs, target.empty)
@@ -190,13 +190,13 @@ def install_loader(install: Install, name: str) -> Path:
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
 def test_state_is_emitted_after_each_batch(target: Target, pbx: Simulator) -> None:
-    """The last request stalls, so the run does not end."""
+    """The last request stalls, so that the run does not end, which would also emit state."""
     pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
     config = target.config | {"batch_size_rows": 5}
     with start(target.folder, [target.program], config, pbx, **MORNING) as (tap, process):
         assert process.stdout
         while "2021-09-14T09:00" not in (state := process.stdout.readline()):
-            assert state, (target.folder / "log").read_text()  # no more output
+            assert state, (target.folder / "log").read_text()  # empty at the end of the output
         process.kill()
         tap.kill()
 
@@ -219,7 +219,7 @@ def test_jsonl_emits_state_only_at_the_end(
 def test_full_disk_leaves_half_a_line_and_no_state(
     install: Install, tmp_path: Path, pbx: Simulator
 ) -> None:
-    """A limit on the file's size simulates the full disk. The next run starts over."""
+    """A limit on the file's size simulates a full disk. The next run starts over."""
     target = install_loader(install, "target-jsonl")
     config = jsonl_config(tmp_path)
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000));"

@@ -15,7 +15,7 @@ def test_pluralize() -> None:
     assert counts == ["0 legs", "1 leg", "2 legs", "12,345 legs"]
 
 
-def test_humanize_uses_the_largest_units() -> None:
+def test_humanize_rounds_to_at_most_two_units() -> None:
     cases = [
         (1, "1 second"), (20.4, "20 seconds"), (59, "59 seconds"), (59.9, "1 minute"),
         (60, "1 minute"), (89, "1 minute"), (91, "2 minutes"), (3599, "1 hour"),

@@ -38,7 +38,9 @@ def _without_proxy_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "flaw", ["", "unknown authority", "another name", "expired"], ids=lambda flaw: flaw or "valid"
+    "flaw",
+    ["", "unknown authority", "wrong host name", "expired"],
+    ids=lambda flaw: flaw or "valid",
 )
 def test_only_a_server_with_a_valid_certificate_gets_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flaw: str
@@ -47,22 +49,22 @@ def test_only_a_server_with_a_valid_certificate_gets_the_key(
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authority.pem"))
     issuer = trustme.CA() if flaw == "unknown authority" else authority
-    name = "pbx.example.com" if flaw == "another name" else "localhost"
+    name = "pbx.example.com" if flaw == "wrong host name" else "localhost"
     end = datetime(2021, 1, 1, tzinfo=UTC) if flaw == "expired" else None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     issuer.issue_cert(name, not_after=end).configure_cert(context)
-    targets: list[str] = []
-    with serving(at_once(NO_CONTENT, targets), context) as address:
+    request_targets: list[str] = []
+    with serving(at_once(NO_CONTENT, request_targets), context) as address:
         host = address.replace("127.0.0.1", "localhost")
         run = run_tap(Simulator(), api_url=f"https://{host}", **SAMPLE_HOUR)
     if flaw:
         assert f"certificate of {host}" in str(run.error)
         assert "REQUESTS_CA_BUNDLE" in str(run.error)
         assert "attempts" not in str(run.error)
-        assert targets == []
+        assert request_targets == []
     else:
         assert run.error is None
-        (target,) = targets
+        (target,) = request_targets
         assert target.endswith(f"/retrieveMetaDataByHour?apiKey={API_KEY}&date=2021/09/14&hour=15")
 
 
@@ -70,7 +72,7 @@ PBX = "https://pbx.example.com"
 PROXY_UNREACHABLE = "the proxy did not connect to pbx.example.com:443 (Connection refused)"
 
 UNREACHABLE = [
-    # Each entry has a URL, an environment variable, a part of the error, and the attempts made.
+    # Each entry has a URL, an environment variable, part of the error, and the number of attempts.
     ("http://127.0.0.1:9", "", "127.0.0.1:9: Connection refused", 5),
     ("https://SERVER", "", "no connection to 127.0.0.1:", 5),
     (PBX, "", "pbx.example.com:443: Name or service not known", 5),
@@ -101,7 +103,7 @@ def test_connection_errors_name_the_cause_without_the_key(
         return look_up(host, *arguments)
 
     def refuse(connection: socket.socket, target: str) -> None:
-        """Refuse as a proxy does, with the status that starts the host's name."""
+        """Refuse the tunnel, as a proxy does, with the status at the start of the host's name."""
         status = target[:3] if target.endswith(":443") else "400"
         connection.sendall(f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode())
 
@@ -129,15 +131,15 @@ def test_plain_http_never_uses_a_proxy(pbx: Simulator, monkeypatch: pytest.Monke
     assert len(run.records) == 4
 
 
-def test_key_is_added_once_to_every_form_of_url() -> None:
+def test_endpoint_and_key_are_added_to_any_url() -> None:
     paths = ["/./njadmin", "/x/../njadmin", "/a|b", "/ä", "/%7e/", "/x/retrieveMetaDataByHour"]
-    targets: list[str] = []
-    with serving(at_once(NO_CONTENT, targets)) as host:
+    request_targets: list[str] = []
+    with serving(at_once(NO_CONTENT, request_targets)) as host:
         for path in paths:
             run = run_tap(Simulator(), api_url=f"http://{host}{path}", **SAMPLE_HOUR)
             assert run.error is None, path
-    assert len(targets) == len(paths)
-    for target in targets:
+    assert len(request_targets) == len(paths)
+    for target in request_targets:
         assert target.count("/retrieveMetaDataByHour?") == 1
         assert f"?apiKey={API_KEY}&date=2021/09/14&hour=15" in target
 
@@ -155,7 +157,7 @@ LEG = {"callend": "Tue Sep 14 15:03:34 AEST 2021", "CallRecordId": "6468", "Leg"
 GOOD = json.dumps([LEG]).encode()
 
 BROKEN = [
-    # Each entry has a response and a part of the error.
+    # Each entry has a response and part of the error.
     (b"", "was lost"),
     (OK + b"Content-Length: 9\r\n\r\n[", "truncated"),
     (CHUNKED + b"xyz\r\n", "truncated"),
@@ -203,7 +205,7 @@ def test_unusual_responses_are_read() -> None:
 
 
 ENDLESS = [
-    # Each entry has the start of a response and the piece that follows it without end.
+    # Each entry has the start of a response and the piece that then repeats forever.
     (OK + b"Content-Length: 99999\r\n\r\n[", b" "),
     (CHUNKED, b"1\r\n \r\n"),
     (CHUNKED, b"0"),
@@ -225,21 +227,19 @@ def test_response_that_never_completes_ends_at_the_time_limit() -> None:
         assert str(run.error).endswith("(5 attempts)"), (start, piece)
 
 
-def transport(now: Callable[[], float] = lambda: 0.0) -> Transport:
-    return Transport(
-        "https://pbx.example.com", api_key="KEY", user_agent="test", timeout=7, monotonic=now
-    )
+def transport(monotonic: Callable[[], float] = lambda: 0.0) -> Transport:
+    return Transport(PBX, api_key="KEY", user_agent="test", timeout=7, monotonic=monotonic)
 
 
 def with_cause(error: Exception, cause: Exception, *, implicitly: bool = False) -> Exception:
-    """Return the error with this cause, or with this context if `implicitly`."""
+    """Set the error's `__cause__`, or its `__context__` if `implicitly`, and return it."""
     setattr(error, "__context__" if implicitly else "__cause__", cause)
     return error
 
 
-INVALID = ssl.SSLCertVerificationError("KEY")
-INVALID.verify_message = "it has expired"
-EXPIRED = "certificate of pbx.example.com:443 is not valid (it has expired)"
+EXPIRED = ssl.SSLCertVerificationError("KEY")
+EXPIRED.verify_message = "it has expired"
+EXPIRED_TEXT = "certificate of pbx.example.com:443 is not valid (it has expired)"
 LOOP = requests.ConnectionError("KEY")
 LOOP.__cause__ = with_cause(ValueError("KEY"), LOOP)
 POOL = urllib3.HTTPSConnectionPool("pbx.example.com")
@@ -247,9 +247,13 @@ POOL = urllib3.HTTPSConnectionPool("pbx.example.com")
 
 def test_errors_name_the_cause_and_do_not_keep_the_url() -> None:
     for error, is_transient, text in [
-        (requests.exceptions.SSLError(INVALID), False, EXPIRED),
-        (urllib3.exceptions.MaxRetryError(POOL, "/?apiKey=KEY", INVALID), False, EXPIRED),
-        (with_cause(requests.ConnectionError("KEY"), INVALID, implicitly=True), False, EXPIRED),
+        (requests.exceptions.SSLError(EXPIRED), False, EXPIRED_TEXT),
+        (urllib3.exceptions.MaxRetryError(POOL, "/?apiKey=KEY", EXPIRED), False, EXPIRED_TEXT),
+        (
+            with_cause(requests.ConnectionError("KEY"), EXPIRED, implicitly=True),
+            False,
+            EXPIRED_TEXT,
+        ),
         (requests.ConnectTimeout("KEY"), True, "no connection to pbx.example.com:443 within 10 s"),
         (requests.ReadTimeout("KEY"), True, "`request_timeout`"),
         (TimeoutError("KEY"), True, "`request_timeout`"),
@@ -258,7 +262,7 @@ def test_errors_name_the_cause_and_do_not_keep_the_url() -> None:
         (requests.ConnectionError("KEY"), True, "was lost"),
         (ValueError("KEY"), True, "(ValueError)"),
         (ConnectionError("KEY"), True, "(ConnectionError)"),
-        (with_cause(ValueError("KEY"), with_cause(KeyError("KEY"), INVALID)), False, EXPIRED),
+        (with_cause(ValueError("KEY"), with_cause(KeyError("KEY"), EXPIRED)), False, EXPIRED_TEXT),
         (LOOP, True, "was lost"),
     ]:
         with requests_mock.Mocker() as server:

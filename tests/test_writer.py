@@ -1,4 +1,4 @@
-"""Standard output: whole lines, an error if any are lost, and STATE held until a record."""
+"""Standard output: whole lines, an error if any are lost, and STATE held back at first."""
 
 import io
 import json
@@ -163,8 +163,8 @@ def wordy_pbx(pbx: Simulator) -> Simulator:
     return pbx
 
 
-def test_processes_write_whole_lines(wordy_pbx: Simulator, tmp_path: Path) -> None:
-    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def test_process_writes_whole_lines(wordy_pbx: Simulator, tmp_path: Path) -> None:
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps writes apart
     with reader, writer:
         process = Process(arguments(tmp_path, wordy_pbx, **DAY), stdout=writer.fileno())
         writer.close()
@@ -179,8 +179,8 @@ def test_processes_write_whole_lines(wordy_pbx: Simulator, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_full_nonblocking_pipe_gets_everything(wordy_pbx: Simulator, tmp_path: Path) -> None:
-    """Python's buffer is off, as in most container images."""
+def test_full_nonblocking_pipe_loses_nothing(wordy_pbx: Simulator, tmp_path: Path) -> None:
+    """Python's buffer is off, as in many container images."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     argv = command(tmp_path, wordy_pbx, **DAY)
@@ -208,7 +208,7 @@ def test_unwritable_output_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_grow_ends_the_run(pbx: Simulator, tmp_path: Path) -> None:
-    """The file accepts only part of the last write."""
+    """The file accepts only part of a write."""
     whole = run_tap(pbx, **DAY).output.encode()
     for missing in (1, 1000, 50_000):
         path = tmp_path / "out.jsonl"

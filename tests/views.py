@@ -112,7 +112,7 @@ class Database:
 
 
 def row_values(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
-    """Return each row's values, with times as datetimes: in UTC, or naive if without an offset."""
+    """Return each row's values, with times as datetimes, in UTC if they have an offset."""
 
     def value(found: Any) -> Any:
         if not isinstance(found, str) or not re.match(r"\d{4}-\d\d-\d\d", found):
@@ -174,15 +174,17 @@ def create_database(server: Postgres, name: str) -> Postgres:
     return dataclasses.replace(server, database=name)
 
 
-def create_and_fill_sql(schema: str, name: Callable[[str], str], rows: str) -> str:
-    """Return SQL that creates the table as a target would, and fills it."""
-    kinds = {"callend": "timestamp", "Start": "timestamp", "Leg": "bigint", "Duration": "bigint"}
+def create_and_fill_sql(schema: str, column_name: Callable[[str], str], source: str) -> str:
+    """Return SQL that creates the table as a target would, and fills it from `source`."""
+    types = {"callend": "timestamp", "Start": "timestamp", "Leg": "bigint", "Duration": "bigint"}
     fields = ODD_LEGS[0].record(ZoneInfo("UTC"))
-    columns = ", ".join(f'"{name(field)}" {kinds.get(field, "varchar")}' for field in fields)
+    columns = ", ".join(
+        f'"{column_name(field)}" {types.get(field, "varchar")}' for field in fields
+    )
     return f"""
         CREATE SCHEMA {schema};
         CREATE TABLE {schema}.recordings ({columns});
-        INSERT INTO {schema}.recordings {rows};
+        INSERT INTO {schema}.recordings {source};
     """
 
 
@@ -211,10 +213,10 @@ def postgres(warehouse: Postgres, legs: list[Leg]) -> Database:
         run(warehouse, RUN_FILE)
 
     def save(bookmark: Row) -> None:
-        old = bookmark | {"hours_read": [], "timezone": "UTC"}
+        overridden = bookmark | {"hours_read": [], "timezone": "UTC"}
         warehouse.execute(
             "DELETE FROM state; INSERT INTO state (state_id, completed_state, partial_state)"
-            f" VALUES ('other', '{{}}', NULL), ('pbx', '{state(old)}', '{state(bookmark)}')"
+            f" VALUES ('other', '{{}}', NULL), ('pbx', '{state(overridden)}', '{state(bookmark)}')"
         )
 
     return Database("postgres", partial(query_postgres, warehouse), save)
