@@ -88,7 +88,7 @@ def test_state_is_held_until_the_first_record(output: Output) -> None:
     assert output.messages[4:] == ["4"]
 
 
-def test_run_without_records_writes_every_52nd_state_and_the_last(output: Output) -> None:
+def test_run_without_records_writes_one_state_in_52_and_the_last(output: Output) -> None:
     assert MAX_HELD_STATES == 2 + 50  # the state passed in, the run's own first one, and 50 hours
     writer = LineWriter()
     for number in range(1, 121):
