@@ -122,12 +122,15 @@ def load_bookmark(
     """
     if unknown := bookmark.keys() - _KEYS - _SDK_KEYS:
         raise _unreadable(f"unknown key {min(unknown)!r}")
-    for name, current in (("pbx", pbx.host), ("timezone", pbx.zone.key)):
+    for name, current, setting in (
+        ("pbx", pbx.host, "api_url"),
+        ("timezone", pbx.zone.key, "timezone"),
+    ):
         if (previous := bookmark.get(name, current)) != current:
             raise StateError(
                 f"state: written with {name} {previous!r}, but this run uses {current!r}: correct "
-                f"the setting, start over (`meltano state clear …`) or, if only its {name} has "
-                "changed, edit the state"
+                f"`{setting}`, start over (`meltano state clear …`), or keep the state by editing "
+                f"its {name!r}"
             )
     if not (value := bookmark.get("replication_key_value")):
         if bookmark.get("hours_read"):

@@ -17,7 +17,7 @@ from tap_noojee.hours import resolve
 from tap_noojee.zone_names import AMBIGUOUS_OFFSETS, OFFSETS
 
 
-class ParsedDate(msgspec.Struct, frozen=True):  # faster to create than a matching tuple
+class ParsedDate(msgspec.Struct, frozen=True):  # faster to create than a named tuple
     """A parsed date from the PBX."""
 
     iso: str
@@ -46,7 +46,7 @@ _VALID_SECONDS = {f":{second:02}" for second in range(60)}
 _OFFSET = re.compile(r"(?:GMT|UTC)?([+-])([0-9]{1,2}):?([0-9]{2})")
 
 _FIRST_YEAR = 1971
-"""A server may print a missing date as the epoch, which is in 1969 or 1970 by its zone."""
+"""A server may print a missing date as the epoch, which falls in 1969 or 1970."""
 
 _LAST_YEAR = 8999
 """Keeps arithmetic in any time zone within the range of datetime."""

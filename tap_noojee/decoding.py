@@ -18,8 +18,8 @@ MAX_LEGS = 150_000
 """Maximum number of legs in a response. A large call centre has a few thousand an hour."""
 
 MAX_TEXT_BYTES = 80 * 2**20
-"""Largest decoded response, in bytes. One emoji makes Python store the whole text at
-four bytes a character."""
+"""Largest decoded response, in bytes. One emoji makes Python store the whole text at four
+bytes a character."""
 
 MAX_UNKNOWN = 20
 """Maximum number of unknown field names that we report for one response."""

@@ -90,7 +90,7 @@ class RecordingsStream(Stream):
             super().log(message, *args, level=level, **kwargs)
 
     def restore_hours_read(self) -> None:
-        """Load the hours already read, from the bookmark in the state.
+        """Restore the set of hours already read from the state's bookmark.
 
         Raises:
             StateError: The state is unusable.
@@ -144,9 +144,7 @@ class RecordingsStream(Stream):
             text = (
                 f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(format_hour, failed))}."
             )
-            text += (
-                " The next run requests them again, unless an earlier run has already read them."
-            )
+            text += " The next run requests those that no earlier run has read."
             if backlog.has_failure_streak:
                 text += f" The run ended because {MAX_FAILURE_STREAK} hours in a row failed."
             raise FailedHoursError(text)
@@ -200,10 +198,11 @@ class RecordingsStream(Stream):
         hour_legs = self._leg_reader.read(hour, decoded.legs)
         key = self.config["api_key"]
         for finding in check_hour(hour, decoded, hour_legs, self._zone, key):
-            if finding.topic and finding.topic in self._reported_topics:
+            if finding.topic in self._reported_topics:
                 continue
             self.logger.warning(finding.text)
-            self._reported_topics.add(finding.topic)
+            if finding.topic:
+                self._reported_topics.add(finding.topic)
         return hour_legs.legs
 
     def _use_pbx_clock(self, hour: datetime, error: TooEarlyError) -> None:

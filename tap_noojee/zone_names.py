@@ -49,8 +49,8 @@ NAMES_BY_OFFSET = {
 
 Python has no abbreviations for many of these zones. Source: the output of `Date.toString()` on JDK
 17 in all its zones, 2014 to 2026. For an abbreviation with several meanings, only the offsets of
-the most populous places are listed. WST (+08:00) is not in that output: JVMs with
-time zone data older than 2014 print it for Perth.
+the most populous places are listed. WST (+08:00) is not in that output: JVMs with time zone data
+older than 2014 print it for Perth.
 """
 
 OFFSETS: dict[str, set[timedelta]] = {}

@@ -17,7 +17,7 @@ from tap_noojee.simulator import Simulator
 from tap_noojee.tap import main
 
 SAMPLE_HOUR: dict[str, Any] = {"start_date": "2021-09-14T15:00", "end_date": "2021-09-14T16:00"}
-"""Settings for the sample hour of the vendor's documentation, which has four legs."""
+"""Settings for the sample hour in the vendor's documentation. It has four legs."""
 
 
 @dataclasses.dataclass

@@ -96,10 +96,10 @@ class RunModel:
             wanted |= self.reread & self.due(now)
         return (max if self.newest_first else min)(wanted, default=None)
 
-    def handle_response(
+    def handle_success(
         self, hour: datetime, legs: list[Leg], now: datetime, pbx_time: datetime
     ) -> None:
-        """Mark an hour as read. If it was not due by the PBX's clock, go by that clock instead."""
+        """Mark an hour as read or, if it was not due by the PBX's clock, go by that clock."""
         if pbx_time < self.clocks.end(hour) + self.settle - MINUTE:  # the tap's tolerance
             self.skew = now - pbx_time
             return

@@ -27,7 +27,8 @@ def test_sleep_waits_for_the_given_time() -> None:
     began = time.monotonic()
     clock.sleep(0.2)
     assert time.monotonic() - began >= 0.2
-    clock.sleep(-LONG)  # returns at once
+    for seconds in (0, -LONG):
+        clock.sleep(seconds)  # returns at once
 
 
 def test_signal_interrupts_every_wait() -> None:
@@ -64,7 +65,7 @@ def test_second_signal_exits_unless_within_a_second_of_the_first(
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     clock = FakeClock()
-    clock.instant = clock.instant.add(seconds=LONG)  # not at 0, the initial value
+    clock.instant = clock.instant.add(seconds=LONG)  # away from 0, the initial value
     clock.handle_signal(signal.SIGINT)
     for seconds, expected in (
         (0, []),

@@ -135,7 +135,7 @@ def unread_bytes(process: Process) -> int:
 
 def test_signal_in_mid_hour_lets_the_hour_finish(blocked_run: Any) -> None:
     process, legs, pbx = blocked_run
-    # The tap ignores the signal that it handles second, because it comes within a second.
+    # The tap ignores whichever signal it handles last: it comes within a second of the first.
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     run = process.finish()

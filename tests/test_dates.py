@@ -42,8 +42,8 @@ MISLEADING = {
     "GMT-03:00 -0400", "MDT -0700", "MSK +0200", "MST -0600", "MST -0800", "TRT +0200",
     "WAT +0200",
 }  # fmt: skip
-"""Each is an abbreviation that a JDK prints at this offset, although it means another, at least in
-other places or years. Accepting it would hide a wrong `timezone`."""
+"""A JDK prints each abbreviation at this offset, but it means, or once meant, another offset
+elsewhere. Accepting the pair would hide a wrong `timezone`."""
 
 
 def abbreviation_and_offset(zone: str, instant: str, text: str) -> str:

@@ -287,7 +287,7 @@ class TapLifecycle(RuleBasedStateMachine):
             else:
                 pbx_time = (now - self.ahead).replace(microsecond=0)
                 legs = [leg for leg in self.legs if self.hour_of(leg.callend) == hour]
-                model.handle_response(hour, legs, now, pbx_time)
+                model.handle_success(hour, legs, now, pbx_time)
             attempts = 0
         assert not attempts, "the run gave up too early"
         self.hours_read |= {*model.read_in_run}

@@ -96,8 +96,8 @@ def stream_log(caplog: pytest.LogCaptureFixture, level: str = "INFO") -> list[st
 
 NEWEST: dict[str, Any] = {"backfill_order": "newest_first"}
 EACH_HALF_HOUR: dict[str, Any] = {"request_interval": 1800, "clock": (16, 6)}
-WITH_GAPS = [(2, 4), (6, 7)]
-READ_APART = [(0, 6), (10, 12), (20, 22)]
+GAPPED = [(2, 4), (6, 7)]
+APART = [(0, 6), (10, 12), (20, 22)]
 ODD_HOURS = [(k, k + 1) for k in range(5, 16, 2)]
 
 
@@ -134,19 +134,19 @@ PLANS = {
         between(10, 24) | EACH_HALF_HOUR | NEWEST, [15, 14, 16, 13, 17, 12, 18, 11, 19, 10],
         [(10, 20)],
     ),
-    "gaps": Plan(between(0, 9), [0, 1, 4, 5, 7, 8], [(0, 9)], WITH_GAPS),
-    "gaps, newest first": Plan(between(0, 9) | NEWEST, [8, 7, 5, 4, 1, 0], [(0, 9)], WITH_GAPS),
+    "gaps": Plan(between(0, 9), [0, 1, 4, 5, 7, 8], [(0, 9)], GAPPED),
+    "gaps, newest first": Plan(between(0, 9) | NEWEST, [8, 7, 5, 4, 1, 0], [(0, 9)], GAPPED),
     "limited run": Plan(
-        between(0, 9) | {"max_hours_per_run": 2}, [0, 1], [(0, 4), (6, 7)], WITH_GAPS,
+        between(0, 9) | {"max_hours_per_run": 2}, [0, 1], [(0, 4), (6, 7)], GAPPED,
     ),
     "limited run, newest first": Plan(
-        between(0, 9) | NEWEST | {"max_hours_per_run": 2}, [8, 7], [(2, 4), (6, 9)], WITH_GAPS,
+        between(0, 9) | NEWEST | {"max_hours_per_run": 2}, [8, 7], [(2, 4), (6, 9)], GAPPED,
     ),
     "hours outside the dates stay read": Plan(
-        between(10, 12), [10, 11], READ_APART, READ_APART[::2],
+        between(10, 12), [10, 11], APART, APART[::2],
     ),
     "earlier start_date": Plan(
-        between(-2, 24), [-2, -1, *range(6, 10), *range(12, 20), 22, 23], [(-2, 24)], READ_APART,
+        between(-2, 24), [-2, -1, *range(6, 10), *range(12, 20), 22, 23], [(-2, 24)], APART,
     ),
     "lookback": Plan(between(0, 17) | {"lookback_hours": 3}, range(12, 17), [(0, 17)], [(0, 15)]),
     "lookback, newest first": Plan(

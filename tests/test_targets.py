@@ -190,7 +190,7 @@ def install_loader(install: Install, name: str) -> Path:
 
 @pytest.mark.parametrize("target", [duckdb, pipelinewise], indirect=True)
 def test_state_is_emitted_after_each_batch(target: Target, pbx: Simulator) -> None:
-    """The last request stalls, so that the run does not end, which would also emit state."""
+    """The last request stalls to keep the run from ending, because the end also emits state."""
     pbx.failures.append(Failure("stall", ("2021-09-14", 12)))
     config = target.config | {"batch_size_rows": 5}
     with start(target.folder, [target.program], config, pbx, **MORNING) as (tap, process):

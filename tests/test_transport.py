@@ -149,7 +149,7 @@ class VeryImpatientClock(FakeClock):
 
     @override
     def run_in_thread(self, task: Callable[[], Any], timeout: float) -> Any:
-        assert timeout == 11  # 10 s to connect, and request_timeout
+        assert timeout == 11  # 10 s to connect, plus request_timeout
         return super().run_in_thread(task, 0.1)
 
 
