@@ -135,7 +135,7 @@ class Client:
         if date < now - MAX_CLOCK_SKEW:
             raise NoojeeError(
                 f"the PBX's `Date` header is {date.isoformat()}, but this machine's clock is at "
-                f"{now.isoformat(timespec='seconds')}: correct the one that is wrong"
+                f"{now.isoformat(timespec='seconds')}: correct the clock that is wrong"
             )
         if date < due - CLOCK_TOLERANCE:
             raise TooEarlyError(date)

@@ -102,9 +102,11 @@ def _choose_pass(wall: datetime, abbreviation: str, zone: ZoneInfo) -> tuple[dat
     """Return the instant, whether it could be in either pass, and any ambiguous abbreviation."""
     passes = resolve(wall, zone)
     if not passes:
-        # A server that prints no abbreviation may print skipped times, so reject only this value.
-        error_type = ZoneError if abbreviation else DateError
-        raise error_type(f"is a time that clocks in {zone.key} skip: {_SET_ZONE}")
+        problem = f"is a time that clocks in {zone.key} skip"
+        if abbreviation:
+            raise ZoneError(f"{problem}: {_SET_ZONE}")
+        # This does not prove that `timezone` is wrong: older servers may print such times.
+        raise DateError(f"{problem}: check `timezone`")
     matching = [
         p for p in passes if not abbreviation or _matches(abbreviation, p.astimezone(zone))
     ]

@@ -71,7 +71,7 @@ class RateLimitError(TransientError):
 
 
 class PossibleRateLimitError(TransientError):
-    """The PBX rejected a request, perhaps because of its undocumented rate limit."""
+    """The PBX rejected a request, perhaps due to its rate limit, whose error is undocumented."""
 
 
 class TooEarlyError(Exception):

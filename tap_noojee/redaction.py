@@ -44,12 +44,10 @@ class KeyAdapter(HTTPAdapter):
 
 def _hide_key(record: logging.LogRecord) -> bool:
     record.msg, record.args = re.sub(r"apiKey=[^&\s]*", "apiKey=***", record.getMessage()), ()
-    record.exc_info = None  # its text may contain the URL
     return True
 
 
-# At DEBUG, these loggers log the URLs of requests and retries. Older versions of urllib3 also log
-# them in warnings about bad headers.
+# At DEBUG, these loggers log the URLs of requests and retries.
 for _name in ("urllib3.connectionpool", "urllib3.util.retry"):
     logging.getLogger(_name).addFilter(_hide_key)
 # This logger's warnings about bad headers quote the URL and the raw data, so drop all it logs.

@@ -28,7 +28,7 @@ MAX_RETRY_AFTER = 3600
 """Longest `Retry-After` we honour, in seconds."""
 
 MAX_MESSAGE_BYTES = 2**16
-"""Longest part of an error's body that we read, in bytes."""
+"""Longest part of an error's body that we look at, in bytes."""
 
 _BOM = b"\xef\xbb\xbf"
 _ARRAY = re.compile(rb"\s*\[")
@@ -113,7 +113,7 @@ def _build_error(response: Response, body: bytes, api_key: str, now: datetime) -
             wait,
         )
     if status >= requests.codes.internal_server_error:
-        # A 500 may affect only this hour. Other statuses affect the whole PBX.
+        # A 500 may affect only this hour. Other 5xx statuses affect the whole PBX.
         is_500 = status == requests.codes.internal_server_error
         kind = TransientHourError if is_500 else TransientError
         return kind(f"the PBX failed ({detail})", wait)

@@ -153,8 +153,8 @@ def validate(config: Mapping[str, Any]) -> None:
     """Check what JSON Schema cannot express.
 
     Raises:
-        SettingsError: Some settings are invalid. Each has a line with its name, the problem and
-            the remedy. No line quotes `api_url` or part of the API key.
+        SettingsError: Some settings are invalid. Each has a line with its name, the problem and,
+            where it is not obvious, the remedy. No line quotes `api_url` or part of the API key.
     """
     # Only valid settings can be compared with each other.
     if errors := [*_invalid_values(config)] or [*_conflicts(config)]:

@@ -144,7 +144,7 @@ class RecordingsStream(Stream):
             text = (
                 f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(format_hour, failed))}."
             )
-            text += " The next run requests those that no earlier run has read."
+            text += " The next run requests those that have never been read."
             if backlog.has_failure_streak:
                 text += f" The run ended because {MAX_FAILURE_STREAK} hours in a row failed."
             raise FailedHoursError(text)
@@ -227,7 +227,7 @@ class RecordingsStream(Stream):
         self._write_message(StateMessage(self.tap_state))
 
     def _record_metrics(self, status: int, seconds: float) -> None:
-        """Log the SDK's request metric, but only at DEBUG: a line a minute would flood the log."""
+        """Log the SDK's request metric, but only at DEBUG: it would double the log's length."""
         if not self.metrics_logger.isEnabledFor(logging.DEBUG):
             return
         failed = status >= HTTPStatus.BAD_REQUEST

@@ -23,7 +23,7 @@ class LineWriter(MsgSpecWriter):
     A cut line makes target-jsonl fail before it prints its state, which loses the whole run's
     progress. In a run without records, target-duckdb and PipelineWise's targets keep the first
     STATE and drop the later ones, so the first one must be as late as possible. target-jsonl
-    forgets its state at each RECORD, so the last message must be STATE.
+    forgets its state at each RECORD, so the last message must be a STATE.
     """
 
     def __init__(self) -> None:

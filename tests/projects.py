@@ -195,7 +195,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def _restored_afterwards(root: Path, meltano: Path, suffix: str) -> Iterator[Project]:
-    """Yield a project, then restore meltano.yml and any .env, and delete its output."""
+    """Yield a project, then restore meltano.yml and an existing .env, and delete its output."""
     files = {path: path.read_bytes() for path in (root / "meltano.yml", *root.glob(".env"))}
     yield Project(root, _environment(suffix), meltano)
     for path, before in files.items():

@@ -13,6 +13,7 @@ from times import CHANGES, HOUR, at, clocks_around
 
 from tap_noojee.bookmarks import Backlog, HourSet, Pbx, load_bookmark, make_bookmark
 from tap_noojee.errors import StateError
+from tap_noojee.hours import next_hour
 
 quick = settings(deadline=None, derandomize=True, max_examples=100)
 
@@ -100,6 +101,7 @@ def test_bookmarks_near_clock_changes_survive_a_round_trip() -> None:
                 HourSet(), hours[0], last, clocks.zone, newest_first=False, limit=None
             )
             backlog.mark_read(last)
+            assert backlog.hours_read.last + HOUR == next_hour(last, clocks.zone)
             bookmark = make_bookmark(backlog.hours_read, source, "callend")
             assert bookmark["replication_key_value"] == clocks.end(last).isoformat()
             found = load_bookmark(bookmark, source, hours[0], clocks.end(last))
@@ -221,9 +223,9 @@ def test_any_value_of_any_key_is_either_read_or_rejected() -> None:
 @quick
 @given(st.data())
 def test_run_requests_each_wanted_hour_once(data: st.DataObject) -> None:
-    """A limited run saves its last request for an unread hour, so lookback cannot use up all runs.
+    """A limited run saves its last request for an unread hour, so lookback cannot fill every run.
 
-    During a run, the last due hour may move in either direction, because of the PBX's clock.
+    During a run, the newest due hour may move in either direction, because of the PBX's clock.
     """
     read, failing = data.draw(RANGES), data.draw(st.sets(st.integers(0, 20), max_size=8))
     first, last, due_at_start, newest_due = (data.draw(st.integers(0, 20)) for _ in range(4))

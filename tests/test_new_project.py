@@ -301,12 +301,17 @@ def test_readme_commands_work_without_meltano(
     script = "set +e\n" + block("README.md", "pipefail", "bash")
 
     plain.shell(block("README.md", "uv tool install", "sh"))
-    for content in (json.dumps(config), "{}"):
-        (folder / "config.json").write_text(content)
-        plain.shell(script, status=1)
-        state = json.loads((folder / "state.json").read_text())
-        (read,) = state["bookmarks"]["recordings"]["hours_read"]
-        assert read == {"from": "2021-09-14T15:00", "to": "2021-09-14T16:00"}
+    (folder / "config.json").write_text(json.dumps(config))
+    plain.shell(script, status=1)
+    state = json.loads((folder / "state.json").read_text())
+    (read,) = state["bookmarks"]["recordings"]["hours_read"]
+    assert read == {"from": "2021-09-14T15:00", "to": "2021-09-14T16:00"}
+    # A state that the user has edited, here only its layout.
+    edited = json.dumps(state, indent=2)
+    (folder / "state.json").write_text(edited)
+    (folder / "config.json").write_text("{}")
+    plain.shell(script, status=1)
+    assert (folder / "state.json").read_text() == edited
     (folder / "config.json").write_text(json.dumps(config))
     pbx.requests.clear()
     plain.shell(script)

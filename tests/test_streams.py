@@ -186,7 +186,7 @@ PLANS = {
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_run_reads_the_hours_that_are_due_and_unread(name: str, pbx: Simulator) -> None:
+def test_run_requests_the_planned_hours(name: str, pbx: Simulator) -> None:
     """The run writes each leg of an hour once, in order of `callend`."""
     config, requested, after, before, failing, ends_early = PLANS[name]
     pbx.failures[:] = failures_at(*failing)
@@ -225,7 +225,7 @@ def test_leg_returned_for_two_hours_is_written_twice() -> None:
     assert hours_read(run) == ranges((4, 6))
 
 
-def test_every_leg_is_written_once_over_clock_changes() -> None:
+def test_every_leg_is_written_once_across_clock_changes() -> None:
     """A repeated hour takes one request, and a skipped hour takes none."""
     for zone, start, count in (
         ("Australia/Melbourne", "2021-04-04", 24),
@@ -253,7 +253,7 @@ def test_wrong_timezone_ends_the_run_before_the_first_record() -> None:
     assert run.records == []
 
 
-def test_run_with_nothing_due_keeps_its_state(
+def test_run_with_nothing_to_read_keeps_its_state(
     pbx: Simulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The run warns if start_date is in the future."""

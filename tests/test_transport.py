@@ -275,7 +275,7 @@ def test_errors_name_the_cause_and_do_not_keep_the_url() -> None:
         assert raised.value.__cause__ is raised.value.__context__ is None
 
 
-def test_array_may_be_64_mib_and_error_bodies_are_cut_off() -> None:
+def test_successful_body_may_be_64_mib_and_error_bodies_are_cut_off() -> None:
     for status, size, read in [(200, 2**26, 2**26), (500, 2**16, 2**16), (201, 2**20, 2**17)]:
         with requests_mock.Mocker() as server:
             server.post(requests_mock.ANY, status_code=status, content=b" " * size)
@@ -285,7 +285,7 @@ def test_array_may_be_64_mib_and_error_bodies_are_cut_off() -> None:
 
 def test_time_limit_covers_connecting_and_the_whole_response() -> None:
     for step in (8.5, 8.6):
-        # Each reading of the clock is one step after the last.
+        # The clock advances one step each time it is read.
         connection = transport(itertools.count(0, step).__next__)
         assert connection.time_limit == 17
         with requests_mock.Mocker() as server:
