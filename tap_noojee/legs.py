@@ -103,9 +103,8 @@ class LegReader:
                     converted = converted.iso
                 setattr(leg, name, converted)
         if unreadable > MAX_WARNINGS:
-            more = unreadable - MAX_WARNINGS
-            values = pluralize(more, "more value")
-            warnings.append(f"{format_hour(hour)}: {values} written as null")
+            more = pluralize(unreadable - MAX_WARNINGS, "more value")
+            warnings.append(f"{format_hour(hour)}: {more} written as null")
         return HourLegs(
             sorted(raw_legs, key=attrgetter("callend")),
             warnings,

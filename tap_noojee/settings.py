@@ -242,8 +242,9 @@ def build_api_url(text: str) -> str:
             f"does not start with https:// (every request contains the API key): {hint}"
         )
     parts = {"user name": "@" in url.netloc, "query": "?" in text, "fragment": "#" in text}
-    if found := [part for part, is_there in parts.items() if is_there]:
-        raise ValueError(f"has a {found[0]}: {hint}")
+    for part, is_there in parts.items():
+        if is_there:
+            raise ValueError(f"has a {part}: {hint}")
     path = url.path.rstrip("/").removesuffix(f"/{ENDPOINT}")
     return f"{url.scheme}://{url.netloc}{path or API_PATH}"
 

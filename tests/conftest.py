@@ -9,12 +9,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
+from times import local
 from typing_extensions import override
 
 from tap_noojee.clock import Clock
@@ -168,10 +169,8 @@ def run_tap(
 
 def expected_legs(simulator: Simulator, start: str, end: str) -> list[Leg]:
     """Return the simulator's legs that end between two wall-clock times."""
+    first, last = (local(text, simulator.timezone) for text in (start, end))
     zone = ZoneInfo(simulator.timezone)
-    first, last = (
-        datetime.fromisoformat(text).replace(tzinfo=zone).astimezone(UTC) for text in (start, end)
-    )
     return invent_legs(first, last, zone=zone, volume=simulator.volume)
 
 

@@ -17,6 +17,7 @@ from environments import Install
 from pages import ROOT, block
 from postgres import Postgres
 from targets import loader, pipe, query_duckdb
+from times import wall_time
 from views import (
     CALL,
     FILES,
@@ -47,12 +48,8 @@ OUTAGE = [f"2021-03-23T{hour:02}" for hour in range(9, 13)]
 UNLISTED = ["2021-03-23T02", "2021-03-10T10", "2021-03-10T13"]
 
 
-def wall_time(instant: datetime, zone: str = MELBOURNE) -> datetime:
-    return instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0)
-
-
 def wall_hour(instant: datetime, zone: str = MELBOURNE) -> datetime:
-    return wall_time(instant, zone).replace(minute=0, second=0, microsecond=0)
+    return wall_time(instant, ZoneInfo(zone)).replace(minute=0, second=0, microsecond=0)
 
 
 def wall_day(instant: datetime) -> datetime:
@@ -183,7 +180,7 @@ def test_hours_without_calls_were_read_and_are_usually_busy(
     db: Database, legs: list[Leg], zone: str, until: str, listed: dict[str, bool]
 ) -> None:
     db.save(bookmark(until, zone))
-    read_until = wall_time(datetime.fromisoformat(until), zone)
+    read_until = wall_time(datetime.fromisoformat(until), ZoneInfo(zone))
     read = {
         hour
         for hour in {wall_hour(quarter, zone) for quarter in quarters(*WIDE_PERIOD)}

@@ -24,6 +24,7 @@ import psycopg
 import pytest
 from postgres import Postgres, serve
 from projects import Project
+from times import wall_time
 
 from tap_noojee.simulator import Failure, Leg, Simulator, invent_legs
 
@@ -68,7 +69,7 @@ Row = tuple[Leg, int]
 
 def hour_at(moment: datetime) -> datetime:
     """Return the wall-clock hour of this instant in the PBX's zone."""
-    return moment.astimezone(ZONE).replace(minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
+    return wall_time(moment, ZONE).replace(minute=0, second=0, microsecond=0)
 
 
 def test_kills_and_failures_lose_no_leg(project: Project) -> None:
