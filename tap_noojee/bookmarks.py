@@ -129,8 +129,8 @@ def load_bookmark(
         if (previous := bookmark.get(name, current)) != current:
             raise StateError(
                 f"state: written with {name} {previous!r}, but this run uses {current!r}: correct "
-                f"`{setting}`, start over (`meltano state clear …`), or keep the state by editing "
-                f"its {name!r}"
+                f"`{setting}`, start over (`meltano state clear …`) or, if both are the same, "
+                f"edit {name!r} in the state"
             )
     if not (value := bookmark.get("replication_key_value")):
         if bookmark.get("hours_read"):

@@ -1,8 +1,8 @@
 """Keep the API key in the URL of each request, and nowhere else.
 
 requests keeps URLs in its objects, so an HTTP adapter adds the key only when it hands the URL to
-urllib3. Log filters remove it from urllib3's messages. `safe_excerpt` withholds outside
-text, such as a response or a setting, if it contains eight consecutive characters of the key.
+urllib3. Log filters remove it from urllib3's messages. `safe_excerpt` withholds outside text,
+such as a response or a setting, if it contains eight consecutive characters of the key.
 """
 
 import logging

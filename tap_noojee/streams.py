@@ -90,7 +90,7 @@ class RecordingsStream(Stream):
             super().log(message, *args, level=level, **kwargs)
 
     def restore_hours_read(self) -> None:
-        """Restore the set of hours already read from the state's bookmark.
+        """Load the state's bookmark into the set of hours already read.
 
         Raises:
             StateError: The state is unusable.
@@ -142,9 +142,9 @@ class RecordingsStream(Stream):
             self.log(describe_result(leg_count, backlog.read_count, request_count, left))
         if failed := backlog.failed:
             text = (
-                f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(format_hour, failed))}."
+                f"{pluralize(len(failed), 'hour')} failed: {', '.join(map(format_hour, failed))}. "
+                "The next run requests those that the state does not list as read."
             )
-            text += " The next run requests those that have never been read."
             if backlog.has_failure_streak:
                 text += f" The run ended because {MAX_FAILURE_STREAK} hours in a row failed."
             raise FailedHoursError(text)
@@ -212,7 +212,7 @@ class RecordingsStream(Stream):
         self._clock_skew = timedelta(seconds=now.timestamp() - error.date.timestamp())
         self.logger.warning(
             "%s: skipped for now, because it is not due by the PBX's clock (%s). This machine's "
-            "clock is at %s: correct the one that is wrong",
+            "clock is at %s: correct the clock that is wrong",
             format_hour(hour),
             error.date.isoformat(),
             now.isoformat(timespec="seconds"),

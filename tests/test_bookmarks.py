@@ -267,7 +267,7 @@ def test_failures_end_the_run_even_if_newer_hours_fall_due() -> None:
     assert backlog.choose(hour(20)) is None
 
 
-def test_failures_between_unread_hours_do_not_end_the_run_if_they_are_few() -> None:
+def test_wide_gap_with_few_failures_does_not_end_the_run() -> None:
     read = spans((2, 3), (4, 5), (6, 7), (8, 9))
     backlog = Backlog(read, hour(0), hour(20), MELBOURNE, newest_first=True, limit=None)
     for n in (1, 3, 5, 7, 14):

@@ -10,7 +10,7 @@ from threading import TIMEOUT_MAX
 from typing import Any, Literal, NamedTuple, Self, cast, get_args
 
 # "cut" sends half the body, less than its Content-Length. "cut-json" sends half without a
-# Content-Length, which is valid HTTP. "stall" never answers, and "trickle" sends a byte a second.
+# Content-Length, which is valid HTTP. "stall" never responds, and "trickle" sends a byte a second.
 # "endless" is an array that never ends, "huge" one of `size` bytes. "code" is a status object.
 Kind = Literal[
     "status", "cut", "cut-json", "reset", "slow", "stall", "trickle", "endless",
